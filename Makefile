@@ -1,0 +1,55 @@
+# Needs Python 3.11 or newer (with pip and venv), make and git; all else goes into .venv.
+
+# The first name that is new enough; evaluated only where it is used.
+SYSTEM_PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done)
+PYTHON := .venv/bin/python
+# What to test and how: make test ARGS="tests/store -x"
+ARGS ?=
+
+.PHONY: help env demo test check fmt lock upgrade clean
+
+help:
+	@echo 'make demo     set up everything and watch governed agents work on a real tracker'
+	@echo 'make test     run all tests; ARGS="tests/store -x" runs some'
+	@echo 'make check    lint, types, import contracts, lock files, the built wheel'
+	@echo 'make fmt      format the code and mend what ruff can mend'
+	@echo 'make lock     bring the lock files to pyproject.toml; "make upgrade" takes new versions'
+	@echo 'make clean    remove what make and the tools have made'
+
+env:
+	@python='$(SYSTEM_PYTHON)'; \
+	if [ -z "$$python" ]; then \
+		echo 'set-up: Python 3.11 or newer is needed, and none of python3, python3.14 ... python3.11 is' >&2; exit 1; \
+	fi; \
+	"$$python" scripts/bootstrap.py
+
+demo: env
+	@$(PYTHON) examples/service_desk/demo.py
+
+test: env
+	@TEST_BROWSER="$$($(PYTHON) scripts/browser.py)" && export TEST_BROWSER && \
+	$(PYTHON) -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: env
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	$(PYTHON) .venv/bin/lint-imports --no-cache
+	$(PYTHON) scripts/lock.py --check
+	$(PYTHON) scripts/wheel.py
+
+fmt: env
+	$(PYTHON) -m ruff check --fix --exit-zero
+	$(PYTHON) -m ruff format
+
+lock: env
+	$(PYTHON) scripts/lock.py
+
+upgrade: env
+	$(PYTHON) scripts/lock.py --upgrade
+
+clean:
+	rm -rf .venv .cache .interlock build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts examples -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,79 @@
+"""Fixtures that tests of several rooms share: databases and a browser."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scripts import browser, postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Where the URL of a server to test against is kept once the product's own settings are cleared.
+GIVEN_SERVER = "TEST_DATABASE_URL"
+
+
+def pytest_configure() -> None:
+    """Clear the caller's settings of the product: tests, and processes they start, set their own.
+
+    The one that is honoured is INTERLOCK_DATABASE_URL: databases are created on its server, and
+    `default_database_url` is one of them.
+    """
+    url = os.environ.get(postgres.VARIABLE, "")
+    if url.startswith("postgres"):
+        os.environ[GIVEN_SERVER] = url
+    for name in [name for name in os.environ if name.startswith("INTERLOCK_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """A real Postgres: the one named by INTERLOCK_DATABASE_URL, else one of this test process."""
+    url = os.environ.get(GIVEN_SERVER)
+    if url:
+        yield postgres.server_at(url)
+        return
+    with postgres.running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """URL of an empty SQLite database of this test's own."""
+    return f"sqlite:///{tmp_path / 'interlock.db'}"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Server) -> Iterator[str]:
+    """URL of an empty Postgres database of this test's own."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database; the test runs once on each kind of database."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def default_database_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database: Postgres if INTERLOCK_DATABASE_URL names one, else SQLite."""
+    kind = "postgres" if os.environ.get(GIVEN_SERVER) else "sqlite"
+    url: str = request.getfixturevalue(f"{kind}_url")
+    return url
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> Path:
+    """Path of a Chromium or Chrome that starts."""
+    found = browser.find_browser()
+    if found is None:
+        pytest.fail("no browser found; `make test` installs one")
+    return found
