@@ -1,0 +1,41 @@
+"""Approvals: a person's answer to exactly one call, bound to its digest, used once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId
+
+
+class ApprovalState(StrEnum):
+    """Pending until answered, expired (a refusal) or void (the call changed)."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """One row: the call's digest, the group that may answer, and the answer.
+
+    `requester` is the person for whom the run acts, `sponsor` the agent's: neither may answer.
+    """
+
+    approval_id: ApprovalId
+    run_id: RunId
+    effect_id: EffectId
+    decision_id: DecisionId
+    digest: str
+    group: str
+    state: ApprovalState
+    asked_us: int
+    expires_us: int
+    requester: str | None = None
+    sponsor: str | None = None
+    answered_us: int | None = None
+    answered_by: str | None = None
+    answer_reason: str | None = None

@@ -1,0 +1,57 @@
+"""Pointers into documents: `<source>:<RFC 6901 pointer>`, the only expressions that manifests have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from interlock.domain.canonical import Json
+from interlock.domain.errors import InputError
+
+
+def read(document: Json, pointer: str) -> Json:
+    """Return the value at an RFC 6901 pointer; raises `InputError` if there is none.
+
+    >>> read({"a": [1, {"b": 2}]}, "/a/1/b")
+    2
+    """
+    value = document
+    for part in pointer.split("/")[1:] if pointer else []:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isascii() and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            msg = f"there is nothing at `{pointer}`"
+            raise InputError(msg)
+    return value
+
+
+def fill(template: Json, documents: Mapping[str, Json], *, optional: bool = False) -> Json:
+    """Replace each string `<source>:<pointer>` whose source is a key of `documents`.
+
+    A string is either a whole pointer or a literal; `literal:` before a text keeps it as it is.
+    With `optional`, object members whose pointer finds nothing are left out.
+
+    >>> fill({"t": "in:/title", "p": "high"}, {"in": {"title": "VPN"}})
+    {'t': 'VPN', 'p': 'high'}
+    """
+    if isinstance(template, str):
+        source, colon, rest = template.partition(":")
+        if colon and source == "literal":
+            return rest
+        if colon and source in documents:
+            return read(documents[source], rest if rest.startswith("/") or not rest else f"/{rest}")
+        return template
+    if isinstance(template, list):
+        return [fill(item, documents, optional=optional) for item in template]
+    if isinstance(template, dict):
+        filled: dict[str, Json] = {}
+        for key, item in template.items():
+            try:
+                filled[key] = fill(item, documents, optional=optional)
+            except InputError:
+                if not optional:
+                    raise
+        return filled
+    return template

@@ -1,0 +1,124 @@
+"""Runs: one execution of one workflow version for one trigger, and the states it moves through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.ids import AgentName, ExecutorId, RunId, StepName, TenantId, WorkflowName
+from interlock.domain.label import Labels
+from interlock.domain.principal import Seat
+from interlock.domain.tool import Environment
+
+
+class RunState(StrEnum):
+    """The states of `architecture.md`; the last four of them wait for nobody."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPENSATING = "compensating"
+    PAUSED = "paused"
+    DEAD_LETTERED = "dead_lettered"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerRef:
+    """What started a run: kind, source and the key that deduplicates it."""
+
+    kind: str
+    source: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """Everything that is needed to accept a run.
+
+    `agent` is set for a child run that only runs that agent (a hand-off); otherwise the run walks
+    the workflow's steps. `seats` is the chain, outermost first, for the record; `deciding` are the
+    seats that policy asks. `release` is the applied project release that fixes every definition.
+    """
+
+    workflow: WorkflowName
+    workflow_version: int
+    release: int
+    environment: Environment
+    tenant: TenantId
+    department: str
+    trigger: TriggerRef
+    input: Json
+    agent: AgentName | None = None
+    seats: tuple[Seat, ...] = ()
+    deciding: tuple[Seat, ...] = ()
+    user: str | None = None
+    parent_id: RunId | None = None
+    root_id: RunId | None = None
+    depth: int = 0
+    labels: Labels = field(default_factory=Labels)
+    deadline_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One row of `run`. Times are microseconds since the epoch, None if not reached.
+
+    `end_state` is the declared end state (`routed`); `error_code` why it failed; `epoch` rises with
+    each owner, `segment` with each wait; `output` is the result.
+    """
+
+    run_id: RunId
+    request: StartRequest
+    state: RunState
+    epoch: int
+    segment: int
+    recoveries: int
+    created_us: int
+    executor_id: ExecutorId | None = None
+    started_us: int | None = None
+    ended_us: int | None = None
+    labels: Labels = field(default_factory=Labels)
+    is_cancel_requested: bool = False
+    reason: str | None = None
+    end_state: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    output: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """The recorded result of one named operation of a run: a value, or an error (code, message)."""
+
+    name: StepName
+    kind: str
+    value: Json
+    error: JsonObject | None
+    input_digest: str | None
+    epoch: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """The answer of a wait whose time ran out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildOutcome:
+    """How a child run ended."""
+
+    run_id: RunId
+    state: RunState
+    output: Json
+    error_code: str | None = None
+    error_message: str | None = None

@@ -1,0 +1,180 @@
+"""Workflows: versioned definitions of what runs, when, with which agents, tools and approvals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.ids import AgentName, StepName, TenantId, ToolName, WorkflowName
+from interlock.domain.principal import DEFAULT_TENANT
+from interlock.domain.tool import Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Holds if the value at pointer `at` equals `equals`, or is one of `is_in`."""
+
+    at: str
+    equals: Json = None
+    is_in: tuple[Json, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """What starts a run: exactly one of webhook source, cron schedule or manual.
+
+    `source` names a webhook door (`/webhooks/<source>`), its signing secret is `secret`
+    (`secret://...`). `schedule` is five cron fields in `timezone`; with `is_paused` it waits to be
+    resumed from the start. `when` picks events; `input` holds templates over `body:` (webhook) or
+    `tick:` (cron) and must fit the workflow's input contract.
+    """
+
+    name: str
+    kind: Literal["webhook", "cron", "manual"]
+    environment: Environment = "dev"
+    source: str | None = None
+    secret: str | None = None
+    schedule: str | None = None
+    timezone: str = "UTC"
+    catch_up: Literal["none", "last", "all"] = "last"
+    is_paused: bool = False
+    when: tuple[Condition, ...] = ()
+    input: Json = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatSpec:
+    """One agent's place in the workflow and the tools it may propose there."""
+
+    agent: AgentName
+    tools: tuple[ToolName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One durable step; exactly one of `agent`, `handoff`, `tool` or `wait` is set.
+
+    `agent` runs an agent in this run; `handoff` runs it in a child run with its own seat, reached
+    from `handed_by` (an agent of this workflow). With `rights` `chain` (default) every seat of the
+    chain must be allowed; `own` counts the child's seat alone. `tool` is a plain tool call with the
+    seat `workflow`. `wait` waits for a signal of that topic for at most `timeout_s`.
+    `input` (agents) and `args` (tools) are templates over `input:` (the run's input), `step:NAME`
+    (an earlier step's output, as `step:NAME/pointer`) and `shared:KEY/pointer` (the blackboard).
+    `share` publishes the output on the run tree's blackboard under that key. A step whose `when`
+    does not hold is skipped (output null).
+    """
+
+    name: str
+    agent: AgentName | None = None
+    handoff: AgentName | None = None
+    handed_by: AgentName | None = None
+    rights: Literal["chain", "own"] = "chain"
+    tool: ToolName | None = None
+    wait: str | None = None
+    timeout_s: float | None = None
+    input: Json = None
+    args: Json = None
+    when: tuple[Condition, ...] = ()
+    share: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureMode:
+    """What follows when a step fails for good with an error code that starts with `code`.
+
+    `*` matches every code; the first match in order counts. `then` is `compensate` (undo in
+    reverse, end `failed`), `stop` (end `failed`, effects listed), `step` (run the step `target`,
+    which runs in no other case, then end with state `end`) or `end` (end in state `end`).
+    """
+
+    code: str
+    then: Literal["compensate", "stop", "step", "end"]
+    target: str | None = None
+    end: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRule:
+    """Who approves what: the group that answers for a tool in this workflow, and why.
+
+    `when` are conditions on the arguments (`in:/share`), all of which must hold; none means every
+    call. Each rule is in force as an approval policy of the release.
+    """
+
+    tool: ToolName
+    group: str
+    why: str
+    when: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Success:
+    """Success criteria: which end states count, the share of runs and the time aimed for.
+
+    `end_state` is a template that yields the run's declared end state.
+    """
+
+    end_state: Json
+    end_states: tuple[str, ...]
+    objective: float
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutonomyDeclaration:
+    """A level set by file, allowed only in `dev`; elsewhere levels are earned.
+
+    0 drafts only, 1 each write approved, 2 low-risk writes unattended, 3 expanded.
+    """
+
+    level: int
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowSpec:
+    """One version of a workflow. Without a declaration its autonomy is 0: drafts only."""
+
+    name: WorkflowName
+    version: int
+    title: str
+    owner: str
+    department: str
+    triggers: tuple[Trigger, ...]
+    input_schema: JsonObject
+    seats: tuple[SeatSpec, ...]
+    steps: tuple[Step, ...]
+    failure_modes: tuple[FailureMode, ...]
+    success: Success
+    tenant: TenantId = DEFAULT_TENANT
+    approvals: tuple[ApprovalRule, ...] = ()
+    tools: tuple[ToolName, ...] = ()
+    autonomy: Mapping[Environment, AutonomyDeclaration] = field(default_factory=dict)
+    deadline_s: float = 86_400.0
+
+    def step(self, name: str) -> Step:
+        """Return the step of that name, which exists in an applied workflow."""
+        return next(step for step in self.steps if step.name == name)
+
+    def tools_of(self, agent: AgentName) -> frozenset[ToolName]:
+        """Return the tools that an agent's seat (or the seat `workflow`) may propose."""
+        if agent == WORKFLOW_AGENT:
+            return frozenset(self.tools)
+        return frozenset(t for seat in self.seats if seat.agent == agent for t in seat.tools)
+
+
+WORKFLOW_AGENT = AgentName("workflow")
+"""The agent name of the seat under which plain tool steps run."""
+
+
+def begin_name(step: str) -> StepName:
+    """Return the journal name of a step's begin; its output is recorded under its own name."""
+    return StepName(f"{step}#begin")
+
+
+def failed_name(step: str) -> StepName:
+    """Return the journal name of a step's failure, with the failure mode that took over."""
+    return StepName(f"{step}#failed")
