@@ -8,10 +8,12 @@ import unicodedata
 from typing import NoReturn
 
 import rfc8785
+from typing_extensions import TypeAliasType
 
 from interlock.domain.errors import JsonError
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+# A named alias, as pydantic and FastAPI unroll a nameless recursive one without end.
+Json = TypeAliasType("Json", "bool | int | float | str | list[Json] | dict[str, Json] | None")
 JsonObject = dict[str, Json]
 
 MAX_DEPTH = 32

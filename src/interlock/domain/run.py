@@ -31,6 +31,10 @@ class RunState(StrEnum):
         return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
 
 
+UNDO = "undo"
+"""Kind of the trigger of a run that undoes the ended run which its input names (`run_id`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRef:
     """What started a run: kind, source and the key that deduplicates it."""

@@ -1,0 +1,1 @@
+"""Who proposes: agents built from their definitions, their models and toolsets."""

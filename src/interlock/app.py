@@ -1,0 +1,308 @@
+"""Composition root: builds an `Interlock` from a `Config`; the only place where rooms are wired."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from interlock.agents.models import ModelCatalog
+from interlock.calls import compensate
+from interlock.calls.durable import Dispatch
+from interlock.calls.execute import ConnectorSender
+from interlock.calls.road import LiveProject, Price, Road
+from interlock.config import Config, ModelSettings
+from interlock.domain.canonical import Json, JsonObject, digest
+from interlock.domain.clock import Clock
+from interlock.domain.errors import ForbiddenError
+from interlock.domain.ids import ExecutorId, RunId, WorkflowName
+from interlock.domain.principal import Principal
+from interlock.domain.release import Release
+from interlock.domain.run import UNDO, Run, RunState, StartRequest, TriggerRef
+from interlock.domain.tool import Environment
+from interlock.manifest import apply
+from interlock.observe import cost
+from interlock.observe.progress import StepProgress, progress
+from interlock.policy.engine import ModelResource
+from interlock.runtime.engine import DbosEngine
+from interlock.runtime.schedule import ScheduleLoop
+from interlock.runtime.segment import RunOutcome, Segment
+from interlock.runtime.steps import Services
+from interlock.runtime.triggers import Intake, start_manual
+from interlock.runtime.workflows import close_trace, run_segment
+from interlock.store import migrate, registry, spans
+from interlock.store.engine import CrashPoints, Database, Tx
+from interlock.tools.connectors.pool import ConnectorPool
+from interlock.tools.credentials import Credentials
+from interlock.tools.functions import PythonFunction
+
+INSTANCE_KEY = "instance.key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding of the doctor: what was checked, whether it is well, what to do if not."""
+
+    name: str
+    is_ok: bool
+    message: str
+
+
+class Interlock:
+    """One installation: store, policy, tools, runs; what every front door talks to.
+
+    Open it with `open`, then `start` it where work is to be done; `close` it at the end.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        db: Database,
+        functions: Mapping[str, PythonFunction] | None = None,
+    ) -> None:
+        self.config = config
+        self.db = db
+        self.url = f"http://{config.host}:{config.port}"
+        credentials = Credentials(config.data_dir / "secrets")
+        self._models = config.models
+        self._pool = ConnectorPool(functions, variables=os.environ)
+        self._live = LiveProject({name: _resource(m) for name, m in config.models.items()})
+        self._catalog = ModelCatalog(config.models, resolve=credentials.resolve)
+        self._engine = DbosEngine(db, self._code, on_end=close_trace, on_stop=self._close_clients)
+        self._road = Road(
+            db=db,
+            live=self._live,
+            sender=ConnectorSender(
+                connect=self._pool.get,
+                resolve=credentials.resolve,
+                points=db.points,
+                may_send=self._engine.may_send,
+            ),
+            price=self._price,
+            key_secret=_instance_key(config.data_dir),
+            approval_ttl_us=config.approval_ttl_s * 1_000_000,
+        )
+        self._services = Services(road=self._road, catalog=self._catalog)
+        self.intake = Intake(
+            db=db, dispatch=self.dispatch, live=self._live, resolve=credentials.resolve
+        )
+        self._schedule = ScheduleLoop(self.intake)
+        self._is_started = False
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        *,
+        functions: Mapping[str, PythonFunction] | None = None,
+        clock: Clock | None = None,
+    ) -> Self:
+        """Open the data folder and the database, with the tables as this version needs them."""
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        db = Database(config.store_url, clock=clock, points=CrashPoints(config.crash_file))
+        migrate.upgrade(db)
+        interlock = cls(config, db=db, functions=functions)
+        interlock._engine.install()
+        return interlock
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """Return what the outside may do to runs."""
+        return self._engine.dispatch
+
+    @property
+    def executor_id(self) -> ExecutorId:
+        """Return the name of this process among the workers."""
+        return self._engine.executor_id
+
+    def start(self) -> None:
+        """Begin to work: claim runs, take over from dead workers, fire schedules."""
+        self._engine.start()
+        self._schedule.start()
+        self._is_started = True
+
+    def close(self) -> None:
+        """Hand back what is running, stop what was started, close connections."""
+        if self._is_started:
+            self._schedule.stop()
+            self._engine.stop()
+        self.db.close()
+
+    async def _close_clients(self) -> None:
+        await asyncio.gather(self._pool.aclose(), self._catalog.aclose())
+
+    # --- the project
+
+    def release(self, tx: Tx) -> Release:
+        """Return the live release; the empty one, number 0, if nothing was applied."""
+        return self._live.at(tx).release
+
+    def plan(self, files: Mapping[str, str]) -> JsonObject:
+        """Say what applying these files would change; raises `ManifestError` with every problem."""
+        return _shown(apply.plan(self.db, files))
+
+    def apply(self, files: Mapping[str, str], *, by: Principal, diff: str | None) -> JsonObject:
+        """Apply files as the next release, whole or not at all; `diff` is the digest shown."""
+        done = apply.apply(self.db, files, by=by.name, expected_diff_digest=diff)
+        return _shown(done) | {"release": done.release.number}
+
+    # --- runs
+
+    def start_run(
+        self,
+        workflow: WorkflowName,
+        *,
+        environment: Environment,
+        value: Json,
+        by: Principal,
+        key: str | None,
+    ) -> tuple[RunId, bool]:
+        """Start a run by hand; also return whether it is new."""
+        accepted = start_manual(
+            self.intake,
+            workflow,
+            environment=environment,
+            value=value,
+            by=by.name,
+            tenant=by.tenant,
+            key=key,
+        )
+        # INVARIANT: a start by hand that is accepted has a run.
+        assert accepted.run_id is not None
+        return accepted.run_id, accepted.is_new
+
+    def wait_for(self, run_id: RunId, *states: RunState, timeout_s: float = 30.0) -> Run:
+        """Return the run once it is in one of `states`; raises `UnavailableError` if that lasts."""
+        return self._engine.wait_for(run_id, *states, timeout_s=timeout_s)
+
+    def cancel_run(self, run_id: RunId) -> bool:
+        """Ask a run and its children to stop; False if it has ended."""
+        return self.db.run("run.cancel", lambda tx: self.dispatch.cancel(tx, run_id))
+
+    def progress(self, tx: Tx, run: Run) -> tuple[StepProgress, ...]:
+        """Return the steps of a run and how each stands."""
+        release = registry.get_release(tx, run.request.release)
+        return progress(tx, run, release.workflows[run.request.workflow])
+
+    def cost_of(self, tx: Tx, run: Run) -> int:
+        """Return what the tree of a run has cost so far, in micro-USD."""
+        return spans.cost_of_tree(tx, run.request.root_id or run.run_id)
+
+    def preview_compensation(self, tx: Tx, run: Run) -> tuple[compensate.Undo, ...]:
+        """Say which effects of a run an undo would undo."""
+        return compensate.preview(tx, self.release(tx), run.run_id)
+
+    def compensate_run(self, run: Run, *, by: Principal) -> tuple[RunId, bool]:
+        """Start the undo of an ended run as a child run of its own; one per run."""
+        if not run.state.is_final:
+            raise ForbiddenError(f"the run is `{run.state}`; cancel it before you undo it")
+        request = StartRequest(
+            workflow=run.request.workflow,
+            workflow_version=run.request.workflow_version,
+            release=run.request.release,
+            environment=run.request.environment,
+            tenant=run.request.tenant,
+            department=run.request.department,
+            trigger=TriggerRef(kind=UNDO, source=f"undo/{run.request.workflow}", key=run.run_id),
+            input={"run_id": run.run_id},
+            user=by.name,
+            parent_id=run.run_id,
+            root_id=run.request.root_id,
+            depth=run.request.depth + 1,
+            labels=run.labels,
+        )
+        return self.db.run(
+            "trigger.accept",
+            lambda tx: self.dispatch.start(tx, request, body_digest=digest(run.run_id)),
+        )
+
+    # --- health
+
+    def doctor(self) -> tuple[Check, ...]:
+        """Check what this installation rests on."""
+        sqlite = sqlite3.sqlite_version
+        with self.db.reading() as tx:
+            number = registry.live_number(tx)
+        return (
+            Check(name="database", is_ok=True, message=f"{self.db.dialect} answers"),
+            Check(
+                name="migrations",
+                is_ok=migrate.is_current(self.db),
+                message="the tables are as this version needs them",
+            ),
+            Check(name="sqlite", is_ok=True, message=f"library {sqlite}"),
+            Check(
+                name="release",
+                is_ok=number > 0,
+                message=f"release {number} is live"
+                if number
+                else "nothing is applied; run `interlock apply FOLDER`",
+            ),
+            Check(
+                name="models",
+                is_ok=bool(self._models),
+                message=", ".join(sorted(self._models))
+                or "no model is configured; agents cannot run",
+            ),
+        )
+
+    async def _code(self, durable: Segment) -> RunOutcome:
+        return await run_segment(self._services, durable)
+
+    def _price(self, model: str, input_tokens: int, output_tokens: int) -> Price | None:
+        settings = self._models.get(model)
+        if settings is None:
+            return None
+        vendor, _, name = settings.provider.partition(":")
+        found = cost.price(
+            vendor,
+            name,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            declared=_declared(settings),
+        )
+        return None if found is None else Price(micro_usd=found[0], version=found[1])
+
+
+def _declared(settings: ModelSettings) -> cost.Price | None:
+    given, taken = (
+        settings.input_price_micro_usd_per_mtok,
+        settings.output_price_micro_usd_per_mtok,
+    )
+    if given is None or taken is None:
+        return None
+    return cost.Price(input_micro_usd_per_mtok=given, output_micro_usd_per_mtok=taken)
+
+
+def _resource(settings: ModelSettings) -> ModelResource:
+    return ModelResource(
+        name=settings.name, external=settings.is_external, accepts=settings.accepts
+    )
+
+
+def _shown(planned: apply.Plan) -> JsonObject:
+    found = planned.diff
+    return found.to_json() | {"text": found.to_text(), "is_empty": not found.changes}
+
+
+def _instance_key(folder: Path) -> bytes:
+    """Return the key of this installation's keyed hashes, made at first use (0600)."""
+    file = folder / INSTANCE_KEY
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        pass
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file.read_bytes()
+    key = secrets.token_bytes(32)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(key)
+    return key

@@ -1,0 +1,1 @@
+"""The road of a tool call: propose, validate, approve, execute, record."""

@@ -1,0 +1,205 @@
+"""Station 3, approve: a call that needs people waits for them without a thread.
+
+`ask` opens the approvals in the transaction of the decision, `hear` waits for the answers,
+`answer` is what a person's sign-in leads to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from interlock.calls import protocol
+from interlock.calls.durable import Dispatch, Durable
+from interlock.calls.road import Call, Live, view_of
+from interlock.domain.approval import Approval, ApprovalState
+from interlock.domain.canonical import Json
+from interlock.domain.decision import Decision, Outcome
+from interlock.domain.effect import Effect, EffectState, Evidence
+from interlock.domain.errors import ConflictError, ForbiddenError
+from interlock.domain.ids import ApprovalId, DecisionId, StepName
+from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.run import Expired, Run
+from interlock.observe import emit
+from interlock.store import approvals, effects, runs, spans
+from interlock.store.engine import Database, Tx
+
+_REFUSED = {
+    ApprovalState.REJECTED: "approval.rejected",
+    ApprovalState.EXPIRED: "approval.expired",
+}
+
+
+def ask(
+    tx: Tx,
+    live: Live,
+    run: Run,
+    effect: Effect,
+    *,
+    decision: Decision,
+    decision_id: DecisionId,
+    ttl_us: int,
+) -> None:
+    """Open one approval per group that is not asked yet; those for another digest become void."""
+    # INVARIANT: a row gets its digest in the same transaction, before anyone is asked.
+    assert effect.call_digest is not None
+    approvals.void_for_effect(tx, effect.effect_id, except_digest=effect.call_digest)
+    open_groups = {
+        a.group
+        for a in approvals.list_for_effect(tx, effect.effect_id)
+        if a.digest == effect.call_digest
+        and a.state in {ApprovalState.PENDING, ApprovalState.APPROVED}
+        and a.expires_us > tx.now_us
+    }
+    agent = live.release.agents.get(effect.seats[-1].agent) if effect.seats else None
+    for group in decision.groups:
+        if group in open_groups:
+            continue
+        approval = Approval(
+            approval_id=ApprovalId(tx.new_id()),
+            run_id=run.run_id,
+            effect_id=effect.effect_id,
+            decision_id=decision_id,
+            digest=effect.call_digest,
+            group=group,
+            state=ApprovalState.PENDING,
+            asked_us=tx.now_us,
+            expires_us=tx.now_us + ttl_us,
+            requester=run.request.user,
+            sponsor=None if agent is None else agent.sponsor,
+        )
+        approvals.put(tx, approval, tenant=effect.tenant)
+        spans.put(tx, emit.approval_span(approval, call_key=effect.step_name))
+
+
+async def hear(durable: Durable, call: Call) -> Call:
+    """Wait until every open approval of the call is answered; one refusal ends the call."""
+
+    def pending(tx: Tx) -> list[Approval]:
+        return [
+            a
+            for a in approvals.list_for_effect(tx, call.effect.effect_id)
+            if a.digest == call.effect.call_digest and a.state is not ApprovalState.VOID
+        ]
+
+    for approval in await durable.read(pending):
+        name = StepName(emit.approval_key(approval, call_key=call.effect.step_name))
+        answer = await durable.wait(
+            name, _topic(approval.approval_id), until_us=approval.expires_us
+        )
+        if isinstance(answer, Expired):
+            return await _refuse(durable, call, approval.approval_id, ApprovalState.EXPIRED)
+        if isinstance(answer, dict) and answer.get("answer") == "reject":
+            return await _refuse(durable, call, approval.approval_id, ApprovalState.REJECTED)
+    return call
+
+
+async def _refuse(
+    durable: Durable, call: Call, approval_id: ApprovalId, state: ApprovalState
+) -> Call:
+    def deny(tx: Tx) -> Effect:
+        approval = approvals.get(tx, approval_id)
+        if state is ApprovalState.EXPIRED and approval.state is ApprovalState.PENDING:
+            approval = approvals.expire(tx, approval_id)
+            spans.put(tx, emit.approval_span(approval, call_key=call.effect.step_name))
+        effect = effects.get(tx, call.effect.effect_id)
+        if effect.state is EffectState.DENIED:
+            return effect
+        after = protocol.step(
+            view_of(effect, call.known_tool), protocol.Decided(outcome=Outcome.DENY)
+        )
+        return effects.move(
+            tx,
+            effect,
+            replace(
+                effect,
+                state=after.state,
+                error_code=_REFUSED[state],
+                error_message=_sentence(approval),
+                outcome_us=tx.now_us,
+            ),
+        )
+
+    return call.at(await durable.transact("call.decide", deny, tool=call.effect.tool))
+
+
+def answer(
+    db: Database,
+    dispatch: Dispatch,
+    approval_id: ApprovalId,
+    *,
+    by: Principal,
+    answer: Literal["approve", "reject"],
+    digest: str,
+    reason: str | None = None,
+) -> Approval:
+    """Record a person's answer and wake the run, in one transaction.
+
+    `digest` is the one that was shown. Raises `ForbiddenError` for the wrong person and
+    `ConflictError` if the approval was answered, ran out, or its call changed.
+    """
+
+    def record(tx: Tx) -> Approval:
+        approval = approvals.get(tx, approval_id)
+        run = runs.get(tx, approval.run_id)
+        check_person(approval, run, by)
+        _is_answerable(tx, approval, digest)
+        state = ApprovalState.APPROVED if answer == "approve" else ApprovalState.REJECTED
+        answered = approvals.answer(tx, approval_id, state=state, by=by.name, reason=reason)
+        effect = effects.get(tx, approval.effect_id)
+        spans.put(tx, emit.approval_span(answered, call_key=effect.step_name))
+        effects.add_evidence(
+            tx,
+            Evidence(
+                effect_id=effect.effect_id,
+                attempt=effect.attempt,
+                epoch=effect.epoch,
+                kind=f"approval.{state}",
+                detail={"approval": approval_id, "group": approval.group, "reason": reason},
+                by=by.name,
+                at_us=tx.now_us,
+            ),
+        )
+        value: Json = {"answer": answer, "by": by.name, "reason": reason}
+        dispatch.signal(
+            tx, approval.run_id, _topic(approval_id), value, dedupe_key=_topic(approval_id)
+        )
+        return answered
+
+    return db.run("approval.answer", record)
+
+
+def check_person(approval: Approval, run: Run, by: Principal) -> None:
+    """Raise `ForbiddenError` if this person may never answer this approval, with the reason."""
+    if by.kind is not PrincipalKind.USER or Role.APPROVER not in by.roles:
+        msg = f"`{by.name}` is not an approver; only people with the role approver answer"
+        raise ForbiddenError(msg)
+    if by.tenant != run.request.tenant or approval.group not in by.groups:
+        msg = f"`{by.name}` is not in the group `{approval.group}` that answers this approval"
+        raise ForbiddenError(msg)
+    if by.name in {approval.requester, approval.sponsor}:
+        msg = f"`{by.name}` requested this call or sponsors its agent and cannot approve it"
+        raise ForbiddenError(msg)
+
+
+def _is_answerable(tx: Tx, approval: Approval, digest: str) -> None:
+    if approval.state is not ApprovalState.PENDING:
+        msg = f"the approval is `{approval.state}` already"
+        raise ConflictError(msg)
+    if approval.expires_us <= tx.now_us:
+        msg = "the approval has expired; the call counts as refused"
+        raise ConflictError(msg)
+    if approval.digest != digest:
+        msg = "the call is not the one that was shown; open the approval again"
+        raise ConflictError(msg)
+
+
+def _sentence(approval: Approval) -> str:
+    if approval.state is ApprovalState.EXPIRED:
+        return f"nobody of `{approval.group}` answered in time"
+    why = f": {approval.answer_reason}" if approval.answer_reason else ""
+    return f"`{approval.answered_by}` of `{approval.group}` rejected the call{why}"
+
+
+def _topic(approval_id: ApprovalId) -> str:
+    return f"approval/{approval_id}"

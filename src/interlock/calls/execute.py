@@ -1,0 +1,301 @@
+"""Station 4, execute: the intent is committed, then the call is sent; the only place that sends.
+
+`intend` is one transaction: the decision that counts, approvals used up, the intent row. `send`
+follows at once through `ConnectorSender`, which reports only what was seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from interlock.calls import approve, protocol, validate
+from interlock.calls.durable import Durable
+from interlock.calls.road import Call, Live, Road, view_of
+from interlock.domain.canonical import JsonObject
+from interlock.domain.decision import Decision, Outcome, PolicyRequest
+from interlock.domain.effect import Effect, EffectState, Reply, Transport
+from interlock.domain.errors import InterlockError
+from interlock.domain.ids import DecisionId, trace_id_of
+from interlock.domain.run import Run
+from interlock.domain.tool import Server
+from interlock.domain.trace import Span
+from interlock.observe import bodies, emit
+from interlock.store import approvals, decisions, effects, runs, spans
+from interlock.store.engine import CrashPoints, Tx
+from interlock.tools.connectors.port import Connector, OutgoingCall
+
+Decided = tuple[Decision, DecisionId]
+"""A decision and the id of its row."""
+
+
+async def prepare(road: Road, durable: Durable, call: Call) -> Call:
+    """Fetch what the tool's guard needs before the intent, if policy would allow the call now."""
+    tool = call.tool
+    if call.refusal is not None or tool is None or tool.effect.guard is None:
+        return call
+    if call.effect.state is EffectState.AMBIGUOUS or tool.effect.guard.kind != "one_time_link":
+        return call
+
+    def would_be_allowed(tx: Tx) -> bool:
+        live = road.live.at(tx)
+        digested = _digested(tx, live, durable.run, call)
+        lifted = _lifted(tx, digested)
+        decision, _ = validate.decide(
+            tx, live, runs.get(tx, durable.run.run_id), digested, lifted=lifted
+        )
+        return decision.outcome is Outcome.ALLOW
+
+    if not await durable.read(would_be_allowed):
+        return call
+    try:
+        guard = await road.sender.prepare(call)
+    except InterlockError:
+        # Nothing was sent: the call goes on without a link, and `send` says why it cannot leave.
+        guard = None
+    now_us = await durable.read(lambda tx: tx.now_us)
+    stamped: JsonObject | None = None if guard is None else {**guard, "obtained_us": now_us}
+    return replace(call, effect=replace(call.effect, guard=stamped))
+
+
+async def intend(road: Road, durable: Durable, call: Call) -> Call:
+    """Decide on facts read now and, if allowed, commit the intent; else commit the refusal.
+
+    The returned call is `intent` (send it now), `proposed` (people are asked), or ended.
+    """
+
+    def decide_and_write(tx: Tx) -> Call:
+        live = road.live.at(tx)
+        run = runs.get(tx, durable.run.run_id)
+        started_us = tx.now_us
+        digested = _digested(tx, live, run, call)
+        lifted = _lifted(tx, digested)
+        decision, request = validate.decide(tx, live, run, digested, lifted=lifted)
+        decision_id = _record_decision(tx, digested, decision, request, started_us)
+        if decision.outcome is Outcome.ALLOW:
+            return _write_intent(tx, road, digested, run=run, decided=(decision, decision_id))
+        return _write_refusal(tx, road, live, digested, run=run, decided=(decision, decision_id))
+
+    done = await durable.transact("call.intent", decide_and_write, tool=call.effect.tool)
+    return replace(done, sent_at_s=time.monotonic())
+
+
+class ConnectorSender:
+    """Runs connectors: credentials are resolved here, in the sending process, just before.
+
+    `may_send` says whether this process still holds its lease.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[Server], Connector],
+        resolve: Callable[[str], str],
+        points: CrashPoints,
+        may_send: Callable[[], bool],
+    ) -> None:
+        self._connect = connect
+        self._resolve = resolve
+        self._points = points
+        self._may_send = may_send
+
+    async def prepare(self, call: Call) -> JsonObject | None:
+        """Fetch what the call's guard needs; raises `InterlockError` if it cannot be had."""
+        connector = self._connect(call.known_binding.server)
+        return await connector.prepare(await self._outgoing(call, call.known_tool.limits.timeout_s))
+
+    async def send(self, call: Call) -> Reply:
+        """Send the attempt whose intent was committed, before its deadline."""
+        tool = call.known_tool
+        remaining_s = tool.limits.timeout_s - (time.monotonic() - call.sent_at_s)
+        if remaining_s <= 0:
+            return _not_sent("the send deadline passed before it left")
+        if not self._may_send():
+            return _not_sent("this worker could not renew its lease")
+        guard = tool.effect.guard
+        if guard and guard.kind == "one_time_link" and "link" not in (call.effect.guard or {}):
+            return _not_sent(f"`{tool.system}` gave no one-time link")
+        try:
+            outgoing = await self._outgoing(call, remaining_s)
+            connector = self._connect(call.known_binding.server)
+        except InterlockError as error:
+            return _not_sent(error.message)
+        self._points.reach("send.before", tool=tool.name)
+        reply = await connector.send(outgoing)
+        self._points.reach("send.after", tool=tool.name)
+        return reply
+
+    async def _outgoing(self, call: Call, timeout_s: float) -> OutgoingCall:
+        reference = call.known_binding.credentials
+        secret = None if reference is None else await asyncio.to_thread(self._resolve, reference)
+        effect = call.effect
+        return OutgoingCall(
+            binding=call.known_binding,
+            arguments=effect.arguments,
+            effect_id=effect.effect_id,
+            idem_key=effect.idem_key,
+            attempt=effect.attempt,
+            timeout_s=timeout_s,
+            secret=secret,
+            guard=effect.guard,
+            traceparent=f"00-{trace_id_of(effect.run_id)}-{effect.effect_id[:16]}-01",
+        )
+
+
+def _not_sent(problem: str) -> Reply:
+    return Reply(transport=Transport.NOT_SENT, problem=problem)
+
+
+def _digested(tx: Tx, live: Live, run: Run, call: Call) -> Call:
+    """Return the call with the row as it is now and the digest as policy stands now."""
+    stored = effects.find(tx, call.effect.effect_id)
+    effect = replace(stored, guard=call.effect.guard) if stored is not None else call.effect
+    call_digest = validate.call_digest_of(live, run, effect)
+    return replace(
+        call, effect=replace(effect, call_digest=call_digest), is_stored=stored is not None
+    )
+
+
+def _lifted(tx: Tx, call: Call) -> frozenset[str]:
+    if not call.is_stored or call.effect.call_digest is None:
+        return frozenset()
+    valid = approvals.list_valid(
+        tx, call.effect.effect_id, call.effect.call_digest, now_us=tx.now_us
+    )
+    return frozenset(a.group for a in valid)
+
+
+def _record_decision(
+    tx: Tx, call: Call, decision: Decision, request: PolicyRequest, started_us: int
+) -> DecisionId:
+    effect = call.effect
+    decision_id = DecisionId(tx.new_id())
+    n = len(decisions.list_for_effect(tx, effect.effect_id)) + 1
+    decisions.put(
+        tx,
+        decision_id=decision_id,
+        run_id=effect.run_id,
+        effect_id=effect.effect_id,
+        decision=decision,
+        request=request,
+        tool=effect.tool,
+        tool_version=effect.tool_version,
+    )
+    spans.put(tx, emit.tool_span(effect, parent_key=call.proposal.parent_span))
+    spans.put(
+        tx,
+        emit.decide_span(
+            effect,
+            decision,
+            n=n,
+            decision_id=decision_id,
+            start_us=started_us,
+            end_us=tx.now_us,
+        ),
+    )
+    return decision_id
+
+
+def _write_intent(tx: Tx, road: Road, call: Call, *, run: Run, decided: Decided) -> Call:
+    decision, decision_id = decided
+    tool, effect = call.known_tool, call.effect
+    # INVARIANT: `_digested` gave the row its digest in this transaction.
+    assert effect.call_digest is not None
+    deadline_us = tx.now_us + round(tool.limits.timeout_s * 1_000_000)
+    after = protocol.step(
+        view_of(effect, tool),
+        protocol.Intend(epoch=run.epoch, now_us=tx.now_us, deadline_us=deadline_us),
+    )
+    if call.is_stored:
+        for approval in approvals.list_valid(
+            tx, effect.effect_id, effect.call_digest, now_us=tx.now_us
+        ):
+            approvals.use(tx, approval.approval_id, effect.effect_id, after.attempt)
+    intended = replace(
+        effect,
+        state=after.state,
+        epoch=after.epoch,
+        attempt=after.attempt,
+        decision_id=decision_id,
+        policy_version=decision.policy_version,
+        first_sent_us=after.first_sent_us,
+        send_deadline_us=deadline_us,
+        intent_us=effect.intent_us or tx.now_us,
+        error_code=None,
+        error_message=None,
+        outcome_us=None,
+    )
+    _write(tx, call, intended)
+    if intended.key_hash is not None and intended.is_write:
+        effects.note_duplicate(
+            tx, intended.tenant, intended.tool, intended.key_hash, since_us=_window(tx, call)
+        )
+    spans.put(tx, emit.tool_span(intended, parent_key=call.proposal.parent_span))
+    spans.put(tx, _send_span(tx, call, intended))
+    bodies.write_arguments(tx, intended, tool, key=road.key_secret)
+    return call.at(intended)
+
+
+def _write_refusal(
+    tx: Tx, road: Road, live: Live, call: Call, *, run: Run, decided: Decided
+) -> Call:
+    decision, decision_id = decided
+    effect = call.effect
+    outcome = decision.outcome
+    was_sent = effect.state is EffectState.AMBIGUOUS
+    is_over = was_sent or outcome is not Outcome.NEEDS_APPROVAL
+    reason = decision.reasons[0] if decision.reasons else None
+    refused = replace(
+        effect,
+        state=_refused_state(call, outcome),
+        decision_id=decision_id,
+        policy_version=decision.policy_version,
+        outcome_us=tx.now_us if is_over else None,
+        error_code=reason.code if is_over and reason else None,
+        error_message=reason.message if is_over and reason else None,
+    )
+    _write(tx, call, refused)
+    if not is_over:
+        approve.ask(
+            tx,
+            live,
+            run,
+            refused,
+            decision=decision,
+            decision_id=decision_id,
+            ttl_us=road.approval_ttl_us,
+        )
+    end_us = tx.now_us if is_over else None
+    spans.put(tx, emit.tool_span(refused, parent_key=call.proposal.parent_span, end_us=end_us))
+    if call.tool is not None:
+        bodies.write_arguments(tx, refused, call.tool, key=road.key_secret)
+    return replace(call.at(refused), groups_waiting=() if is_over else decision.groups)
+
+
+def _refused_state(call: Call, outcome: Outcome) -> EffectState:
+    """Return the state after a refusal; what may have been done already is left to a person."""
+    if call.tool is None:
+        return EffectState.DENIED
+    view = view_of(call.effect, call.tool)
+    if view.state is EffectState.AMBIGUOUS:
+        return protocol.step(view, protocol.Park()).state
+    return protocol.step(view, protocol.Decided(outcome=outcome)).state
+
+
+def _write(tx: Tx, call: Call, effect: Effect) -> None:
+    """Insert the row, or move the stored one by compare-and-set."""
+    if not call.is_stored:
+        effects.insert(tx, effect)
+        return
+    effects.move(tx, call.effect, effect)
+
+
+def _send_span(tx: Tx, call: Call, effect: Effect) -> Span:
+    return emit.send_span(effect, call.known_binding, start_us=tx.now_us)
+
+
+def _window(tx: Tx, call: Call) -> int:
+    key = call.known_tool.business_key
+    return tx.now_us - (key.duplicate_window_h if key else 24) * 3_600_000_000

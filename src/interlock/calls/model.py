@@ -1,0 +1,164 @@
+"""Model requests: decided, priced and recorded like a call; none goes to an unpriced model."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from interlock.calls.durable import Durable
+from interlock.calls.road import Live, Road
+from interlock.calls.validate import deny
+from interlock.domain.canonical import Json
+from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
+from interlock.domain.errors import InterlockError, StepFailedError
+from interlock.domain.ids import DecisionId, StepName
+from interlock.domain.principal import Seat
+from interlock.domain.run import Run
+from interlock.domain.trace import ModelUse, SpanStatus
+from interlock.observe import emit
+from interlock.store import decisions, runs, spans
+from interlock.store.engine import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One request: the name of its step, the model's name in the settings, and who asks."""
+
+    name: StepName
+    model: str
+    provider: str
+    seats: tuple[Seat, ...]
+    parent_span: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """What the provider answered: the message as JSON, the model that answered, and its tokens."""
+
+    body: Json
+    model: str
+    input_tokens: int
+    output_tokens: int
+
+
+async def request_model(
+    road: Road,
+    durable: Durable,
+    request: ModelRequest,
+    send: Callable[[], Awaitable[ModelReply]],
+) -> Json:
+    """Return the recorded answer of this step, asking the model only if there is none.
+
+    Raises `StepFailedError` with code `model.denied` (policy, or no price) or `model.failed`. A
+    crash between the request and its record asks again: the model is then paid twice.
+    """
+    entry = durable.recorded(request.name)
+    if entry is not None:
+        return entry.value
+    decision = await durable.transact(
+        "model.intent", lambda tx: _begin(tx, road.live.at(tx), durable.run, road, request)
+    )
+    if decision.outcome is not Outcome.ALLOW:
+        why = "; ".join(reason.message for reason in decision.reasons)
+        raise StepFailedError(
+            f"the model `{request.model}` may not be asked: {why}",
+            error_code="model.denied",
+            step_name=request.name,
+        )
+    # A wait of a parallel branch must not end the segment between send and record.
+    with durable.in_flight():
+        try:
+            reply = await send()
+        except InterlockError as error:
+            await durable.transact("model.failed", lambda tx: _fail(tx, durable.run, request))
+            raise StepFailedError(
+                error.message, error_code="model.failed", step_name=request.name
+            ) from error
+        return await durable.commit(
+            request.name,
+            lambda tx: _record(tx, durable.run, road, request, reply),
+            kind="model.outcome",
+        )
+
+
+def _begin(tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest) -> Decision:
+    facts = Facts(labels=runs.get(tx, run.run_id).labels, depth=run.request.depth, now_us=tx.now_us)
+    question = PolicyRequest(
+        seats=request.seats,
+        environment=run.request.environment,
+        tool=None,
+        model=request.model,
+        arguments={},
+        facts=facts,
+    )
+    world = live.worlds.get(run.request.environment)
+    if road.price(request.model, 0, 0) is None:
+        decision = deny(
+            "budget.unpriced",
+            f"the model `{request.model}` has no price; declare one in the settings",
+        )
+    elif world is None:
+        decision = deny("policy.unavailable", "no policies are loaded for this environment")
+    else:
+        decision = world.decide(question)
+    decisions.put(
+        tx,
+        decision_id=DecisionId(tx.new_id()),
+        run_id=run.run_id,
+        effect_id=None,
+        decision=decision,
+        request=question,
+        tool=f"model:{request.model}",
+        tool_version=None,
+    )
+    span = emit.model_span(
+        run.run_id,
+        request.name,
+        parent_key=request.parent_span,
+        provider=request.provider,
+        model=request.model,
+        start_us=tx.now_us,
+    )
+    spans.put(tx, span)
+    return decision
+
+
+def _record(tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelReply) -> Json:
+    price = road.price(request.model, reply.input_tokens, reply.output_tokens)
+    # INVARIANT: `_begin` refused the request if its model has no price.
+    assert price is not None
+    use = ModelUse(
+        run_id=run.run_id,
+        span_key=request.name,
+        provider=request.provider,
+        model=reply.model,
+        input_tokens=reply.input_tokens,
+        output_tokens=reply.output_tokens,
+        cost_micro_usd=price.micro_usd,
+        price_version=price.version,
+        is_estimated=False,
+        at_us=tx.now_us,
+    )
+    spans.put_model_use(tx, use)
+    spans.close(
+        tx,
+        run.run_id,
+        request.name,
+        end_us=tx.now_us,
+        status=SpanStatus.OK,
+        cost_micro_usd=price.micro_usd,
+        attributes=emit.model_outcome(use),
+    )
+    return reply.body
+
+
+def _fail(tx: Tx, run: Run, request: ModelRequest) -> None:
+    spans.close(
+        tx,
+        run.run_id,
+        request.name,
+        end_us=tx.now_us,
+        status=SpanStatus.ERROR,
+        error_code="model.failed",
+        attributes={},
+    )

@@ -1,0 +1,83 @@
+"""The road of a tool call on one screen: propose, validate, approve, execute, record.
+
+Every call enters here, whoever proposes it: an agent, a workflow step, an undo, a probe. The
+effect's state says which station is next, so a replay after a crash goes on where the row stands.
+"""
+
+from __future__ import annotations
+
+from interlock.calls import approve, execute, protocol, reconcile
+from interlock.calls.durable import Durable
+from interlock.calls.propose import propose
+from interlock.calls.record import record, result_of
+from interlock.calls.road import Call, CallResult, Proposal, Road, view_of
+from interlock.domain.effect import EffectState
+
+
+async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallResult:
+    """Take one proposed call down the road and return how it ended.
+
+    Guarantees by effect class: effects.md, section 6. A deny, a rejection or a failed call is a
+    result. The same step of the same run always gets the same result.
+    """
+    entry = durable.recorded(proposal.step_name)
+    if entry is not None:
+        return CallResult.from_journal(entry.value)
+    at: Call | CallResult = await propose(road, durable, proposal)
+    while isinstance(at, Call):
+        at = await _next_station(road, durable, at)
+    return at
+
+
+async def _next_station(road: Road, durable: Durable, call: Call) -> Call | CallResult:
+    match call.effect.state:
+        case EffectState.PROPOSED if call.is_stored and call.refusal is None:
+            heard = await approve.hear(durable, call)
+            if heard.effect.state is not EffectState.PROPOSED:
+                return heard
+            return await _intend(road, durable, heard)
+        case EffectState.PROPOSED | EffectState.AUTHORIZED:
+            return await _intend(road, durable, call)
+        case EffectState.INTENT if call.sent_at_s and call.effect.epoch == durable.run.epoch:
+            # A wait of a parallel branch must not end the segment between send and record.
+            with durable.in_flight():
+                return await record(road, durable, call, await road.sender.send(call))
+        case EffectState.INTENT | EffectState.PROBING:
+            return await reconcile.take_over(durable, call)
+        case EffectState.AMBIGUOUS:
+            return await _recover(road, durable, call)
+        case EffectState.FAILED_DEFINITE if protocol.may_retry(
+            view_of(call.effect, call.known_tool)
+        ):
+            await reconcile.pause(durable, call)
+            return await _intend(road, durable, call)
+        case EffectState.PARKED:
+            return await reconcile.hear_person(durable, call)
+        case _:
+            return await _end(durable, call)
+
+
+async def _intend(road: Road, durable: Durable, call: Call) -> Call:
+    return await execute.intend(road, durable, await execute.prepare(road, durable, call))
+
+
+async def _recover(road: Road, durable: Durable, call: Call) -> Call | CallResult:
+    async def ask(question: Proposal) -> CallResult:
+        return await call_tool(road, durable, question)
+
+    recovered = await reconcile.recover(road, durable, call, ask)
+    if isinstance(recovered, Call) and recovered is call:
+        await reconcile.pause(durable, call)
+        return await _intend(road, durable, call)
+    return recovered
+
+
+async def _end(durable: Durable, call: Call) -> CallResult:
+    """Put the end of a call that was not sent, or that a person settled, into the journal."""
+    value = await durable.commit(
+        call.effect.step_name,
+        lambda _tx: result_of(call.effect).to_json(),
+        kind="call.end",
+        tool=call.effect.tool,
+    )
+    return CallResult.from_journal(value)

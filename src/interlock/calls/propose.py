@@ -1,0 +1,146 @@
+"""Station 1, propose: pin tool and environment, make the arguments canonical, derive the keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import unicodedata
+from collections.abc import Mapping
+
+from interlock.calls.durable import Durable
+from interlock.calls.road import Call, Live, Proposal, Refusal, Road
+from interlock.domain.canonical import Json, JsonObject, canonical, canonical_text, digest
+from interlock.domain.effect import Effect, EffectState
+from interlock.domain.errors import ContractError, InputError, JsonError
+from interlock.domain.ids import effect_id_of, idempotency_key_of
+from interlock.domain.pointer import fill
+from interlock.domain.release import pin_of
+from interlock.domain.run import Run
+from interlock.domain.tool import BusinessKey, EffectClass, ToolVersion
+from interlock.store import effects
+from interlock.store.engine import Tx
+from interlock.tools.contract import Contract
+
+
+async def propose(road: Road, durable: Durable, proposal: Proposal) -> Call:
+    """Return the call of this step: the stored row if there is one, else a new one in memory.
+
+    After a crash the model may word the same step differently; the row's arguments count, never
+    the second wording. Nothing is written here.
+    """
+
+    def read(tx: Tx) -> tuple[Live, Effect | None, int]:
+        effect_id = effect_id_of(durable.run.run_id, proposal.step_name)
+        return road.live.at(tx), effects.find(tx, effect_id), tx.now_us
+
+    live, stored, now_us = await durable.read(read)
+    if stored is not None:
+        return _resumed(live, proposal, stored)
+    return _drafted(road, live, durable.run, proposal, now_us)
+
+
+def _resumed(live: Live, proposal: Proposal, effect: Effect) -> Call:
+    tool = live.release.tool_version(effect.tool, effect.tool_version)
+    binding = None if tool is None else live.release.bind(tool, effect.environment)
+    refusal = None
+    if binding is None and effect.state in {EffectState.PROPOSED, EffectState.AUTHORIZED}:
+        refusal = _unknown(proposal)
+    return Call(
+        proposal=proposal,
+        effect=effect,
+        tool=tool,
+        binding=binding,
+        refusal=refusal,
+        is_stored=True,
+    )
+
+
+def _drafted(road: Road, live: Live, run: Run, proposal: Proposal, now_us: int) -> Call:
+    environment = run.request.environment
+    tool = live.release.tools.get(proposal.tool)
+    if proposal.version is not None:
+        tool = live.release.tool_version(proposal.tool, proposal.version)
+    binding = None if tool is None else live.release.bind(tool, environment)
+    arguments, refusal = _checked(tool if binding else None, proposal)
+    effect_id = effect_id_of(run.run_id, proposal.step_name)
+    key = tool.business_key if tool and not refusal else None
+    key_text = None if key is None else business_key_text(key, arguments)
+    effect = Effect(
+        effect_id=effect_id,
+        run_id=run.run_id,
+        step_name=proposal.step_name,
+        tenant=run.request.tenant,
+        environment=environment,
+        workflow=run.request.workflow,
+        seats=proposal.seats,
+        tool=proposal.tool,
+        tool_version=0 if tool is None else tool.version,
+        pin="" if tool is None else pin_of(tool),
+        effect_class=EffectClass.BLIND if tool is None else tool.effect.effect_class,
+        is_write=True if tool is None else tool.is_write,
+        arguments=arguments,
+        args_digest=digest(arguments),
+        state=EffectState.PROPOSED,
+        epoch=run.epoch,
+        attempt=0,
+        created_us=now_us,
+        idem_key=idempotency_key_of(effect_id),
+        key_text=key_text,
+        key_hash=None if key_text is None else _key_hash(road, run, proposal, key_text),
+        compensates=proposal.compensates,
+    )
+    return Call(proposal=proposal, effect=effect, tool=tool, binding=binding, refusal=refusal)
+
+
+def _checked(tool: ToolVersion | None, proposal: Proposal) -> tuple[JsonObject, Refusal | None]:
+    """Return the arguments that may be stored, and why they are refused if they are."""
+    arguments = proposal.arguments
+    if not isinstance(arguments, dict):
+        return {}, Refusal(code="contract.violated", message="the arguments are not an object")
+    try:
+        canonical(arguments)
+    except JsonError as error:
+        return {}, Refusal(code=error.code, message=error.message)
+    if tool is None:
+        return arguments, _unknown(proposal)
+    try:
+        Contract.of(tool.input_schema).check(arguments, what="arguments")
+    except ContractError as error:
+        return arguments, Refusal(code=error.code, message=error.message)
+    return arguments, None
+
+
+def _unknown(proposal: Proposal) -> Refusal:
+    # A tool that does not exist here and one that this seat may not see read the same.
+    return Refusal(code="tool.unknown", message=f"there is no tool `{proposal.tool}` for this seat")
+
+
+def _key_hash(road: Road, run: Run, proposal: Proposal, key_text: str) -> str:
+    text = canonical_text([run.request.tenant, proposal.tool, key_text])
+    return hmac.new(road.key_secret, text.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def business_key_text(key: BusinessKey, arguments: Mapping[str, Json]) -> str | None:
+    """Render a business key, parts folded and joined by ` | `; None if one is absent.
+
+    `words` folds case, drops punctuation and repeated spaces, so that "VPN down!" and "vpn  down"
+    are the same thing to a person.
+    """
+    parts: list[str] = []
+    for part in key.parts:
+        try:
+            value = fill(part.at, {"in": dict(arguments)})
+        except InputError:
+            return None
+        text = value if isinstance(value, str) else canonical_text(value)
+        parts.append(_fold(text, part.fold))
+    return " | ".join(parts)
+
+
+def _fold(text: str, fold: str) -> str:
+    if fold == "exact":
+        return text
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    if fold == "words":
+        folded = "".join(char if char.isalnum() else " " for char in folded)
+    return " ".join(folded.split())

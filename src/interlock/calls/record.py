@@ -1,0 +1,239 @@
+"""Station 5, record: read what a reply means from the tool's contract, and commit the outcome.
+
+One transaction: outcome, touches, labels, spans and the journal row that is the step's checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from interlock.calls import protocol
+from interlock.calls.durable import Durable
+from interlock.calls.protocol import Verdict
+from interlock.calls.road import Call, CallResult, CallState, Road, labels_of, view_of
+from interlock.domain.canonical import Json
+from interlock.domain.effect import Effect, EffectState, Evidence, Reply, Transport
+from interlock.domain.errors import ContractError
+from interlock.domain.tool import EffectClass, ToolVersion
+from interlock.observe import bodies, emit, lineage
+from interlock.store import effects, runs, spans, touches
+from interlock.store.engine import Tx
+from interlock.tools.contract import Contract
+
+_MCP_NO_EFFECT = frozenset({-32601, -32602})
+_WAIT_STATUSES = frozenset({429, 502, 503, 504})
+_HTTP_OK = range(200, 300)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a reply means: the verdict, the output if it fits the contract, and why if not.
+
+    `is_retryable` says whether an attempt that did nothing may be worth another.
+    """
+
+    verdict: Verdict
+    output: Json = None
+    code: str | None = None
+    message: str | None = None
+    is_retryable: bool = False
+
+
+def classify(reply: Reply, tool: ToolVersion, *, is_resend: bool) -> Reading:
+    """Read a reply by the tool's contract.
+
+    `nothing_done` only if nothing was sent or the contract says so; silence, 5xx, other 4xx, an
+    error result or an answer that breaks the contract are `unknown`: perhaps it was done.
+    """
+    if reply.transport is Transport.NOT_SENT:
+        message = reply.problem or "the call was not sent"
+        return Reading(
+            verdict=Verdict.NOTHING_DONE, code="call.not_sent", message=message, is_retryable=True
+        )
+    if reply.transport is Transport.UNKNOWN:
+        return _unknown("call.unanswered", reply.problem or "no answer came")
+    spec, status = tool.effect, reply.status or 0
+    if spec.guard is not None and status in spec.guard.refused:
+        return _guard_refused(tool, is_resend=is_resend)
+    if status in spec.key_reused:
+        return Reading(verdict=Verdict.KEY_REUSED, code="call.key_reused", message=_said(reply))
+    if status in spec.in_progress:
+        return Reading(verdict=Verdict.IN_PROGRESS, code="call.in_progress", message=_said(reply))
+    if status in spec.no_effect or status in _MCP_NO_EFFECT:
+        return Reading(
+            verdict=Verdict.NOTHING_DONE,
+            code="call.refused",
+            message=_said(reply),
+            is_retryable=status in _WAIT_STATUSES,
+        )
+    if status not in _HTTP_OK or reply.is_error:
+        return _unknown("call.failed", _said(reply))
+    if reply.problem is not None:
+        return _unknown("call.unreadable", reply.problem)
+    return _checked(reply, tool)
+
+
+def _guard_refused(tool: ToolVersion, *, is_resend: bool) -> Reading:
+    guard = tool.effect.guard
+    message = "the record changed since its version was read; read it again"
+    if guard is not None and guard.kind == "version" and not is_resend:
+        return Reading(verdict=Verdict.CONFLICT, code="call.conflict", message=message)
+    return Reading(
+        verdict=Verdict.GUARD_REFUSED,
+        code="call.guard_refused",
+        message="the guard refused the request, so an earlier one may have been done",
+    )
+
+
+def _checked(reply: Reply, tool: ToolVersion) -> Reading:
+    try:
+        Contract.of(tool.output_schema).check(reply.body, what="result")
+    except ContractError as error:
+        # Withheld: the agent sees neither the result nor what in it was wrong, only the pointer.
+        return _unknown("contract.result", f"the result breaks its contract at `{error.pointer}`")
+    return Reading(verdict=Verdict.SUCCEEDED, output=reply.body)
+
+
+def _unknown(code: str, message: str) -> Reading:
+    return Reading(verdict=Verdict.UNKNOWN, code=code, message=message, is_retryable=True)
+
+
+def _said(reply: Reply) -> str:
+    if reply.problem:
+        return reply.problem
+    return "the tool answered with an error" if reply.is_error else f"it answered {reply.status}"
+
+
+async def record(road: Road, durable: Durable, call: Call, reply: Reply) -> Call | CallResult:
+    """Commit what was seen; return the result if the call has ended, else the call as it stands."""
+    tool, before = call.known_tool, call.effect
+    reading = classify(reply, tool, is_resend=before.attempt > 1)
+    if reading.verdict is Verdict.CONFLICT and tool.effect.effect_class is EffectClass.READ:
+        reading = replace(reading, verdict=Verdict.UNKNOWN)
+    road.db.points.reach("reply.read", tool=tool.name)
+    after = protocol.step(
+        view_of(before, tool),
+        protocol.Answered(epoch=before.epoch, attempt=before.attempt, verdict=reading.verdict),
+    )
+    can_retry = protocol.may_retry(after) and reading.is_retryable
+    is_over = after.state is EffectState.SUCCEEDED or (
+        after.state is EffectState.FAILED_DEFINITE and not can_retry
+    )
+    if is_over:
+        value = await durable.commit(
+            before.step_name,
+            lambda tx: write_outcome(tx, road, call, after.state, reading).to_json(),
+            kind="call.outcome",
+            tool=tool.name,
+        )
+        return CallResult.from_journal(value)
+
+    def note(tx: Tx) -> Effect:
+        write_outcome(tx, road, call, after.state, reading)
+        return effects.get(tx, before.effect_id)
+
+    effect = await durable.transact("call.outcome", note, tool=tool.name)
+    return replace(call.at(effect), retry_after_s=reply.retry_after_s or 0.0)
+
+
+def write_outcome(
+    tx: Tx, road: Road, call: Call, state: EffectState, reading: Reading
+) -> CallResult:
+    """Write everything that a reading means for a row, in the caller's transaction."""
+    tool, before = call.known_tool, call.effect
+    did_succeed = state in {EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE}
+    guard = before.guard
+    if reading.verdict is Verdict.GUARD_REFUSED:
+        guard = {**(guard or {}), "is_refused": True}
+    touched = (
+        lineage.touches_of(before, tool, output=reading.output, at_us=tx.now_us)
+        if did_succeed
+        else ()
+    )
+    created = [t.external_id for t in touched if t.mode == "create"]
+    effect = effects.move(
+        tx,
+        before,
+        replace(
+            before,
+            state=state,
+            guard=guard,
+            outcome_us=tx.now_us,
+            result=reading.output if did_succeed else None,
+            external_id=created[0] if created else before.external_id,
+            error_code=None if did_succeed else reading.code,
+            error_message=None if did_succeed else reading.message,
+            cost_micro_usd=before.cost_micro_usd
+            + (tool.price_micro_usd if state is EffectState.SUCCEEDED else 0),
+        ),
+    )
+    effects.add_evidence(tx, _evidence(tx, effect, reading))
+    for touch in touched:
+        touches.put(tx, touch)
+    if did_succeed:
+        runs.raise_labels(tx, effect.run_id, labels_of(tool))
+        bodies.write_result(tx, effect, tool, key=road.key_secret)
+        _mark_undone(tx, effect)
+    _close_spans(tx, call, effect)
+    return result_of(effect)
+
+
+def result_of(effect: Effect) -> CallResult:
+    """Return how a call ended, from its row."""
+    states = {
+        EffectState.SUCCEEDED: CallState.SUCCEEDED,
+        EffectState.COMPENSATED: CallState.SUCCEEDED,
+        EffectState.CONFIRMED_DONE: CallState.SUCCEEDED,
+        EffectState.DRAFTED: CallState.DRAFTED,
+        EffectState.DENIED: CallState.DENIED,
+    }
+    state = states.get(effect.state, CallState.FAILED)
+    if state is CallState.DENIED and (effect.error_code or "").startswith("approval."):
+        state = CallState.REJECTED
+    return CallResult(
+        state=state,
+        effect_id=effect.effect_id,
+        output=effect.result,
+        code=effect.error_code,
+        message=effect.error_message,
+    )
+
+
+def _mark_undone(tx: Tx, effect: Effect) -> None:
+    if effect.compensates is None:
+        return
+    original = effects.get(tx, effect.compensates)
+    if original.state in {EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE}:
+        effects.move(
+            tx,
+            original,
+            replace(original, state=EffectState.COMPENSATED, compensated_by=effect.effect_id),
+        )
+
+
+def _evidence(tx: Tx, effect: Effect, reading: Reading) -> Evidence:
+    return Evidence(
+        effect_id=effect.effect_id,
+        attempt=effect.attempt,
+        epoch=effect.epoch,
+        kind=f"reply.{reading.verdict}",
+        detail={"code": reading.code, "message": reading.message},
+        at_us=tx.now_us,
+    )
+
+
+def _close_spans(tx: Tx, call: Call, effect: Effect) -> None:
+    attributes = emit.effect_outcome(effect)
+    status = emit.effect_status(effect.state)
+    if effect.attempt > 0:
+        spans.close(
+            tx,
+            effect.run_id,
+            emit.send_key(effect),
+            end_us=tx.now_us,
+            status=status,
+            error_code=effect.error_code,
+            attributes=attributes,
+        )
+    end_us = None if effect.state is EffectState.AMBIGUOUS else tx.now_us
+    spans.put(tx, emit.tool_span(effect, parent_key=call.proposal.parent_span, end_us=end_us))

@@ -1,0 +1,220 @@
+"""What the stations of the road share: their surroundings, and the call as it moves along."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Protocol
+
+import structlog
+
+from interlock.calls.protocol import EffectView
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.effect import Effect, Reply
+from interlock.domain.errors import PolicyError
+from interlock.domain.ids import EffectId, StepName, ToolName
+from interlock.domain.label import Labels
+from interlock.domain.principal import Seat
+from interlock.domain.record import from_json, object_to_json
+from interlock.domain.release import Release
+from interlock.domain.tool import ENVIRONMENTS, Binding, Environment, ToolVersion
+from interlock.policy.engine import ModelResource, World, build_world
+from interlock.store import registry
+from interlock.store.engine import Database, Tx
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The applied project as one transaction sees it; a world that does not build denies all."""
+
+    release: Release
+    worlds: Mapping[Environment, World]
+
+
+class LiveProject:
+    """Gives each transaction the live release and its policy worlds, built once per release."""
+
+    def __init__(self, models: Mapping[str, ModelResource]) -> None:
+        self._models = models
+        self._lock = threading.Lock()
+        self._built: Live | None = None
+
+    def at(self, tx: Tx) -> Live:
+        """Return what is live in this transaction."""
+        number = registry.live_number(tx)
+        built = self._built
+        if built is not None and built.release.number == number:
+            return built
+        release = registry.get_release(tx, number) if number else Release()
+        with self._lock:
+            self._built = Live(release=release, worlds=self._worlds(release))
+            return self._built
+
+    def _worlds(self, release: Release) -> dict[Environment, World]:
+        worlds: dict[Environment, World] = {}
+        for environment in ENVIRONMENTS:
+            try:
+                worlds[environment] = build_world(release, environment, models=self._models)
+            except PolicyError as error:
+                # Fail closed: an environment without a world denies every call.
+                _log.error("policy.unavailable", environment=environment, reason=error.message)
+        return worlds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model request cost, in micro-USD, and the price list that says so."""
+
+    micro_usd: int
+    version: str
+
+
+class CallState(StrEnum):
+    """How a call ended, as its proposer sees it."""
+
+    SUCCEEDED = "succeeded"
+    DENIED = "denied"
+    DRAFTED = "drafted"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallResult:
+    """The recorded end of a call: `output` fits the contract if it succeeded, else code and why."""
+
+    state: CallState
+    effect_id: EffectId
+    output: Json = None
+    code: str | None = None
+    message: str | None = None
+
+    def to_json(self) -> JsonObject:
+        """Render for the journal."""
+        return object_to_json(self)
+
+    @classmethod
+    def from_journal(cls, value: Json) -> CallResult:
+        """Read back what `to_json` wrote."""
+        return from_json(cls, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A wish to call a tool: by whom (`seats` all have to be allowed), in which step, with what.
+
+    `step_name` is unique in its run and is also the key of the call's span; `compensates` names
+    the effect that this call undoes.
+    """
+
+    step_name: StepName
+    tool: ToolName
+    arguments: Json
+    seats: tuple[Seat, ...]
+    parent_span: str
+    version: int | None = None
+    compensates: EffectId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a proposal is refused before policy is asked."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A proposal on its way: its effect row (`is_stored` or not yet), tool, binding and facts.
+
+    `refusal` is set if the proposal broke its contract or names nothing that can be called.
+    `sent_at_s` is the monotonic time at which the intent committed.
+    """
+
+    proposal: Proposal
+    effect: Effect
+    tool: ToolVersion | None = None
+    binding: Binding | None = None
+    refusal: Refusal | None = None
+    is_stored: bool = False
+    sent_at_s: float = 0.0
+    groups_waiting: tuple[str, ...] = ()
+    retry_after_s: float = 0.0
+
+    def at(self, effect: Effect) -> Call:
+        """Return the call with its row as it is stored now."""
+        return replace(self, effect=effect, is_stored=True)
+
+    @property
+    def known_tool(self) -> ToolVersion:
+        """Return the tool version, which every call that was not refused has."""
+        # INVARIANT: a call without a tool carries a refusal and never gets past `validate`.
+        assert self.tool is not None
+        return self.tool
+
+    @property
+    def known_binding(self) -> Binding:
+        """Return the binding, which every call that was not refused has."""
+        # INVARIANT: as for `known_tool`.
+        assert self.binding is not None
+        return self.binding
+
+
+class Sender(Protocol):
+    """Runs the connector of a call; knows nothing of what its answer means."""
+
+    async def prepare(self, call: Call) -> JsonObject | None:
+        """Fetch what the call's guard needs; raises `InterlockError` if it cannot be had."""
+        ...
+
+    async def send(self, call: Call) -> Reply:
+        """Send the attempt before its deadline and report only what was seen; never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Road:
+    """The surroundings of every call.
+
+    `sender` is `execute.ConnectorSender`, the only thing that runs connectors; `price` is None for
+    a model without a known or declared price. `key_secret` keys the hashes of business keys.
+    """
+
+    db: Database
+    live: LiveProject
+    sender: Sender
+    price: Callable[[str, int, int], Price | None]
+    key_secret: bytes
+    approval_ttl_us: int
+
+
+def labels_of(tool: ToolVersion) -> Labels:
+    """Return what a result of this tool does to the run's labels."""
+    return Labels(names=tool.source.labels, is_untrusted=not tool.source.is_trusted)
+
+
+def view_of(effect: Effect, tool: ToolVersion) -> EffectView:
+    """Return what the effect protocol needs to know of a row and its tool."""
+    spec, guard = tool.effect, effect.guard or {}
+    obtained_us = guard.get("obtained_us")
+    is_link = spec.guard is not None and spec.guard.kind == "one_time_link"
+    return EffectView(
+        effect_class=effect.effect_class,
+        state=effect.state,
+        epoch=effect.epoch,
+        attempt=effect.attempt,
+        first_sent_us=effect.first_sent_us,
+        send_deadline_us=effect.send_deadline_us,
+        key_ttl_us=None if spec.key_ttl_s is None else spec.key_ttl_s * 1_000_000,
+        guard_until_us=obtained_us + spec.guard.ttl_s * 1_000_000
+        if is_link and spec.guard is not None and isinstance(obtained_us, int)
+        else None,
+        lag_us=0 if spec.probe is None else round(spec.probe.lag_s * 1_000_000),
+        has_probe=spec.probe is not None,
+        is_guard_refused=guard.get("is_refused") is True,
+    )

@@ -1,0 +1,118 @@
+"""Station 2, validate: facts from the ledger, then policy; the answer says who may send what."""
+
+from __future__ import annotations
+
+from interlock.calls.road import Call, Live
+from interlock.domain.canonical import digest
+from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
+from interlock.domain.effect import Effect
+from interlock.domain.record import to_json
+from interlock.domain.run import Run
+from interlock.domain.tool import ToolVersion
+from interlock.store import effects, runs
+from interlock.store.engine import Tx
+
+_HOUR_US = 3_600_000_000
+
+
+def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
+    """Read what the server knows, in the transaction that decides; nobody can send any of it."""
+    request = run.request
+    window_us = tool.business_key.duplicate_window_h * _HOUR_US if tool.business_key else 0
+    same_key = 0
+    if effect.key_hash is not None and tool.is_write:
+        effects.lock_key(tx, effect.key_hash)
+        same_key = effects.count_same_key(
+            tx,
+            request.tenant,
+            effect.tool,
+            effect.key_hash,
+            tx.now_us - window_us,
+            other_than=effect.effect_id,
+        )
+    return Facts(
+        labels=run.labels,
+        user=request.user,
+        calls_this_tool=effects.count_tool(tx, run.run_id, effect.tool),
+        calls_this_tool_1h=effects.count_tool_since(
+            tx,
+            request.tenant,
+            request.workflow,
+            request.environment,
+            effect.tool,
+            tx.now_us - _HOUR_US,
+        ),
+        writes_this_run=effects.count_writes(tx, run.run_id),
+        same_key_count=same_key,
+        failures_this_tool=effects.failures_in_a_row(tx, run.run_id, effect.tool),
+        done=effects.done_tools(tx, [run.run_id, *runs.ancestors(tx, run.run_id)]),
+        depth=request.depth,
+        now_us=tx.now_us,
+    )
+
+
+def decide(
+    tx: Tx, live: Live, run: Run, call: Call, *, lifted: frozenset[str] = frozenset()
+) -> tuple[Decision, PolicyRequest]:
+    """Decide one call on facts read in this transaction; any doubt is a deny with its reason."""
+    effect = call.effect
+    facts = Facts(labels=run.labels, depth=run.request.depth, now_us=tx.now_us)
+    if call.refusal is None:
+        facts = facts_of(tx, run, effect, call.known_tool)
+    request = PolicyRequest(
+        seats=effect.seats,
+        environment=effect.environment,
+        tool=effect.tool,
+        arguments=effect.arguments,
+        facts=facts,
+        lifted=lifted,
+    )
+    refusal = _refused_before_policy(live, call)
+    world = live.worlds.get(effect.environment)
+    if refusal is not None:
+        return deny(refusal.code, refusal.message), request
+    if world is None:
+        return deny("policy.unavailable", "no policies are loaded for this environment"), request
+    return world.decide(request), request
+
+
+def deny(code: str, message: str) -> Decision:
+    """Return a deny that no policy gave."""
+    return Decision(outcome=Outcome.DENY, reasons=(Reason(code=code, message=message),))
+
+
+def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
+    """Return the digest that an approval binds to: whatever moves it voids the approval.
+
+    It covers seats, user, tenant, environment, tool, version, pin, arguments, run, effect and the
+    version of the policies that can match this call.
+    """
+    world = live.worlds.get(effect.environment)
+    slices = [] if world is None else [world.slice_version(s, effect.tool) for s in effect.seats]
+    return digest(
+        {
+            "seats": [str(seat) for seat in effect.seats],
+            "user": run.request.user,
+            "tenant": effect.tenant,
+            "environment": effect.environment,
+            "tool": effect.tool,
+            "version": effect.tool_version,
+            "pin": effect.pin,
+            "arguments": effect.arguments,
+            "run": run.run_id,
+            "effect": effect.effect_id,
+            "slices": to_json(slices),
+        }
+    )
+
+
+def _refused_before_policy(live: Live, call: Call) -> Reason | None:
+    if call.refusal is not None:
+        return Reason(code=call.refusal.code, message=call.refusal.message)
+    binding = live.release.bind(call.known_tool, call.effect.environment)
+    if binding is None or binding.pin != call.effect.pin:
+        return Reason(code="tool.moved", message="the tool version is no longer bound here")
+    if binding.is_quarantined:
+        why = binding.reason or "its upstream changed"
+        return Reason(code="tool.quarantined", message=f"the tool is quarantined: {why}")
+    return None

@@ -1,0 +1,1 @@
+"""Front door in the terminal: parse, call, print."""

@@ -1,0 +1,147 @@
+"""What the terminal shows: tables, trees and times for people, JSON for programs, no tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interlock.cli.client import Client, RefusedError
+from interlock.config import Config, load
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.clock import from_us
+from interlock.domain.errors import InterlockError, ProblemsError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_STYLES = {
+    "succeeded": "green",
+    "approved": "green",
+    "allow": "green",
+    "running": "cyan",
+    "waiting": "yellow",
+    "pending": "yellow",
+    "needs_approval": "yellow",
+    "queued": "cyan",
+    "parked": "magenta",
+    "failed": "red",
+    "denied": "red",
+    "deny": "red",
+    "rejected": "red",
+    "dead_lettered": "red",
+}
+
+
+def settings() -> Config:
+    """Read the settings of this folder and of the environment."""
+    return load(Path.cwd(), os.environ)
+
+
+@contextmanager
+def connected() -> Iterator[Client]:
+    """Open the client for one command."""
+    with Client(settings()) as client:
+        yield client
+
+
+def tells_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our errors into one sentence on stderr and exit code 1."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except RefusedError as error:
+            _complain(error.problems or (error.message,))
+            raise typer.Exit(1) from None
+        except ProblemsError as error:
+            _complain(tuple(map(str, error.problems)))
+            raise typer.Exit(1) from None
+        except InterlockError as error:
+            _complain((error.message,))
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def _complain(messages: Sequence[str]) -> None:
+    for message in messages:
+        err.print(Text("error: ", style="red") + Text(message))
+
+
+def show_json(value: Json) -> None:
+    """Print a value as indented JSON, as `--json` asks for."""
+    out.print(Text(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Json]], *, empty: str) -> None:
+    """Print rows under headings; `empty` says what to do when there are none."""
+    if not rows:
+        out.print(Text(empty, style="dim"))
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(cell(value) for value in row))
+    out.print(shown)
+
+
+def cell(value: Json) -> Text:
+    """Render one value as text that cannot be mistaken for markup."""
+    if value is None:
+        return Text("-", style="dim")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, list):
+        return Text(", ".join(map(str, value)) or "-")
+    text = value if isinstance(value, str) else str(value)
+    return Text(text, style=_STYLES.get(text, ""))
+
+
+def when(at_us: Json) -> str:
+    """Render a time in UTC to the second."""
+    if not isinstance(at_us, int):
+        return "-"
+    return from_us(at_us).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def money(micro_usd: Json) -> str:
+    """Render micro-USD as dollars, exact to the micro.
+
+    >>> money(1234)
+    '$0.001234'
+    """
+    return f"${micro_usd / 1_000_000:.6f}" if isinstance(micro_usd, int) else "-"
+
+
+def rows_of(body: JsonObject, key: str) -> list[JsonObject]:
+    """Return the objects of a list in an answer."""
+    found = body.get(key)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def part(body: Json, *path: str) -> Json:
+    """Return a nested member, None if it is absent."""
+    value = body
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value

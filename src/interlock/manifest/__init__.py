@@ -1,0 +1,1 @@
+"""Project files: read, compared and applied, never executed."""

@@ -1,0 +1,69 @@
+"""Applying a project: shown as a diff first, then stored as a release, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from interlock.domain.errors import ConflictError
+from interlock.domain.release import Release
+from interlock.manifest.diff import Diff, diff
+from interlock.manifest.load import load
+from interlock.store import registry
+from interlock.store.engine import Database, Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A candidate release and how it differs from the live one."""
+
+    release: Release
+    diff: Diff
+
+
+def plan(db: Database, files: Mapping[str, str]) -> Plan:
+    """Load a project's files and compare them with the live release; nothing is stored.
+
+    Raises:
+        ManifestError: carries every problem found.
+    """
+    with db.reading() as tx:
+        live = _live(tx)
+    return _plan(live, files)
+
+
+def apply(
+    db: Database, files: Mapping[str, str], *, by: str, expected_diff_digest: str | None = None
+) -> Plan:
+    """Store a project as the next release and return it with its number.
+
+    All or nothing; a project that changes nothing makes no release. With `expected_diff_digest`
+    only the diff that was shown is applied.
+
+    Raises:
+        ManifestError: carries every problem found; nothing was stored.
+        ConflictError: the diff is another than the one expected; plan again.
+    """
+
+    def store(tx: Tx) -> Plan:
+        live = _live(tx)
+        planned = _plan(live, files)
+        if expected_diff_digest not in {None, planned.diff.digest}:
+            raise ConflictError(
+                "the project or the live release changed since the plan; plan again"
+            )
+        if registry.digest_of(live) == registry.digest_of(planned.release) and live.number:
+            return Plan(release=live, diff=planned.diff)
+        return Plan(release=registry.put_release(tx, planned.release, by=by), diff=planned.diff)
+
+    return db.run("release.apply", store)
+
+
+def _plan(live: Release, files: Mapping[str, str]) -> Plan:
+    candidate = load(files, previous=live)
+    return Plan(release=candidate, diff=diff(live, candidate))
+
+
+def _live(tx: Tx) -> Release:
+    number = registry.live_number(tx)
+    return registry.get_release(tx, number) if number else Release()

@@ -1,0 +1,247 @@
+"""What a tool file must keep beyond its form: rules between its own keys, and names that exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from interlock.domain.canonical import Json
+from interlock.domain.errors import Problem
+from interlock.domain.label import UNDECLARED
+from interlock.domain.release import Release, pin_of
+from interlock.domain.tool import (
+    EffectClass,
+    Group,
+    Guard,
+    HttpRequest,
+    McpCall,
+    Server,
+    ToolVersion,
+)
+from interlock.manifest.files import Document, Place
+from interlock.manifest.names import Names
+from interlock.manifest.places import Schemas, misplaced
+from interlock.tools.contract import check_schema
+from interlock.tools.request import check_request
+
+_PROTOCOLS = {"http": {"http"}, "mcp": {"mcp-http", "mcp-stdio"}, "python": {"python"}}
+
+Finding = tuple[Place, str, str | None]
+"""Place in the document, message, fix."""
+
+
+def check_server(server: Server, document: Document, names: Names) -> Iterator[Problem]:
+    """Yield what is wrong with a server."""
+    yield from names.missing(document, ("system",), "System", server.system)
+    needed = {"url": server.url is not None, "argv": bool(server.argv)}
+    wanted = {"http": "url", "mcp-http": "url", "mcp-stdio": "argv"}.get(server.kind)
+    for key, is_given in needed.items():
+        if key == wanted and not is_given:
+            yield document.problem((), f"a server of protocol `{server.kind}` needs `{key}`")
+        elif key != wanted and is_given:
+            message = f"a server of protocol `{server.kind}` takes no `{key}`"
+            yield document.problem((key,), message)
+    if server.url is not None and not re.fullmatch(r"https?://[^/@?#\s]+(/[^?#\s]*)?", server.url):
+        message = f"`{server.url}` is not an address without user, query and fragment"
+        yield document.problem(("url",), message)
+
+
+def check_tool(
+    tool: ToolVersion, document: Document, *, names: Names, release: Release
+) -> Iterator[Problem]:
+    """Yield what is wrong with a tool version; `release` is the candidate that holds it."""
+    yield from names.missing(document, ("system",), "System", tool.system)
+    yield from names.missing(document, ("owner",), "team", tool.owner)
+    for key, labels in (("source", tool.source.labels), ("sink", tool.sink.accepts)):
+        for label in sorted(labels - {UNDECLARED}):
+            yield from names.missing(document, (key,), "label", label)
+    found = chain(
+        _classes(tool), _effect(tool), _contract(tool), _templates(tool), _bindings(tool, release)
+    )
+    for place, message, fix in found:
+        yield document.problem(place, message, fix)
+    yield from _related(tool, document, names=names, release=release)
+    given = document.content.get("pin")
+    if given is not None and given != pin_of(tool):
+        message = "the pin does not fit this content"
+        yield document.problem(("pin",), message, f"review the change, then pin {pin_of(tool)}")
+
+
+def _classes(tool: ToolVersion) -> Iterator[Finding]:
+    if tool.name.partition(".")[0] != tool.system:
+        message = f"the name `{tool.name}` does not start with its system"
+        yield ("name",), message, f"call it {tool.system}.<noun>.<verb>"
+    is_read = tool.group is Group.READ
+    if is_read != (tool.effect.effect_class is EffectClass.READ):
+        message = "group `read` and effect class `read` go together, and only together"
+        yield ("group",), message, "say what the tool really does"
+    if tool.group is Group.DESTRUCTIVE and tool.risk == 1:
+        yield ("risk",), "a destructive tool has at least risk 2", None
+    if tool.is_irreversible and tool.risk == 1:
+        yield ("risk",), "an irreversible tool has at least risk 2", None
+    if tool.is_irreversible and tool.compensation is not None:
+        message = "an irreversible tool cannot have a compensation"
+        yield ("compensation",), message, "drop one of the two"
+    if tool.is_egress and not tool.sink.is_external:
+        yield ("sink",), "a tool with `egress: true` has an external sink", "set `external: true`"
+
+
+def _effect(tool: ToolVersion) -> Iterator[Finding]:
+    effect, request = tool.effect, tool.request
+    match effect.effect_class:
+        case EffectClass.KEYED:
+            if effect.key_ttl_s is None:
+                message = "a `keyed` tool needs `key_ttl_s`"
+                yield ("effect",), message, "say how long the outside remembers our key"
+            if isinstance(request, HttpRequest) and request.key_header is None:
+                yield ("request",), "a `keyed` tool needs `key_header`", None
+            if isinstance(request, McpCall) and request.key_argument is None:
+                yield ("upstream",), "a `keyed` tool needs `key_argument`", None
+        case EffectClass.CONDITIONAL:
+            if effect.guard is None:
+                message = "a `conditional` tool needs `guard`"
+                yield ("effect",), message, "say what rejects a second write, or call it blind"
+        case EffectClass.PROBED:
+            if effect.probe is None:
+                message = "a `probed` tool needs `probe`"
+                yield ("effect",), message, "say how the effect is found, or call it blind"
+        case EffectClass.READ | EffectClass.BLIND:
+            pass
+    if effect.guard is not None:
+        has_header = isinstance(request, HttpRequest) and request.version_header is not None
+        yield from _guard(effect.guard, has_header=has_header)
+
+
+def _guard(guard: Guard, *, has_header: bool) -> Iterator[Finding]:
+    place: Place = ("effect", "guard")
+    wanted = {"version": {"version"}, "one_time_link": {"obtain", "link"}, "client_id": set[str]()}
+    given = {"version": guard.version, "obtain": guard.obtain, "link": guard.link}
+    for key, value in given.items():
+        if (key in wanted[guard.kind]) != (value is not None):
+            verb = "takes no" if value is not None else "needs"
+            yield place, f"a guard of kind `{guard.kind}` {verb} `{key}`", None
+    if has_header and guard.kind != "version":
+        yield place, "`version_header` is for guards of kind `version`", None
+
+
+def _contract(tool: ToolVersion) -> Iterator[Finding]:
+    for key, schema, must_be_closed in (
+        ("input", tool.input_schema, tool.is_write),
+        ("output", tool.output_schema, False),
+    ):
+        for message in check_schema(schema, must_be_closed=must_be_closed):
+            yield ("contract", key), message, None
+    if tool.input_schema.get("type") != "object":
+        yield ("contract", "input"), "the arguments of a tool are an object", "add `type: object`"
+    properties = tool.input_schema.get("properties")
+    for name in tool.policy_view.hidden:
+        if not isinstance(properties, dict) or name not in properties:
+            yield ("policy_view", "hidden"), f"there is no argument `{name}`", None
+
+
+def _templates(tool: ToolVersion) -> Iterator[Finding]:
+    arguments, output = tool.input_schema, tool.output_schema
+    local: Schemas = {"in": arguments, "effect": None}
+    checked: list[tuple[Place, Json, Schemas]] = []
+    request = tool.request
+    if isinstance(request, HttpRequest):
+        sent: Schemas = {**local, "guard": None}
+        checked += [
+            (("request", key), dict(template), sent)
+            for key, template in (("path_args", request.path_args), ("query", request.query))
+        ]
+        checked.append((("request", "body"), request.body, sent))
+        received: Schemas = {"out": None, "status": None, "etag": None}
+        checked.append((("request", "result"), request.result, received))
+        for message in check_request(request, tool.effect.guard):
+            yield ("request",), message, None
+    guard, probe, undo = tool.effect.guard, tool.effect.probe, tool.compensation
+    if guard is not None and guard.version is not None:
+        checked.append((("effect", "guard", "version"), guard.version, {"in": arguments}))
+    if probe is not None:
+        checked.append((("effect", "probe", "args"), probe.args, local))
+        checked.append((("effect", "probe", "equals"), probe.equals, local))
+        found: Schemas = {"found": None, **local}
+        checked.append((("effect", "probe", "result"), probe.result, found))
+    both: Schemas = {"in": arguments, "out": output}
+    if undo is not None:
+        checked.append((("compensation", "args"), undo.args, both))
+    for index, record in enumerate(tool.records):
+        checked.append((("records", index, "id"), record.id, both))
+    for index, part in enumerate(tool.business_key.parts if tool.business_key else ()):
+        checked.append((("business_key", "parts", index), part.at, {"in": arguments}))
+    for place, template, schemas in checked:
+        for inner, message in misplaced(template, schemas):
+            yield (*place, *inner), message, None
+
+
+def _bindings(tool: ToolVersion, release: Release) -> Iterator[Finding]:
+    for environment, target in tool.environments.items():
+        place: Place = ("environments", environment)
+        server = release.servers.get(target.server)
+        if server is None:
+            continue
+        if server.environment != environment:
+            message = f"the server `{server.name}` belongs to `{server.environment}`"
+            yield place, message, f"bind a server of `{environment}`"
+        if server.system != tool.system:
+            yield place, f"the server `{server.name}` is one of `{server.system}`", None
+        if server.kind not in _PROTOCOLS[tool.connector]:
+            message = f"`{tool.connector}` tools cannot use a `{server.kind}` server"
+            yield place, message, None
+        if (server.auth != "none") != (target.credentials is not None):
+            verb = "wants" if server.auth != "none" else "takes no"
+            yield place, f"the server `{server.name}` {verb} credentials", None
+        secret = (target.credentials or "").split("/")
+        if target.credentials is not None and secret[3] != environment:
+            message = f"`{environment}` cannot use the credentials of `{secret[3]}`"
+            yield place, message, None
+
+
+def _related(
+    tool: ToolVersion, document: Document, *, names: Names, release: Release
+) -> Iterator[Problem]:
+    """Check the tools that a tool leans on: its probe and its compensation."""
+    for environment, target in tool.environments.items():
+        place: Place = ("environments", environment, "server")
+        yield from names.missing(document, place, "Server", target.server)
+    related = (
+        (("effect", "probe"), tool.effect.probe),
+        (("compensation",), tool.compensation),
+    )
+    for place, other in related:
+        if other is None:
+            continue
+        found = release.tool_version(other.tool, other.version)
+        if found is None:
+            if other.tool in release.tools or other.tool not in names.known["Tool"]:
+                near = release.tools.get(other.tool)
+                fix = names.near("Tool", other.tool) if near is None else f"take {near.version}"
+                message = f"there is no tool `{other.tool}@{other.version}`"
+                yield document.problem((*place, "tool"), message, fix)
+            continue
+        if other is tool.effect.probe and found.group is not Group.READ:
+            message = f"`{found.name}` writes, and a probe must only read"
+            yield document.problem((*place, "tool"), message)
+        for inner, text in misplaced_arguments(other.args, found):
+            yield document.problem((*place, "args", *inner), text)
+        for environment in tool.environments:
+            if environment not in found.environments:
+                message = f"`{found.name}@{found.version}` is not bound in `{environment}`"
+                yield document.problem((*place, "tool"), message)
+
+
+def misplaced_arguments(args: Json, tool: ToolVersion) -> Iterator[tuple[Place, str]]:
+    """Yield where a template of arguments and the input contract of a tool disagree."""
+    properties = tool.input_schema.get("properties")
+    if not isinstance(args, dict) or not isinstance(properties, dict):
+        return
+    if tool.input_schema.get("additionalProperties") is False:
+        for given in args:
+            if given not in properties:
+                yield (given,), f"`{tool.name}` has no argument `{given}`"
+    required = tool.input_schema.get("required")
+    for name in required if isinstance(required, list) else ():
+        if name not in args:
+            yield (), f"`{tool.name}` needs the argument `{name}`"

@@ -1,0 +1,207 @@
+"""What applying a project would change, first of all which rights it would widen, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from interlock.domain.canonical import Json, JsonObject, canonical_text, digest
+from interlock.domain.record import object_to_json
+from interlock.domain.release import Release
+from interlock.domain.tool import EnvironmentBinding, ToolVersion
+from interlock.domain.workflow import WORKFLOW_AGENT, WorkflowSpec
+from interlock.policy.load import load as load_policies
+
+Action = Literal["added", "changed", "removed"]
+N = TypeVar("N", bound=str)
+
+_SIGNS: Mapping[Action, str] = {"added": "+", "changed": "~", "removed": "-"}
+_POLICY_KINDS = {"grants": "grant", "approvals": "approval policy", "guardrails": "guardrail"}
+_LENGTH = 60
+# A change of these decides anew who may do what with a tool, and what a repeat of it means.
+_GRAVE = ("group", "risk", "is_egress", "is_irreversible", "effect", "source", "sink")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One difference: what it is about, what happens to it, and the members that differ."""
+
+    kind: str
+    name: str
+    action: Action
+    is_widening: bool = False
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """All differences, widening ones first, then by kind and name.
+
+    `digest` fixes both sides: an apply that names it does exactly what was shown.
+    """
+
+    base: int
+    digest: str
+    changes: tuple[Change, ...]
+
+    def to_json(self) -> JsonObject:
+        """Render for REST and programs."""
+        return object_to_json(self)
+
+    def to_text(self) -> str:
+        """Render for people, one change a line."""
+        if not self.changes:
+            return f"No changes to release {self.base}."
+        lines = [f"Changes to release {self.base}:" if self.base else "A first release:"]
+        for title, is_widening in (("Rights and risks", True), ("Definitions", False)):
+            chosen = [change for change in self.changes if change.is_widening == is_widening]
+            lines += ["", title] if chosen else []
+            for change in chosen:
+                lines.append(f"  {_SIGNS[change.action]} {change.kind} {change.name}")
+                lines += [f"      {detail}" for detail in change.details]
+        return "\n".join(lines)
+
+
+def diff(old: Release, new: Release) -> Diff:
+    """Compare a live release with a candidate."""
+    changes = [
+        *_definitions("system", old.systems, new.systems),
+        *_definitions("server", old.servers, new.servers),
+        *_definitions("tool", old.tools, new.tools),
+        *_definitions("agent", old.agents, new.agents),
+        *_definitions("workflow", old.workflows, new.workflows),
+        *_words("label", old.labels, new.labels),
+        *_words("team", old.teams, new.teams),
+        *_tool_risks(old.tools, new.tools),
+        *_rights(old, new),
+        *_autonomy(old.workflows, new.workflows),
+        *_policies(old, new),
+    ]
+    changes.sort(key=lambda change: (not change.is_widening, change.kind, change.name))
+    sides = [{**object_to_json(side), "number": 0} for side in (old, new)]
+    return Diff(base=old.number, digest=digest([*sides]), changes=tuple(changes))
+
+
+def _definitions(kind: str, old: Mapping[N, object], new: Mapping[N, object]) -> Iterator[Change]:
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if before is None or after is None:
+            yield Change(kind=kind, name=name, action="added" if before is None else "removed")
+            continue
+        details = tuple(_members(object_to_json(before), object_to_json(after)))
+        yield Change(kind=kind, name=name, action="changed", details=details)
+
+
+def _members(before: JsonObject, after: JsonObject) -> Iterator[str]:
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            yield f"{key}: {_short(before.get(key))} -> {_short(after.get(key))}"
+
+
+def _short(value: Json) -> str:
+    text = canonical_text(value)
+    return text if len(text) <= _LENGTH else text[: _LENGTH - 3] + "..."
+
+
+def _words(kind: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Change]:
+    for word in sorted(set(old) ^ set(new)):
+        yield Change(kind=kind, name=word, action="added" if word in new else "removed")
+
+
+def _tool_risks(old: Mapping[N, ToolVersion], new: Mapping[N, ToolVersion]) -> Iterator[Change]:
+    for name in sorted({*old} & {*new}):
+        before, after = object_to_json(old[name]), object_to_json(new[name])
+        details = [
+            f"{key}: {_short(before[key])} -> {_short(after[key])}"
+            for key in _GRAVE
+            if before[key] != after[key]
+        ]
+        details += _targets(old[name], new[name])
+        if details:
+            yield Change(
+                kind="risk of tool",
+                name=name,
+                action="changed",
+                is_widening=True,
+                details=tuple(details),
+            )
+
+
+def _targets(old: ToolVersion, new: ToolVersion) -> Iterator[str]:
+    for environment, target in new.environments.items():
+        before = old.environments.get(environment)
+        if before != target:
+            yield f"{environment}: {_target(before)} -> {_target(target)}"
+
+
+def _target(binding: EnvironmentBinding | None) -> str:
+    if binding is None:
+        return "not bound"
+    return f"{binding.server} with {binding.credentials or 'no credentials'}"
+
+
+def _rights(old: Release, new: Release) -> Iterator[Change]:
+    before, after = _seats(old.workflows), _seats(new.workflows)
+    for seat in sorted({*before, *after}):
+        had, has = before.get(seat, set()), after.get(seat, set())
+        if has - had:
+            yield Change(
+                kind="tools of seat",
+                name=seat,
+                action="added",
+                is_widening=True,
+                details=tuple(sorted(has - had)),
+            )
+        if had - has:
+            details = tuple(sorted(had - has))
+            yield Change(kind="tools of seat", name=seat, action="removed", details=details)
+
+
+def _seats(workflows: Mapping[N, WorkflowSpec]) -> dict[str, set[str]]:
+    return {
+        f"{name}/{agent}": set(spec.tools_of(agent))
+        for name, spec in workflows.items()
+        for agent in [*(seat.agent for seat in spec.seats), WORKFLOW_AGENT]
+    }
+
+
+def _autonomy(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> Iterator[Change]:
+    for name, spec in new.items():
+        for environment, declared in spec.autonomy.items():
+            before = old[name].autonomy.get(environment) if name in old else None
+            level = 0 if before is None else before.level
+            if declared.level != level:
+                reason = f"by {declared.by}: {declared.reason}"
+                yield Change(
+                    kind="autonomy",
+                    name=f"{name} in {environment}",
+                    action="changed",
+                    is_widening=declared.level > level,
+                    details=(f"level {level} -> {declared.level}", reason),
+                )
+
+
+def _policies(old: Release, new: Release) -> Iterator[Change]:
+    """Compare policies one by one: more grants, or less of what forbids, is widening."""
+    before = {policy.policy_id: policy for policy in load_policies(old.policies)[0]}
+    after = {policy.policy_id: policy for policy in load_policies(new.policies)[0]}
+    for policy_id in sorted({*before, *after}):
+        was, now = before.get(policy_id), after.get(policy_id)
+        if was is not None and now is not None and was.text == now.text and was.kind == now.kind:
+            continue
+        # A grant widens by what it says now, anything that forbids by what it no longer says.
+        gains = now is not None and now.kind == "grants"
+        loses = was is not None and was.kind != "grants"
+        subject = now or was
+        # INVARIANT: an id comes from one of the two.
+        assert subject is not None
+        yield Change(
+            kind=_POLICY_KINDS[subject.kind],
+            name=policy_id,
+            action="added" if was is None else "removed" if now is None else "changed",
+            is_widening=gains or loses,
+            details=(subject.why,) if subject.why else (),
+        )

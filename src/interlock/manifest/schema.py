@@ -1,0 +1,450 @@
+"""The form of project files: one model per kind, from which editor schemas are made too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
+
+from interlock.domain.canonical import JsonObject
+from interlock.domain.tool import Environment
+
+
+def _schema_or_path(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict) or (isinstance(value, str) and value.endswith(".json")):
+        return value
+    raise ValueError("should be a JSON Schema, or the path of a file that holds one")
+
+
+def _secret_reference(value: str) -> str:
+    if re.fullmatch(r"secret://[a-z0-9][a-z0-9_.-]*/(dev|stage|prod)/[a-z0-9][a-z0-9_.-]*", value):
+        return value
+    raise ValueError("should be secret://<system>/<environment>/<name>; a value never stands here")
+
+
+NAME = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$"
+DASHED = r"^[a-z][a-z0-9]*([_-][a-z0-9]+)*$"
+TOOL = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*){1,3}$"
+TOOL_VERSION = r"^[a-z][a-z0-9_.]*@[1-9][0-9]*$"
+WORDS: Mapping[str, str] = {
+    NAME: "should be lower case letters and digits, words joined by `_`",
+    DASHED: "should be lower case letters and digits, words joined by `-` or `_`",
+    TOOL: "should be `<system>.<noun>.<verb>` in lower case",
+    TOOL_VERSION: "should be `<tool>@<version>`",
+}
+"""What the patterns of names mean, for messages."""
+
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+ServerName = Annotated[str, Field(pattern=DASHED, max_length=64)]
+TeamName = ServerName
+ToolName = Annotated[str, Field(pattern=TOOL, max_length=64)]
+ToolReference = Annotated[str, Field(pattern=TOOL_VERSION)]
+Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+Version = Annotated[int, Field(ge=1)]
+Status = Annotated[int, Field(ge=100, le=599)]
+Seconds = Annotated[float, Field(gt=0)]
+SecretReference = Annotated[str, AfterValidator(_secret_reference)]
+Schema = Annotated[
+    JsonValue, AfterValidator(_schema_or_path), WithJsonSchema({"type": ["string", "object"]})
+]
+Template = JsonValue
+Templates = dict[str, JsonValue]
+
+
+class Part(BaseModel):
+    """Any mapping in a project file: unknown keys are refused, nothing is converted."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+
+class ProjectFile(Part):
+    """The project: its vocabulary of labels and teams."""
+
+    interlock: Literal["v1"]
+    kind: Literal["Project"]
+    name: Name
+    title: Text
+    include: list[Literal["defaults"]] = []
+    """`defaults` adds the default policies of this version of Interlock."""
+    labels: list[Name] = []
+    """Sensitivity labels that data may carry; `undeclared` always exists."""
+    teams: list[TeamName]
+    """Groups of people: owners, and who answers approvals."""
+
+
+class SystemFile(Part):
+    """An outside system."""
+
+    interlock: Literal["v1"]
+    kind: Literal["System"]
+    name: Name
+    title: Text
+    owner: TeamName
+    tenant: Name | None = None
+    """The tenant it belongs to; absent means shared."""
+
+
+class ServerFile(Part):
+    """One reachable instance of a system in one environment."""
+
+    interlock: Literal["v1"]
+    kind: Literal["Server"]
+    name: ServerName
+    system: Name
+    environment: Environment
+    protocol: Literal["http", "mcp-http", "mcp-stdio", "python"]
+    url: str | None = None
+    """Base address (`http`) or full endpoint (`mcp-http`); calls never leave it."""
+    argv: list[str] = []
+    """Command of an `mcp-stdio` server, started without a shell."""
+    variables: list[str] = []
+    """Names of the environment variables that the command may see."""
+    auth: Annotated[str, Field(pattern=r"^(none|basic|bearer|header:[A-Za-z0-9-]+)$")] = "none"
+    """How the credential is sent; the secret of `basic` is `user:password`."""
+    headers: dict[str, str] = {}
+    """Fixed headers of every request."""
+
+
+class HttpRequestPart(Part):
+    """How a call becomes an HTTP request."""
+
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+    path: Annotated[str, Field(pattern=r"^/[^?#\s]*$")]
+    """Path below the server's address; `{name}` segments are filled from `path_args`."""
+    path_args: dict[str, str] = {}
+    query: Templates = {}
+    headers: dict[str, str] = {}
+    body: Template = None
+    key_header: str | None = None
+    """Header that takes the idempotency key of a `keyed` tool."""
+    version_header: str | None = None
+    """Header that takes the version of a `conditional` tool, as `If-Match`."""
+    result: Template = None
+    """The output that agents see, from `out:`, `status:` and `etag:`; absent is the whole body."""
+
+
+class UpstreamPart(Part):
+    """Which tool of an MCP server is called."""
+
+    tool: Text
+    key_argument: str | None = None
+    """The argument that takes our idempotency key, if the server documents one."""
+
+
+class LimitsPart(Part):
+    """Bounds of one call."""
+
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
+    request_bytes: Annotated[int, Field(ge=1)] = 65_536
+    response_bytes: Annotated[int, Field(ge=1)] = 262_144
+
+
+class ContractPart(Part):
+    """JSON Schemas 2020-12 of arguments and result."""
+
+    input: Schema
+    output: Schema
+    limits: LimitsPart = LimitsPart()
+
+
+class PolicyViewPart(Part):
+    """What policies see beyond the mapped arguments."""
+
+    hidden: list[str] = []
+    """Arguments that policies may not name."""
+    derived: dict[Name, str] = {}
+    """Values computed from arguments: `recipient_domain: domain(/to)`."""
+
+
+class GuardPart(Part):
+    """What makes the outside reject a second write."""
+
+    kind: Literal["version", "one_time_link", "client_id"]
+    refused: Annotated[list[Status], Field(min_length=1)]
+    """Statuses that say: rejected by the guard."""
+    version: str | None = None
+    """Pointer to the version in the arguments (`version`)."""
+    obtain: Annotated[str, Field(pattern=r"^(POST|GET) /")] | None = None
+    """Request that fetches the link (`one_time_link`)."""
+    link: str | None = None
+    """Where the link stands in the answer (`one_time_link`)."""
+    ttl_s: Annotated[int, Field(ge=1)] = 1500
+
+
+class ProbePart(Part):
+    """A read tool that finds the effect by our reference."""
+
+    tool: ToolReference
+    args: Templates
+    found: str
+    equals: Templates = {}
+    result: Template = None
+    lag_s: Annotated[float, Field(ge=0)]
+    """How long the outside may take to show a write."""
+
+
+class EffectPart(Part):
+    """What a repeat of the call means."""
+
+    class_: Annotated[
+        Literal["read", "keyed", "conditional", "probed", "blind"], Field(alias="class")
+    ] = "blind"
+    key_ttl_s: Annotated[int, Field(ge=1)] | None = None
+    guard: GuardPart | None = None
+    probe: ProbePart | None = None
+    no_effect: list[Status] = []
+    """Statuses that prove that nothing was stored."""
+    in_progress: list[Status] = []
+    key_reused: list[Status] = []
+
+
+class KeyPart(Part):
+    """One part of a business key."""
+
+    at: Annotated[str, Field(pattern="^in:")]
+    fold: Literal["exact", "lower", "words"] = "exact"
+
+
+class BusinessKeyPart(Part):
+    """What makes two calls the same thing to a person."""
+
+    parts: Annotated[list[KeyPart], Field(min_length=1)]
+    duplicate_window_h: Annotated[int, Field(ge=1)] = 24
+
+
+class RecordPart(Part):
+    """Where the call names an outside record."""
+
+    mode: Literal["read", "create", "update", "delete"]
+    type: Name
+    id: Annotated[str, Field(pattern="^(in|out):")]
+    item: str = ""
+    """If `id` leads to a list: where the record's id stands in each item."""
+
+
+class SourcePart(Part):
+    """What the result adds to the run's labels."""
+
+    labels: list[Name]
+    trusted: bool
+
+
+class SinkPart(Part):
+    """What the arguments may carry, and whether they leave the trust boundary."""
+
+    accepts: list[Name]
+    external: bool
+
+
+class CompensationPart(Part):
+    """The call that undoes this one."""
+
+    tool: ToolReference
+    args: Templates
+    within_h: Annotated[int, Field(ge=1)] = 72
+
+
+class BindingPart(Part):
+    """Where the tool goes in one environment."""
+
+    server: ServerName
+    credentials: SecretReference | None = None
+
+
+class ToolFile(Part):
+    """One version of a tool."""
+
+    interlock: Literal["v1"]
+    kind: Literal["Tool"]
+    name: ToolName
+    version: Version
+    owner: TeamName
+    title: Text
+    """What people read."""
+    description: Text
+    """What agents read: our words, never the upstream's."""
+    system: Name
+    group: Literal["read", "write", "destructive"] = "write"
+    egress: bool = False
+    """Whether arguments leave our trust boundary."""
+    irreversible: bool = False
+    risk: Annotated[int, Field(ge=1, le=3)] = 1
+    connector: Literal["http", "mcp", "python"]
+    request: HttpRequestPart | None = None
+    upstream: UpstreamPart | None = None
+    function: Name | None = None
+    contract: ContractPart
+    policy_view: PolicyViewPart = PolicyViewPart()
+    effect: EffectPart = EffectPart()
+    business_key: BusinessKeyPart | None = None
+    records: list[RecordPart] = []
+    source: SourcePart | None = None
+    """Absent: untrusted, and label `undeclared`."""
+    sink: SinkPart | None = None
+    """Absent: accepts nothing."""
+    redact: dict[str, Literal["drop", "token", "last4", "keep"]] = {}
+    compensation: CompensationPart | None = None
+    price_micro_usd: Annotated[int, Field(ge=0)] = 0
+    environments: dict[Environment, BindingPart]
+    pin: str | None = None
+
+
+class AgentLimitsPart(Part):
+    """When the agent is stopped."""
+
+    requests: Annotated[int, Field(ge=1, le=200)] = 20
+    refusals_in_a_row: Annotated[int, Field(ge=1)] = 5
+    equal_calls: Annotated[int, Field(ge=1)] = 3
+
+
+class AgentFile(Part):
+    """One version of an agent."""
+
+    interlock: Literal["v1"]
+    kind: Literal["Agent"]
+    name: Name
+    version: Version
+    title: Text
+    owner: TeamName
+    sponsor: Text
+    """The person who answers for it and cannot approve its calls."""
+    model: Annotated[str, Field(min_length=1)] = "default"
+    instructions: Text
+    """The instructions, or the path of a `.md` file that holds them."""
+    output: Schema | None = None
+    """JSON Schema of the final answer; absent means text."""
+    limits: AgentLimitsPart = AgentLimitsPart()
+
+
+class ConditionPart(Part):
+    """Holds if the value at `at` equals `equals`, or is one of `one_of`."""
+
+    at: Annotated[str, Field(pattern=r"^[a-z]+:")]
+    equals: JsonValue = None
+    one_of: list[JsonValue] = []
+
+
+class TriggerPart(Part):
+    """What starts a run: exactly one of `webhook`, `cron` and `manual`."""
+
+    webhook: ServerName | None = None
+    """Source of signed deliveries to `/webhooks/<source>`."""
+    secret: SecretReference | None = None
+    cron: str | None = None
+    """Five fields: minute, hour, day of month, month, day of week."""
+    timezone: str = "UTC"
+    catch_up: Literal["none", "last", "all"] = "last"
+    """Which ticks missed while nothing ran are made up for."""
+    paused: bool = False
+    """Whether a new schedule waits for `interlock trigger resume`."""
+    manual: Literal[True] | None = None
+    environment: Environment = "dev"
+    when: list[ConditionPart] = []
+    input: Template = None
+    """The run's input: templates over `body:` (webhook) or `tick:` (cron)."""
+
+
+class SeatPart(Part):
+    """The tools that an agent may propose in this workflow."""
+
+    tools: list[ToolName] = []
+
+
+class StepPart(Part):
+    """One durable step: exactly one of `agent`, `handoff`, `tool` and `wait`."""
+
+    name: Name
+    agent: Name | None = None
+    handoff: Name | None = None
+    handed_by: Name | None = None
+    rights: Literal["chain", "own"] = "chain"
+    tool: ToolName | None = None
+    wait: Name | None = None
+    timeout_s: Seconds | None = None
+    input: Template = None
+    args: Template = None
+    when: list[ConditionPart] = []
+    share: Name | None = None
+
+
+class ApprovalPart(Part):
+    """Who approves what: becomes an approval policy for this workflow."""
+
+    tool: ToolName
+    by: TeamName
+    why: Text
+    when: list[ConditionPart] = []
+    """Conditions on arguments (`in:/share`), all of which must hold; none means every call."""
+
+
+class FallbackPart(Part):
+    """What follows when a step fails for good with a code that starts with `code`."""
+
+    code: Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9_.]*)$")]
+    then: Literal["compensate", "stop", "step", "end"]
+    target: Name | None = None
+    end: Name | None = None
+
+
+class SuccessPart(Part):
+    """Which end states count as success, in what share of runs and how soon."""
+
+    end_state: Template
+    counts: Annotated[list[str], Field(min_length=1)]
+    objective: Annotated[float, Field(gt=0, le=1)]
+    within_s: Seconds
+
+
+class AutonomyPart(Part):
+    """A level set by file."""
+
+    level: Annotated[int, Field(ge=0, le=3)]
+    by: Text
+    reason: Text
+
+
+class WorkflowFile(Part):
+    """One version of a workflow."""
+
+    interlock: Literal["v1"]
+    kind: Literal["Workflow"]
+    name: Name
+    version: Version
+    title: Text
+    owner: TeamName
+    department: Name
+    tenant: Name | None = None
+    triggers: Annotated[dict[Name, TriggerPart], Field(min_length=1)]
+    inputs: Schema
+    """JSON Schema of the run's input."""
+    agents: dict[Name, SeatPart] = {}
+    tools: list[ToolName] = []
+    """Tools of plain tool steps."""
+    steps: Annotated[list[StepPart], Field(min_length=1)]
+    approvals: list[ApprovalPart]
+    """Who approves what; an empty list says that nobody has to."""
+    fallbacks: Annotated[list[FallbackPart], Field(min_length=1)]
+    success: SuccessPart
+    autonomy: dict[Environment, AutonomyPart] = {}
+    deadline_s: Seconds = 86_400.0
+
+
+AnyFile = ProjectFile | SystemFile | ServerFile | ToolFile | AgentFile | WorkflowFile
+KINDS: Mapping[str, type[AnyFile]] = {
+    "Project": ProjectFile,
+    "System": SystemFile,
+    "Server": ServerFile,
+    "Tool": ToolFile,
+    "Agent": AgentFile,
+    "Workflow": WorkflowFile,
+}
+
+
+def editor_schema(kind: str) -> JsonObject:
+    """Return the JSON Schema 2020-12 of one kind of project file, as editors use it."""
+    schema: JsonObject = KINDS[kind].model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

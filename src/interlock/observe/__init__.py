@@ -1,0 +1,1 @@
+"""Rows and spans in, answers out: traces, costs, lineage and incident questions."""

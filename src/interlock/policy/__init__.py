@@ -1,0 +1,1 @@
+"""Deciding: facts in, decision out, and nothing else is seen."""

@@ -1,0 +1,349 @@
+"""Decides: arguments and facts in, `Decision` with reasons out; pure, and any doubt is a deny.
+
+Cedar knows allow and deny; our four outcomes come from two evaluations. The first asks with the
+groups whose approval is valid. If it denies and every policy that determined this can be lifted,
+the second asks with exactly those groups added: an approval is never offered for a call that it
+would not unlock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import cedarpy
+
+from interlock.domain.canonical import JsonObject, digest
+from interlock.domain.decision import Decision, Outcome, PolicyRequest, Reason
+from interlock.domain.errors import InputError, PolicyError
+from interlock.domain.ids import ToolName
+from interlock.domain.label import UNDECLARED
+from interlock.domain.principal import Seat
+from interlock.domain.release import Release
+from interlock.domain.tool import Environment
+from interlock.policy.context import facts_context
+from interlock.policy.lint import Checked, read_policies
+from interlock.policy.load import (
+    DRAFT,
+    RESERVED_GROUPS,
+    SYSTEM_OWNER,
+    WORKFLOW_OWNER,
+    Policy,
+    policy_set,
+)
+from interlock.policy.schema import (
+    MODEL_ACTION,
+    Entity,
+    ModelResource,
+    ToolAction,
+    ancestors_of,
+    build_entities,
+    seats_of,
+)
+from interlock.policy.shape import cedar_value, find_reserved_key
+from interlock.policy.slices import Target, Uid, slice_of
+
+__all__ = ["ModelResource", "World", "build_world"]
+
+_FAILED = re.compile(r"while evaluating policy `([^`]+)`")
+_NO_GRANT = Reason(code="policy.no_grant", message="no grant permits this call")
+_STRICTNESS = (Outcome.ALLOW, Outcome.NEEDS_APPROVAL, Outcome.DRAFT, Outcome.DENY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slice:
+    """The policies that can match one action on one resource, as a handle, with their digest."""
+
+    target: Target
+    policies: Mapping[str, Policy]
+    handle: cedarpy.PolicySet
+    action: ToolAction | None
+    owner: str
+    version: str
+
+
+class World:
+    """One environment's policies, schema and entities; immutable, replaced whole."""
+
+    def __init__(
+        self,
+        release: Release,
+        environment: Environment,
+        *,
+        checked: Checked,
+        models: Mapping[str, ModelResource],
+    ) -> None:
+        self.environment = environment
+        self.policy_version = _policy_version(release, checked)
+        self._release = release
+        self._schema = cedarpy.Schema.from_json_str(json.dumps(checked.schema))
+        self._entities_by_uid = build_entities(release, environment, models=models)
+        rendered = [entity.to_json() for entity in self._entities_by_uid.values()]
+        self._entities = cedarpy.Entities.from_json_str(json.dumps(rendered), self._schema)
+        self._labels = frozenset({*release.labels, UNDECLARED})
+        self._slices = {
+            target.resource: _sliced(release, checked, target, self._entities_by_uid)
+            for target in _targets(checked.actions, self._entities_by_uid.values())
+        }
+        self._seat_versions = {
+            str(seat): _seat_version(seat, self._entities_by_uid)
+            for workflow in release.workflows.values()
+            for seat in seats_of(workflow)
+        }
+
+    def decide(self, request: PolicyRequest) -> Decision:
+        """Decide one call for every seat of its chain; the strictest outcome wins.
+
+        Never raises for input: what cannot be judged is denied, with the reason.
+        """
+        part = self._slices.get(_resource(request))
+        refusal = self._refusal(request, part)
+        if refusal is not None or part is None:
+            return self._answer(Outcome.DENY, reasons=[refusal] if refusal else [])
+        try:
+            own = _own_context(part, request)
+        except InputError as error:
+            return self._answer(Outcome.DENY, reasons=[_reason("policy.unmappable", error.message)])
+        decisions = [self._decide_seat(seat, request, part, own) for seat in request.seats]
+        return self._strictest(decisions)
+
+    def slice_version(self, seat: Seat, tool: ToolName) -> str:
+        """Return the digest of everything in this world that can decide this seat on this tool.
+
+        Policies in scope, the action's schema, and seat and tool with what they are in; "" if
+        there is no such seat or tool here. An approval is void once it moves.
+        """
+        part = self._slices.get(("Tool", tool))
+        if part is None or str(seat) not in self._seat_versions:
+            return ""
+        return self._slice_version(seat, part)
+
+    def _refusal(self, request: PolicyRequest, part: _Slice | None) -> Reason | None:
+        if request.environment != self.environment:
+            return _reason("policy.environment", f"this world is `{self.environment}`'s")
+        if part is None and request.tool is None:
+            return _reason("model.unknown", f"there is no model `{request.model}` here")
+        if part is None:
+            return _reason("tool.unknown", f"there is no tool `{request.tool}` here")
+        quarantine = self._release.quarantine.get(f"{request.tool}@{self.environment}")
+        if request.tool is not None and quarantine is not None:
+            return _reason("tool.quarantined", quarantine)
+        if not request.seats:
+            return _reason("seat.unknown", "the call has no seat")
+        for seat in request.seats:
+            if str(seat) not in self._seat_versions:
+                return _reason("seat.unknown", f"there is no seat `{seat}`")
+        reserved = find_reserved_key(request.arguments)
+        if reserved is not None:
+            return _reason(
+                "policy.reserved_key", f"the key `{reserved}` is not allowed in arguments"
+            )
+        unknown = sorted(request.facts.labels.names - self._labels)
+        if unknown:
+            return _reason("label.unknown", f"the run carries the unknown label `{unknown[0]}`")
+        return None
+
+    def _decide_seat(
+        self, seat: Seat, request: PolicyRequest, part: _Slice, own: JsonObject
+    ) -> Decision:
+        teams = self._teams(seat, part)
+        valid = request.lifted - RESERVED_GROUPS
+        lifted = valid | {group for group, team in teams.items() if team in valid}
+        first = self._evaluate(seat, request, part, own, lifted)
+        version = self._slice_version(seat, part)
+        if first.diagnostics.errors or first.decision is cedarpy.Decision.NoDecision:
+            return self._answer(Outcome.DENY, reasons=_errors(first), version=version)
+        ids = sorted(first.diagnostics.reasons)
+        determining = [part.policies[policy_id] for policy_id in ids]
+        if first.decision is cedarpy.Decision.Allow:
+            reasons = [_because("policy.allowed", policy) for policy in determining]
+            return self._answer(Outcome.ALLOW, reasons=reasons, version=version)
+        if not determining:
+            return self._answer(Outcome.DENY, reasons=[_NO_GRANT], version=version)
+        groups = {policy.group for policy in determining if policy.group is not None}
+        # Without a team behind a reserved group nobody could ever answer.
+        nobody = (groups & RESERVED_GROUPS) - {DRAFT, *teams}
+        is_absolute = nobody or any(policy.group is None for policy in determining)
+        second = None if is_absolute else self._evaluate(seat, request, part, own, lifted | groups)
+        if second is None or not second.allowed or second.diagnostics.errors:
+            reasons = [_because("policy.denied", policy) for policy in determining]
+            # All forbids that hold are lifted in the second answer: what is left is no permit.
+            reasons.extend([_NO_GRANT] if second is not None else [])
+            return self._answer(Outcome.DENY, reasons=reasons, version=version)
+        outcome = Outcome.DRAFT if DRAFT in groups else Outcome.NEEDS_APPROVAL
+        return self._answer(
+            outcome,
+            reasons=[_because(f"policy.{outcome}", policy) for policy in determining],
+            groups=frozenset(teams.get(group, group) for group in groups - {DRAFT}),
+            version=version,
+        )
+
+    def _evaluate(
+        self,
+        seat: Seat,
+        request: PolicyRequest,
+        part: _Slice,
+        own: JsonObject,
+        lifted: frozenset[str],
+    ) -> cedarpy.AuthzResult:
+        kind, name = part.target.resource
+        return cedarpy.is_authorized(
+            {
+                "principal": {"type": "Agent", "id": str(seat)},
+                "action": {"type": "Action", "id": part.target.action},
+                "resource": {"type": kind, "id": name},
+                "context": facts_context(request.facts, lifted=lifted) | own,
+            },
+            part.handle,
+            self._entities,
+            self._schema,
+        )
+
+    def _teams(self, seat: Seat, part: _Slice) -> dict[str, str]:
+        """Return the team behind each group that depends on the call."""
+        teams = {WORKFLOW_OWNER: self._release.workflows[seat.workflow].owner}
+        if part.owner:
+            teams[SYSTEM_OWNER] = part.owner
+        return teams
+
+    def _slice_version(self, seat: Seat, part: _Slice) -> str:
+        return digest([part.version, self._seat_versions[str(seat)]])
+
+    def _strictest(self, decisions: list[Decision]) -> Decision:
+        outcome = max((decision.outcome for decision in decisions), key=_STRICTNESS.index)
+        deciding = [decision for decision in decisions if decision.outcome is outcome]
+        versions = [decision.slice_version for decision in decisions]
+        return self._answer(
+            outcome,
+            reasons=[reason for decision in deciding for reason in decision.reasons],
+            groups=frozenset(group for decision in deciding for group in decision.groups),
+            version=versions[0] if len(versions) == 1 else digest([*versions]),
+        )
+
+    def _answer(
+        self,
+        outcome: Outcome,
+        *,
+        reasons: Iterable[Reason],
+        groups: frozenset[str] = frozenset(),
+        version: str = "",
+    ) -> Decision:
+        return Decision(
+            outcome=outcome,
+            reasons=tuple(dict.fromkeys(reasons)),
+            groups=tuple(sorted(groups)) if outcome is Outcome.NEEDS_APPROVAL else (),
+            policy_version=self.policy_version,
+            slice_version=version,
+        )
+
+
+def build_world(
+    release: Release, environment: Environment, *, models: Mapping[str, ModelResource]
+) -> World:
+    """Build the world of one environment; raises `PolicyError` with all problems found."""
+    checked = read_policies(release, models=models)
+    if checked.problems:
+        raise PolicyError(checked.problems)
+    return World(release, environment, checked=checked, models=models)
+
+
+def _targets(
+    actions: Mapping[ToolName, ToolAction], entities: Iterable[Entity]
+) -> Iterable[Target]:
+    for entity in entities:
+        if entity.kind == "Tool":
+            name = ToolName(entity.name)
+            groups = ancestors_of(actions[name].groups)
+        elif entity.kind == "Model":
+            name, groups = ToolName(MODEL_ACTION), frozenset({"model"})
+        else:
+            continue
+        yield Target(
+            action=name,
+            action_groups=groups,
+            resource=(entity.kind, entity.name),
+            resource_parents=frozenset(entity.parents),
+        )
+
+
+def _sliced(
+    release: Release, checked: Checked, target: Target, entities: Mapping[Uid, Entity]
+) -> _Slice:
+    policies = slice_of(checked.policies, target)
+    tool = release.tools.get(ToolName(target.action))
+    system = None if tool is None else release.systems.get(tool.system)
+    return _Slice(
+        target=target,
+        policies={policy.policy_id: policy for policy in policies},
+        handle=policy_set(policies),
+        action=checked.actions.get(ToolName(target.action)),
+        owner="" if system is None else system.owner,
+        version=digest(
+            {
+                "policies": {policy.policy_id: policy.text for policy in policies},
+                "action": _action_json(checked.schema, target.action),
+                "resource": entities[target.resource].to_json(),
+            }
+        ),
+    )
+
+
+def _seat_version(seat: Seat, entities: Mapping[Uid, Entity]) -> str:
+    involved = (("Agent", str(seat)), ("Workflow", str(seat.workflow)))
+    return digest([entities[uid].to_json() for uid in involved])
+
+
+def _own_context(part: _Slice, request: PolicyRequest) -> JsonObject:
+    action = part.action
+    if action is None:
+        return {}
+    derived = {name: value.of(request.arguments) for name, value in action.derived.items()}
+    return {
+        "args": cedar_value(action.arguments, request.arguments),
+        "derived": {name: value for name, value in derived.items() if value is not None},
+    }
+
+
+def _resource(request: PolicyRequest) -> tuple[str, str]:
+    if request.tool is not None:
+        return "Tool", request.tool
+    return "Model", request.model or ""
+
+
+def _policy_version(release: Release, checked: Checked) -> str:
+    authored = {file.path: file.text for file in release.policies}
+    return digest({"policies": {**authored}, "schema": checked.schema})
+
+
+def _action_json(schema: JsonObject, action: str) -> JsonObject:
+    namespace = schema[""]
+    # INVARIANT: `schema_json` writes the empty namespace with its actions.
+    assert isinstance(namespace, dict)
+    actions = namespace["actions"]
+    assert isinstance(actions, dict)  # INVARIANT: as above
+    found = actions[action]
+    assert isinstance(found, dict)  # INVARIANT: as above
+    return found
+
+
+def _because(code: str, policy: Policy) -> Reason:
+    return Reason(code=code, message=policy.why, policy_id=policy.policy_id)
+
+
+def _reason(code: str, message: str) -> Reason:
+    return Reason(code=code, message=message)
+
+
+def _errors(result: cedarpy.AuthzResult) -> list[Reason]:
+    """Say that evaluation failed, and in which policy; Cedar's own words may hold arguments."""
+    found = {match[1] for text in result.diagnostics.errors if (match := _FAILED.search(text))}
+    if not found:
+        return [_reason("policy.error", "the call could not be evaluated against the schema")]
+    return [
+        Reason(
+            code="policy.error", message="the policy could not be evaluated", policy_id=policy_id
+        )
+        for policy_id in sorted(found)
+    ]

@@ -1,0 +1,1 @@
+"""Durable runs: the engine, leases, waits, workflows and triggers."""

@@ -1,0 +1,206 @@
+"""From a hint to the end of a segment: claim the run, run its code, commit how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+import structlog
+
+from interlock.domain.errors import (
+    CancelledRunError,
+    FencedError,
+    InterlockError,
+    StepFailedError,
+    UnavailableError,
+)
+from interlock.domain.ids import ExecutorId, RunId, StepName
+from interlock.domain.record import to_json
+from interlock.domain.run import ChildOutcome, JournalEntry, Run, RunState
+from interlock.runtime import codec
+from interlock.runtime.dispatch import StoreDispatch
+from interlock.runtime.segment import RunOutcome, Segment, child_topic
+from interlock.runtime.threads import StoreThreads
+from interlock.runtime.waiting import HOLD_S
+from interlock.store import journal, runs
+from interlock.store.engine import Tx
+
+Code = Callable[[Segment], Awaitable[RunOutcome]]
+"""What a run does; takes the segment as its `Durable`."""
+OnEnd = Callable[[Tx, Run, RunOutcome], None]
+"""Called in the transaction that ends a run, whichever way it ends."""
+
+_log = structlog.get_logger(__name__)
+
+
+def nothing_more(_tx: Tx, _run: Run, _outcome: RunOutcome) -> None:
+    """Add nothing to the end of a run."""
+
+
+class _Attempt:
+    """One delivery of a hint: the run that is, or was, being claimed for it."""
+
+    def __init__(self, run_id: RunId) -> None:
+        self.run_id = run_id
+        self.segment: Segment | None = None
+
+
+class Runner:
+    """Runs segments for one worker; one object per engine, on one event loop."""
+
+    def __init__(
+        self,
+        code: Code,
+        *,
+        threads: StoreThreads,
+        dispatch: StoreDispatch,
+        executor_id: ExecutorId,
+        on_end: OnEnd = nothing_more,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self._code = code
+        self._threads = threads
+        self._dispatch = dispatch
+        self._executor_id = executor_id
+        self._on_end = on_end
+        self._pause = pause
+        self._hold_s = hold_s
+        self._attempts: set[_Attempt] = set()
+        self._draining: UnavailableError | None = None
+
+    @property
+    def active(self) -> frozenset[RunId]:
+        """Return the runs that this worker may own just now."""
+        # A copy, since the loop's thread changes the set while others look.
+        return frozenset(attempt.run_id for attempt in self._attempts.copy())
+
+    async def run(self, run_id: RunId, segment_number: int) -> None:
+        """Claim a segment and run it to its end; do nothing if the hint is stale."""
+        if self._draining is not None:
+            # The hint is used up, so that another worker needs a new one.
+            await self._threads.run("run.hint", partial(self._dispatch.hint, run_id=run_id))
+            return
+        # Not by run: the next segment may be hinted at while the last one is still cleaning up.
+        attempt = _Attempt(run_id)
+        self._attempts.add(attempt)
+        try:
+            claimed = await self._threads.run(
+                "run.claim", partial(self._claim, run_id=run_id, number=segment_number)
+            )
+            if claimed is not None:
+                await self._run(attempt, *claimed)
+        except FencedError:
+            _log.info("segment.fenced", run_id=run_id)
+        finally:
+            self._attempts.discard(attempt)
+
+    def drain(self) -> None:
+        """Claim nothing more and hand every run back at its next operation."""
+        self._draining = UnavailableError("the worker is stopping")
+        for attempt in self._attempts:
+            if attempt.segment is not None:
+                attempt.segment.stop(self._draining)
+
+    def _claim(
+        self, tx: Tx, *, run_id: RunId, number: int
+    ) -> tuple[Run, dict[StepName, JournalEntry]] | None:
+        run = runs.claim(tx, run_id, segment=number, executor_id=self._executor_id)
+        return None if run is None else (run, journal.load(tx, run_id))
+
+    async def _run(
+        self, attempt: _Attempt, run: Run, entries: dict[StepName, JournalEntry]
+    ) -> None:
+        segment = Segment(
+            run,
+            entries,
+            threads=self._threads,
+            dispatch=self._dispatch,
+            pause=self._pause,
+            hold_s=self._hold_s,
+        )
+        attempt.segment = segment
+        if self._draining is not None:
+            segment.stop(self._draining)
+        outcome = await self._outcome_of(segment)
+        match segment.stopped_by:
+            case FencedError():
+                _log.info("segment.fenced", run_id=run.run_id)
+            case UnavailableError():
+                await self._threads.run("run.hand_back", partial(self._hand_back, run=run))
+            case CancelledRunError() as why:
+                await self._cancel_children(run)
+                stopped = RunOutcome(
+                    state=RunState.CANCELLED, error_code=why.code, error_message=why.message
+                )
+                await self._finish(run, stopped)
+            case None:
+                if outcome is not None:
+                    await self._finish(run, outcome)
+
+    async def _outcome_of(self, segment: Segment) -> RunOutcome | None:
+        """Return how the code ended; None if it was parked. Nothing it raises gets further."""
+        try:
+            outcome = await segment.execute(self._code)
+            if outcome is None:
+                return None
+            output = codec.checked(outcome.output, what="the output of the run")
+            return replace(outcome, output=output)
+        except InterlockError as error:
+            code = error.error_code if isinstance(error, StepFailedError) else error.code
+            return RunOutcome(state=RunState.FAILED, error_code=code, error_message=error.message)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return self._unexpected(segment, "its code was cancelled from inside")
+        except Exception as error:  # noqa: BLE001  # a run is an edge: what it raises ends it
+            return self._unexpected(segment, f"its code raised a `{type(error).__name__}`")
+
+    def _unexpected(self, segment: Segment, what: str) -> RunOutcome:
+        if segment.stopped_by is None:
+            _log.exception("run.raised", run_id=segment.run.run_id)
+        return RunOutcome(state=RunState.FAILED, error_code="internal", error_message=what)
+
+    def _hand_back(self, tx: Tx, *, run: Run) -> None:
+        locked = runs.lock(tx, run.run_id, epoch=run.epoch)
+        self._dispatch.requeue(tx, locked)
+
+    async def _cancel_children(self, run: Run) -> None:
+        children = await self._threads.read(lambda tx: runs.children(tx, run.run_id))
+        for child in children:
+            if not child.state.is_final:
+                await self._threads.run(
+                    "run.cancel", partial(self._dispatch.cancel, run_id=child.run_id)
+                )
+
+    async def _finish(self, run: Run, outcome: RunOutcome) -> None:
+        await self._threads.run("run.finish", lambda tx: self._end(tx, run, outcome))
+
+    def _end(self, tx: Tx, run: Run, outcome: RunOutcome) -> None:
+        """End the run; in the same transaction its parent hears of it."""
+        ended = runs.finish(
+            tx,
+            run.run_id,
+            epoch=run.epoch,
+            state=outcome.state,
+            output=outcome.output,
+            end_state=outcome.end_state,
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+        )
+        self._on_end(tx, ended, outcome)
+        parent_id = ended.request.parent_id
+        if parent_id is None:
+            return
+        value = ChildOutcome(
+            run_id=ended.run_id,
+            state=ended.state,
+            output=ended.output,
+            error_code=ended.error_code,
+            error_message=ended.error_message,
+        )
+        topic = child_topic(ended.run_id)
+        self._dispatch.signal(tx, parent_id, topic, to_json(value), dedupe_key=topic)

@@ -1,0 +1,547 @@
+"""One uninterrupted stretch of a run: the one implementation of `Durable`, over the store.
+
+Engines differ only in how they find, claim and time segments. Everything here runs on one event
+loop; transactions run on the few threads that the connection pool can serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import structlog
+
+from interlock.calls.durable import Retry
+from interlock.domain.canonical import Json, JsonObject, digest
+from interlock.domain.errors import (
+    CancelledRunError,
+    FencedError,
+    InputError,
+    InterlockError,
+    InvariantError,
+    StepNameReusedError,
+    UnavailableError,
+)
+from interlock.domain.ids import RunId, StepName
+from interlock.domain.record import from_json
+from interlock.domain.run import (
+    ChildOutcome,
+    Expired,
+    JournalEntry,
+    Run,
+    RunState,
+    StartRequest,
+    TriggerRef,
+)
+from interlock.runtime import codec, waiting
+from interlock.runtime.dispatch import StoreDispatch
+from interlock.runtime.threads import StoreThreads
+from interlock.runtime.waiting import HOLD_S, Wait, pause_s
+from interlock.store import journal, runs
+from interlock.store.engine import Tx
+
+T = TypeVar("T")
+Stop = FencedError | CancelledRunError | UnavailableError
+"""Why a segment ends before its code does: fenced, cancelled, or handed back to the queue."""
+
+MAX_RUN_DEPTH = 5
+_SETTLE_S = 0.02
+"""How long nothing may move before the waits of a segment let the run wait."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How the code of a run ended: a final state, the result, and why if it failed."""
+
+    state: RunState
+    output: Json = None
+    end_state: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class _Group:
+    """The branches of one `gather`; a stopped group refuses further operations in its branches."""
+
+    def __init__(self, outer: _Group | None) -> None:
+        self._outer = outer
+        self._is_stopped = False
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._is_stopped or (self._outer is not None and self._outer.is_stopped)
+
+    def stop(self) -> None:
+        self._is_stopped = True
+
+
+_group: ContextVar[_Group | None] = ContextVar("interlock_group", default=None)
+_is_in_flight: ContextVar[bool] = ContextVar("interlock_in_flight", default=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Waiter:
+    wait: Wait
+    group: _Group | None
+    ready: asyncio.Future[None]
+
+
+class Segment:
+    """What the code of one claimed run holds; the port `Durable` says what it may do.
+
+    `pause` sleeps for seconds; `hold_s` is how long a wait may be held in memory.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        entries: Mapping[StepName, JournalEntry],
+        *,
+        threads: StoreThreads,
+        dispatch: StoreDispatch,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        hold_s: float = HOLD_S,
+    ) -> None:
+        self._run = run
+        self._journal = dict(entries)
+        self._threads = threads
+        self._dispatch = dispatch
+        self._pause = pause
+        self._hold_s = hold_s
+        self._used: set[StepName] = set()
+        self._stop: Stop | None = None
+        if run.is_cancel_requested:
+            self._stop = CancelledRunError(f"the run `{run.run_id}` was asked to stop")
+        self._was_refused = False
+        self._moving = 0
+        self._moves = 0
+        self._waiters: dict[StepName, _Waiter] = {}
+        self._code: asyncio.Task[RunOutcome] | None = None
+        self._settling: asyncio.TimerHandle | None = None
+        self._parking: asyncio.Task[None] | None = None
+        self.is_parked = False
+
+    @property
+    def run(self) -> Run:
+        """Return the run as it was claimed; `run.epoch` is this owner's."""
+        return self._run
+
+    @property
+    def stopped_by(self) -> Stop | None:
+        """Return why the code was refused an operation, None if it was not."""
+        return self._stop if self._was_refused else None
+
+    def stop(self, why: Stop) -> None:
+        """Refuse every further operation with `why`; the first reason stays, but a fence wins."""
+        if self._stop is None or isinstance(why, FencedError):
+            self._stop = why
+
+    async def execute(self, code: Callable[[Segment], Awaitable[RunOutcome]]) -> RunOutcome | None:
+        """Run the code to its end and return its outcome; None if the run was parked.
+
+        Whatever the code raises comes out, also if it was stopped: see `stopped_by`.
+        """
+
+        async def start() -> RunOutcome:
+            return await code(self)
+
+        self._code = asyncio.create_task(start())
+        try:
+            return await self._code
+        except asyncio.CancelledError:
+            if not self.is_parked:
+                raise
+            return None
+        finally:
+            if self._settling is not None:
+                self._settling.cancel()
+            if self._parking is not None:
+                await self._parking
+
+    # --- operations
+
+    def recorded(self, name: StepName) -> JournalEntry | None:
+        """Return what is in the journal under a name, without running anything."""
+        return self._journal.get(name)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in a read-only transaction: neither fenced nor recorded."""
+        self._enter()
+        with self._move(), self._stopping():
+            return await self._threads.read(fn)
+
+    async def transact(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
+        """Run `fn` in one fenced transaction that leaves no journal row."""
+        self._enter()
+        return await self._write(name, lambda tx, _run: fn(tx), tool=tool)
+
+    async def commit(
+        self,
+        name: StepName,
+        fn: Callable[[Tx], Json],
+        *,
+        kind: str = "commit",
+        tool: str | None = None,
+    ) -> Json:
+        """Run `fn` and write its journal row in one fenced transaction: exactly once."""
+        return await self._commit(name, lambda tx, _run: fn(tx), kind=kind, tool=tool)
+
+    async def step(
+        self,
+        name: StepName,
+        fn: Callable[[], Awaitable[Json]],
+        *,
+        retry: Retry | None = None,
+        timeout_s: float | None = None,
+    ) -> Json:
+        """Run `fn` at least once until its result is recorded, then always return the record."""
+        self._enter(name)
+        recorded = self._journal.get(name)
+        if recorded is not None:
+            return _replayed(recorded)
+        policy, failures = retry or Retry(), 0
+        while True:
+            # A long pause is in the journal: then this attempt failed in an earlier segment.
+            if StepName(f"{name}#retry.{failures + 1}") not in self._journal:
+                with self.in_flight():
+                    result = await self._attempt(name, fn, timeout_s)
+                    is_last = failures + 1 >= policy.attempts
+                    if not isinstance(result, InterlockError):
+                        return _replayed(await self._record(name, value=result))
+                    if is_last or not result.is_retryable:
+                        error = codec.error_to_json(result)
+                        return _replayed(await self._record(name, error=error))
+            failures += 1
+            await self._back_off(name, policy, failures)
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Hold the segment while something outside is going on, until its outcome is committed."""
+        token = _is_in_flight.set(True)
+        try:
+            with self._move():
+                yield
+        finally:
+            _is_in_flight.reset(token)
+
+    async def wait(self, name: StepName, topic: str, *, until_us: int | None) -> Json | Expired:
+        """Return the oldest unconsumed signal of a topic, or `Expired` at `until_us`."""
+        self._enter(name)
+        if _is_in_flight.get():
+            raise InvariantError(f"the wait `{name}` is inside a step, which is never parked")
+        wait = Wait(topic=topic, until_us=until_us)
+        entry = self._journal.get(name)
+        while entry is None:
+            entry, now_us = await self._write(
+                "run.wait", lambda tx, run: (waiting.take(tx, run, name, wait), tx.now_us)
+            )
+            if entry is not None:
+                self._journal[name] = entry
+            elif until_us is not None and until_us - now_us <= self._hold_s * 1_000_000:
+                with self._move():
+                    await self._pause((until_us - now_us) / 1_000_000)
+            else:
+                await self._until_ready(name, wait)
+            self._enter()
+        return waiting.answer_of(entry)
+
+    async def sleep(self, name: StepName, until_us: int) -> None:
+        """Return not before `until_us` by database time, also across restarts."""
+        await self.wait(name, f"time/{name}", until_us=until_us)
+
+    async def child(self, name: StepName, request: StartRequest) -> ChildOutcome:
+        """Start exactly one child run under this name and wait for how it ends."""
+        run_id = await self.spawn(StepName(f"{name}#run"), request)
+        ended = await self.wait(name, child_topic(run_id), until_us=None)
+        # INVARIANT: without a time the wait cannot expire.
+        assert not isinstance(ended, Expired)
+        return from_json(ChildOutcome, ended)
+
+    async def spawn(self, name: StepName, request: StartRequest) -> RunId:
+        """Start exactly one child run under this name and return its id."""
+
+        def start(tx: Tx, run: Run) -> Json:
+            child = _child_of(run, name, request)
+            return self._dispatch.start(tx, child, body_digest=digest(child.input))[0]
+
+        return RunId(str(await self._commit(name, start, kind="run.start")))
+
+    async def gather(
+        self,
+        branches: Sequence[Callable[[], Awaitable[Json]]],
+        *,
+        limit: int = 8,
+        on_error: Literal["fail_fast", "collect"] = "fail_fast",
+    ) -> list[Json | BaseException]:
+        """Run branches, at most `limit` at once; results are in the order given."""
+        group, slots = _Group(_group.get()), asyncio.Semaphore(limit)
+
+        async def run(branch: Callable[[], Awaitable[Json]]) -> Json:
+            _group.set(group)
+            async with slots:
+                self._enter()
+                return await branch()
+
+        tasks = [asyncio.create_task(run(branch)) for branch in branches]
+        pending = set(tasks)
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+                has_failed = any(not t.cancelled() and t.exception() is not None for t in done)
+                if has_failed and (on_error == "fail_fast" or self._was_refused):
+                    self._stop_group(group)
+        finally:
+            # Only reached with branches left if this task itself is cancelled.
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return self._results(tasks, on_error)
+
+    async def now_us(self, name: StepName) -> int:
+        """Return database time, recorded at first use."""
+        return int(str(await self.commit(name, lambda tx: tx.now_us, kind="now")))
+
+    async def uuid(self, name: StepName) -> str:
+        """Return a new UUIDv7, recorded at first use."""
+        return str(await self.commit(name, lambda tx: tx.new_id(), kind="uuid"))
+
+    # --- one operation
+
+    def _enter(self, name: StepName | None = None) -> None:
+        """Refuse the operation if the segment or its branch is to stop, or the name is taken."""
+        if self.is_parked:
+            # Only cleaning up after a wait can get here: it would run at every wait.
+            raise asyncio.CancelledError
+        if self._stop is not None and (
+            not _is_in_flight.get() or isinstance(self._stop, FencedError)
+        ):
+            self._was_refused = True
+            raise self._stop
+        group = _group.get()
+        if group is not None and group.is_stopped and not _is_in_flight.get():
+            raise asyncio.CancelledError
+        if name is not None:
+            if name in self._used:
+                raise StepNameReusedError(
+                    f"the run `{self._run.run_id}` used the step name `{name}` twice; add a key"
+                )
+            self._used.add(name)
+
+    @contextmanager
+    def _move(self) -> Iterator[None]:
+        self._moving += 1
+        self._moves += 1
+        try:
+            yield
+        finally:
+            self._moving -= 1
+            self._moves += 1
+            self._consider_parking()
+
+    async def _write(self, name: str, fn: Callable[[Tx, Run], T], *, tool: str | None = None) -> T:
+        """Run `fn` in one transaction that first locks the run as ours."""
+        is_exempt = _is_in_flight.get()
+
+        def write(tx: Tx) -> T:
+            run = runs.lock(tx, self._run.run_id, epoch=self._run.epoch)
+            is_undoing = run.state is RunState.COMPENSATING
+            if run.is_cancel_requested and not is_exempt and not is_undoing:
+                raise CancelledRunError(f"the run `{run.run_id}` was asked to stop")
+            return fn(tx, run)
+
+        with self._move(), self._stopping():
+            return await self._threads.run(name, write, tool=tool)
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Note what stops the segment: a fence, a cancel, or a database that is away too long."""
+        try:
+            yield
+        except (FencedError, CancelledRunError, UnavailableError) as error:
+            self.stop(error)
+            self._was_refused = True
+            raise
+
+    async def _commit(
+        self, name: StepName, fn: Callable[[Tx, Run], Json], *, kind: str, tool: str | None = None
+    ) -> Json:
+        self._enter(name)
+        recorded = self._journal.get(name)
+        if recorded is not None:
+            return _replayed(recorded)
+
+        def write(tx: Tx, run: Run) -> JournalEntry:
+            value = codec.checked(fn(tx, run), what=f"the result of `{name}`")
+            return _put(tx, run, name, kind, value=value)
+
+        self._journal[name] = await self._write(kind, write, tool=tool)
+        return self._journal[name].value
+
+    # --- steps
+
+    async def _attempt(
+        self, name: StepName, fn: Callable[[], Awaitable[Json]], timeout_s: float | None
+    ) -> Json | InterlockError:
+        """Run `fn` once; an error that belongs into the journal is returned."""
+        limit = asyncio.timeout(timeout_s)
+        try:
+            async with limit:
+                return codec.checked(await fn(), what=f"the result of `{name}`")
+        except InterlockError as error:
+            if self._was_refused:
+                raise
+            return error
+        except Exception as error:  # noqa: BLE001  # a step is an edge: what it raises is recorded
+            if isinstance(error, TimeoutError) and limit.expired():
+                return UnavailableError(f"the step `{name}` took longer than {timeout_s} s")
+            _log.exception("step.raised", run_id=self._run.run_id, step=name)
+            return InvariantError(f"the step `{name}` raised a `{type(error).__name__}`")
+
+    async def _record(
+        self, name: StepName, *, value: Json = None, error: JsonObject | None = None
+    ) -> JournalEntry:
+        entry = await self._write(
+            "step", lambda tx, run: _put(tx, run, name, "step", value=value, error=error)
+        )
+        self._journal[name] = entry
+        return entry
+
+    async def _back_off(self, name: StepName, retry: Retry, failures: int) -> None:
+        """Pause before the next attempt; a pause that lets the run wait is in the journal."""
+        key, seconds = StepName(f"{name}#retry.{failures}"), pause_s(retry, failures)
+        if key in self._journal or seconds > self._hold_s:
+            until = await self.commit(
+                key, lambda tx: tx.now_us + round(seconds * 1_000_000), kind="retry"
+            )
+            await self.sleep(StepName(f"{key}.over"), int(str(until)))
+            return
+        with self._move():
+            await self._pause(seconds)
+        self._enter()
+
+    # --- parking
+
+    async def _until_ready(self, name: StepName, wait: Wait) -> None:
+        """Block this branch until parking finds that its wait may end."""
+        self._enter()  # whatever stops it later finds it among the waiters
+        ready = asyncio.get_running_loop().create_future()
+        self._waiters[name] = _Waiter(wait=wait, group=_group.get(), ready=ready)
+        self._consider_parking()
+        try:
+            await ready
+        finally:
+            del self._waiters[name]
+            self._moves += 1
+
+    def _consider_parking(self) -> None:
+        if self._moving or not self._waiters or self._settling is not None or self.is_parked:
+            return
+        loop = asyncio.get_running_loop()
+        self._settling = loop.call_later(_SETTLE_S, self._try_parking, self._moves)
+
+    def _try_parking(self, moves: int) -> None:
+        self._settling = None
+        if moves != self._moves:
+            self._consider_parking()
+        elif self._waiters and not self._moving:
+            _is_in_flight.set(False)
+            self._parking = asyncio.get_running_loop().create_task(self._park())
+
+    async def _park(self) -> None:
+        waiters = dict(self._waiters)
+        open_waits = {name: waiter.wait for name, waiter in waiters.items()}
+        try:
+            ready = await self._write("run.park", lambda tx, run: waiting.park(tx, run, open_waits))
+        except Exception as error:  # noqa: BLE001  # whoever waits has to hear of it
+            for waiter in waiters.values():
+                if not waiter.ready.done():
+                    waiter.ready.set_exception(error)
+            return
+        if not ready:
+            self.is_parked = True
+            # INVARIANT: the waits belong to the code, so it was started.
+            assert self._code is not None
+            self._code.cancel()
+        for name in ready:
+            if not waiters[name].ready.done():
+                waiters[name].ready.set_result(None)
+
+    # --- branches
+
+    def _stop_group(self, group: _Group) -> None:
+        group.stop()
+        for waiter in self._waiters.values():
+            if waiter.group is not None and waiter.group.is_stopped:
+                waiter.ready.cancel()
+
+    def _results(
+        self, tasks: Sequence[asyncio.Task[Json]], on_error: Literal["fail_fast", "collect"]
+    ) -> list[Json | BaseException]:
+        if self._was_refused and self._stop is not None:
+            raise self._stop
+        results: list[Json | BaseException] = []
+        for task in tasks:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is not None and on_error == "fail_fast" and not task.cancelled():
+                raise error
+            results.append(task.result() if error is None else error)
+        if any(isinstance(result, asyncio.CancelledError) for result in results):
+            # A branch stops without an error of its own only because all of this is to stop.
+            raise asyncio.CancelledError
+        return results
+
+
+def child_topic(run_id: RunId) -> str:
+    """Return the topic under which a child run tells its parent that it has ended."""
+    return f"child/{run_id}"
+
+
+def _child_of(run: Run, name: StepName, request: StartRequest) -> StartRequest:
+    """Return the request as a child's: below its parent, with its labels, in its time."""
+    if run.request.depth >= MAX_RUN_DEPTH:
+        raise InputError(f"the run `{run.run_id}` is {MAX_RUN_DEPTH} hand-offs deep already")
+    deadlines = [d for d in (run.request.deadline_us, request.deadline_us) if d is not None]
+    return replace(
+        request,
+        trigger=TriggerRef(kind="child", source=f"run:{run.run_id}", key=name),
+        parent_id=run.run_id,
+        root_id=run.request.root_id,
+        depth=run.request.depth + 1,
+        labels=request.labels.join(run.labels),
+        deadline_us=min(deadlines, default=None),
+    )
+
+
+def _put(
+    tx: Tx,
+    run: Run,
+    name: StepName,
+    kind: str,
+    *,
+    value: Json = None,
+    error: JsonObject | None = None,
+) -> JournalEntry:
+    entry = JournalEntry(
+        name=name,
+        kind=kind,
+        value=value,
+        error=error,
+        input_digest=None,
+        epoch=run.epoch,
+        at_us=tx.now_us,
+    )
+    journal.put(tx, run.run_id, entry)
+    return entry
+
+
+def _replayed(entry: JournalEntry) -> Json:
+    """Return what the journal says, or raise the error that it holds."""
+    if entry.error is not None:
+        raise codec.error_from_json(entry.error, entry.name)
+    return entry.value

@@ -1,0 +1,124 @@
+"""How a run waits without costing anything: taking signals, parking, and waking what is due.
+
+Also how long it pauses before a step is tried again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from interlock.calls.durable import Retry
+from interlock.domain.canonical import Json
+from interlock.domain.ids import RunId, StepName
+from interlock.domain.run import Expired, JournalEntry, Run, RunState
+from interlock.runtime.dispatch import StoreDispatch
+from interlock.store import journal, runs, waits
+from interlock.store.engine import Database, Tx
+
+HOLD_S = 2.0
+"""Waits and pauses up to this many seconds are held in memory; longer ones let the run wait."""
+
+_DUE_BATCH = 200
+_EXPIRED: Json = {"expired": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What one branch waits for: a signal of `topic`, at most until `until_us`."""
+
+    topic: str
+    until_us: int | None
+
+
+def take(tx: Tx, run: Run, name: StepName, wait: Wait) -> JournalEntry | None:
+    """Record and return the end of a wait: a signal that is there, or its time that is over.
+
+    None if neither is the case. The run's row is locked in this transaction.
+    """
+    signal = waits.take_signal(tx, run.run_id, wait.topic, by=name)
+    if signal is not None:
+        value: Json = {"signal": signal.value}
+    elif wait.until_us is not None and wait.until_us <= tx.now_us:
+        value = _EXPIRED
+    else:
+        return None
+    entry = JournalEntry(
+        name=name,
+        kind="wait",
+        value=value,
+        error=None,
+        input_digest=None,
+        epoch=run.epoch,
+        at_us=tx.now_us,
+    )
+    journal.put(tx, run.run_id, entry)
+    return entry
+
+
+def answer_of(entry: JournalEntry) -> Json | Expired:
+    """Return what the wait of a journal row returned."""
+    # INVARIANT: `take` writes the rows of waits, and always an object.
+    assert isinstance(entry.value, dict)
+    return entry.value["signal"] if "signal" in entry.value else Expired()
+
+
+def park(tx: Tx, run: Run, open_waits: Mapping[StepName, Wait]) -> list[StepName]:
+    """Let the run wait, unless some of its waits can end now; return those and change nothing then.
+
+    The run's row is locked in this transaction, so no signal can pass unseen.
+    """
+    ready = [
+        name
+        for name, wait in open_waits.items()
+        if waits.has_signal(tx, run.run_id, wait.topic)
+        or (wait.until_us is not None and wait.until_us <= tx.now_us)
+    ]
+    if ready:
+        return ready
+    for name, wait in open_waits.items():
+        waits.open_wait(tx, run.run_id, name, wait.topic, wait.until_us)
+    topics = sorted({wait.topic for wait in open_waits.values()})
+    runs.park(tx, run.run_id, epoch=run.epoch, reason=", ".join(topics))
+    return []
+
+
+def wake_due(db: Database, dispatch: StoreDispatch) -> int:
+    """Queue every run that waits for a time that has come; return how many.
+
+    Time is the database's. Costs one read if nothing is due, however many runs wait.
+    """
+    with db.reading() as tx:
+        if not waits.is_due(tx, tx.now_us):
+            return 0
+    woken = 0
+    while True:
+        found = db.run("wait.due", lambda tx: waits.due(tx, tx.now_us, _DUE_BATCH))
+        # One transaction a run: who wakes locks the run first, its waits second, as signals do.
+        batch = sum(db.run("wait.wake", _waker(dispatch, run)) for run in {r for r, _ in found})
+        woken += batch
+        if batch < _DUE_BATCH:
+            return woken
+
+
+def _waker(dispatch: StoreDispatch, run_id: RunId) -> Callable[[Tx], bool]:
+    def wake(tx: Tx) -> bool:
+        run = runs.lock_any(tx, run_id)
+        is_due = any(
+            wait.due_us is not None and wait.due_us <= tx.now_us
+            for wait in waits.list_waits(tx, run_id)
+        )
+        return is_due and run.state is RunState.WAITING and dispatch.wake(tx, run)
+
+    return wake
+
+
+def pause_s(retry: Retry, failures: int) -> float:
+    """Return the pause in seconds after the given number of failed attempts (1 or more).
+
+    `min(max, initial * 2^(failures - 1))` times a factor drawn from 0.5 to 1.5, so that many runs
+    that failed together do not come back together.
+    """
+    longest = min(retry.max_s, retry.initial_s * 2.0 ** min(failures - 1, 60))
+    return longest * random.uniform(0.5, 1.5)  # noqa: S311  # spreads load, keeps no secret

@@ -1,0 +1,1 @@
+"""Front doors on the network: REST API, webhooks and the console."""

@@ -1,0 +1,243 @@
+"""The waterfall of a run: one row per agent, model request, tool call and wait, as geometry.
+
+What belongs to one call (decisions, approvals, sends, probes) is drawn inside its row. Positions
+are per cent texts for SVG attributes, so that no style has to be written inline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from interlock.domain.effect import EffectState
+from interlock.domain.ids import EffectId, RunId
+from interlock.domain.trace import SpanKind
+from interlock.observe import semconv
+from interlock.observe.trace import TraceNode, walk
+from interlock.serve.console import words
+from interlock.serve.console.timescale import Scale, scale
+
+Shape = Literal["span", "decide", "person", "send", "probe", "wait"]
+
+_INSIDE: Final[Mapping[SpanKind, Shape]] = {
+    SpanKind.DECIDE: "decide",
+    SpanKind.APPROVAL: "person",
+    SpanKind.SEND: "send",
+    SpanKind.PROBE: "probe",
+}
+_ICONS: Final[Mapping[SpanKind, str]] = {
+    SpanKind.WORKFLOW: "flow",
+    SpanKind.AGENT: "agent",
+    SpanKind.MODEL: "model",
+    SpanKind.TOOL: "tool",
+    SpanKind.HANDOFF: "handoff",
+    SpanKind.WAIT: "clock",
+    SpanKind.STEP: "step",
+    SpanKind.COMPENSATE: "undo",
+}
+_WORDS: Final[Mapping[SpanKind, str]] = {
+    SpanKind.WORKFLOW: "Workflow",
+    SpanKind.AGENT: "Agent",
+    SpanKind.MODEL: "Model request",
+    SpanKind.TOOL: "Tool call",
+    SpanKind.HANDOFF: "Hand-off",
+    SpanKind.WAIT: "Wait",
+    SpanKind.STEP: "Step",
+    SpanKind.COMPENSATE: "Undo",
+    SpanKind.DECIDE: "Decision",
+    SpanKind.APPROVAL: "Approval",
+    SpanKind.SEND: "Send",
+    SpanKind.PROBE: "Probe",
+}
+_NOT_BUSY: Final = frozenset({SpanKind.APPROVAL, SpanKind.WAIT})
+_QUIET: Final = frozenset({"ok", "open"})
+_LEAST_TICK_GAP: Final = 9.0
+_DEPTH_MOST: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One rectangle of a bar; `is_open` is still growing."""
+
+    shape: Shape
+    x: str
+    width: str
+    tone: words.Tone
+    is_open: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line: what it is, how it stands, and its bar with a text that says the same.
+
+    `status` is None where there is nothing to say beyond "done". `effect_id` is set for tool calls,
+    `child_id` for the run that a hand-off led to.
+    """
+
+    key: str
+    depth: int
+    kind: str
+    icon: str
+    title: str
+    note: str
+    status: words.Status | None
+    start: str
+    length: str
+    cost_micro_usd: int
+    segments: tuple[Segment, ...]
+    text: str
+    is_open: bool
+    run_id: RunId
+    node: TraceNode
+    effect_id: EffectId | None = None
+    child_id: RunId | None = None
+    inside: tuple[TraceNode, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waterfall:
+    """All rows in the order of the trace, with the axis: ticks, and the gaps that are cut short."""
+
+    rows: tuple[Row, ...]
+    ticks: tuple[tuple[str, str], ...]
+    gaps: tuple[tuple[str, str, str], ...]
+
+
+def draw(root: TraceNode, now_us: int) -> Waterfall:
+    """Lay out a trace; open spans reach to now."""
+    nodes = walk(root)
+    end_us = max(_end(node, now_us) for node in nodes)
+    start_us = min(node.start_us for node in nodes)
+    busy = [
+        (node.start_us, _end(node, now_us))
+        for node in nodes
+        if not node.children and node.kind not in _NOT_BUSY and node is not root
+    ]
+    axis = scale(start_us, end_us, busy)
+    layout = _Layout(axis=axis, start_us=start_us, now_us=now_us)
+    return Waterfall(
+        rows=tuple(layout.rows(root, depth=0)), ticks=layout.ticks(), gaps=layout.gaps()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    axis: Scale
+    start_us: int
+    now_us: int
+
+    def rows(self, node: TraceNode, *, depth: int) -> Iterator[Row]:
+        inside = tuple(child for child in node.children if child.kind in _INSIDE)
+        below = [child for child in node.children if child.kind not in _INSIDE]
+        child_id = None
+        if node.kind is SpanKind.HANDOFF:
+            # The child run's own root says nothing that the hand-off does not say.
+            child_id = next((c.run_id for c in below if c.run_id != node.run_id), None)
+            below = [
+                inner
+                for child in below
+                for inner in (child.children if child.run_id != node.run_id else (child,))
+            ]
+        yield self._row(node, inside, depth=depth, child_id=child_id)
+        for child in below:
+            yield from self.rows(child, depth=depth + 1)
+
+    def _row(
+        self, node: TraceNode, inside: tuple[TraceNode, ...], *, depth: int, child_id: RunId | None
+    ) -> Row:
+        title, note = _names(node)
+        segments = [self._segment(node, "wait" if node.kind is SpanKind.WAIT else "span")]
+        segments += [self._segment(child, _INSIDE[child.kind]) for child in inside]
+        status = _status(node, inside)
+        length = words.duration(_end(node, self.now_us) - node.start_us)
+        start = words.duration(node.start_us - self.start_us)
+        said = "" if status is None else f", {status.text}"
+        parts = "".join(f"; {segment.text}" for segment in segments[1:])
+        return Row(
+            key=f"{node.run_id}/{node.key}",
+            depth=min(depth, _DEPTH_MOST),
+            kind=_WORDS[node.kind],
+            icon=_ICONS[node.kind],
+            title=title,
+            note=note,
+            status=status,
+            start=start,
+            length=length,
+            cost_micro_usd=node.total_micro_usd,
+            segments=tuple(segments),
+            text=f"{_WORDS[node.kind]} {title}{said}: starts at {start}, takes {length}{parts}",
+            is_open=node.end_us is None,
+            run_id=node.run_id,
+            node=node,
+            effect_id=node.effect_id if node.kind in {SpanKind.TOOL, SpanKind.COMPENSATE} else None,
+            child_id=child_id,
+            inside=inside,
+        )
+
+    def _segment(self, node: TraceNode, shape: Shape) -> Segment:
+        x = self.axis.at(node.start_us)
+        width = self.axis.at(_end(node, self.now_us)) - x
+        shown = words.status(node.state)
+        length = words.duration(_end(node, self.now_us) - node.start_us)
+        return Segment(
+            shape=shape,
+            x=f"{x:.2f}%",
+            width=f"{width:.2f}%",
+            tone=shown.tone,
+            is_open=node.end_us is None,
+            text=f"{_WORDS[node.kind]} {shown.text.lower()}, {length}",
+        )
+
+    def ticks(self) -> tuple[tuple[str, str], ...]:
+        """Return position and label of each tick, none too near to the one before."""
+        found: list[tuple[str, str]] = []
+        before = -_LEAST_TICK_GAP
+        for x, since_us in self.axis.ticks():
+            if x - before >= _LEAST_TICK_GAP:
+                found.append((f"{x:.2f}%", "0" if since_us == 0 else words.tick(since_us)))
+                before = x
+        return tuple(found)
+
+    def gaps(self) -> tuple[tuple[str, str, str], ...]:
+        """Return position, width and label of each stretch that is drawn short."""
+        return tuple(
+            (f"{p.x:.2f}%", f"{p.width:.2f}%", words.duration(p.end_us - p.start_us))
+            for p in self.axis.pieces
+            if p.is_gap
+        )
+
+
+def _end(node: TraceNode, now_us: int) -> int:
+    return max(node.start_us, now_us if node.end_us is None else node.end_us)
+
+
+def _names(node: TraceNode) -> tuple[str, str]:
+    """Return what a row is called, and what is said beside it."""
+    attributes = node.attributes
+    match node.kind:
+        case SpanKind.WORKFLOW:
+            return str(attributes.get(semconv.WORKFLOW_NAME, node.name)), ""
+        case SpanKind.AGENT | SpanKind.HANDOFF:
+            step = str(attributes.get(semconv.STEP, ""))
+            agent = str(attributes.get(semconv.AGENT_NAME, node.name))
+            return agent, "" if step == agent else step
+        case SpanKind.MODEL:
+            model = attributes.get(semconv.RESPONSE_MODEL) or attributes.get(semconv.REQUEST_MODEL)
+            return str(model or node.name), node.detail
+        case SpanKind.TOOL | SpanKind.COMPENSATE:
+            return str(attributes.get(semconv.TOOL_NAME, node.name)), ""
+        case _:
+            return node.name.removeprefix("interlock.").replace("_", " "), ""
+
+
+def _status(node: TraceNode, inside: tuple[TraceNode, ...]) -> words.Status | None:
+    """Return how a row stands; a call that waits for people says so."""
+    if any(child.kind is SpanKind.APPROVAL and child.end_us is None for child in inside):
+        return words.status("pending")
+    if node.state == EffectState.AUTHORIZED and node.end_us is None:
+        return words.status("running")
+    if node.state in _QUIET and node.error_code is None:
+        return words.status("running") if node.end_us is None else None
+    return words.status(node.state)

@@ -1,0 +1,87 @@
+"""REST: API keys of users and services, and one-time links to sign in to the console."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from interlock.domain.canonical import JsonObject
+from interlock.domain.errors import ForbiddenError, NotFoundError
+from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.record import to_json
+from interlock.serve.auth import App, Caller, SignedIn, mint_key, mint_link, needs
+from interlock.serve.strict import Body, StrictRoute
+from interlock.store import keys
+
+router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
+Admin = Annotated[Principal, Depends(needs(Role.ADMIN))]
+_ANYONE = needs(*Role)
+
+
+class KeyBody(Body):
+    """A new key; `expires_in_s` None never expires."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[a-z0-9][a-z0-9._@-]*$")
+    kind: PrincipalKind = Field(default=PrincipalKind.USER, strict=False)
+    roles: frozenset[Role] = Field(strict=False)
+    groups: frozenset[str] = Field(default=frozenset(), strict=False)
+    expires_in_s: int | None = Field(default=None, ge=60)
+
+
+@router.get("")
+def list_keys(app: App, _admin: Admin) -> JsonObject:
+    """List keys without their secrets."""
+    with app.db.reading() as tx:
+        return {"keys": to_json(tuple(keys.list_keys(tx)))}
+
+
+@router.post("", status_code=201)
+def create_key(app: App, admin: Admin, body: KeyBody) -> JsonObject:
+    """Create a key; its token is shown once. An admin cannot also be an approver."""
+    if {Role.ADMIN, Role.APPROVER} <= body.roles:
+        raise ForbiddenError("an admin cannot approve calls; give the roles to two people")
+
+    key_id, token = app.db.run(
+        "key.create",
+        lambda tx: mint_key(
+            tx,
+            name=body.name,
+            kind=body.kind,
+            roles=body.roles,
+            groups=body.groups,
+            by=admin.name,
+            expires_us=None
+            if body.expires_in_s is None
+            else tx.now_us + body.expires_in_s * 1_000_000,
+        ),
+    )
+    return {"key_id": key_id, "token": token}
+
+
+@router.post("/{key_id}/revoke")
+def revoke_key(app: App, _admin: Admin, key_id: str) -> JsonObject:
+    """Revoke a key; its sessions end with it."""
+    if not app.db.run("key.revoke", lambda tx: keys.revoke_key(tx, key_id)):
+        raise NotFoundError(f"there is no live key `{key_id}`")
+    return {"key_id": key_id}
+
+
+@router.post("/sign-in-link", status_code=201)
+def sign_in_link(
+    app: App, caller: SignedIn, _who: Annotated[Principal, Depends(_ANYONE)]
+) -> JsonObject:
+    """Return a console link for the caller's own principal; it works once, for 15 minutes."""
+    return {
+        "url": link_for(app.url, app.db.run("link.create", lambda tx: mint_link(tx, _id(caller))))
+    }
+
+
+def link_for(url: str, secret: str) -> str:
+    """Return the address of a sign-in link; the secret is in the fragment-free query, used once."""
+    return f"{url}/sign-in?link={secret}"
+
+
+def _id(caller: Caller) -> str:
+    return caller.key_id

@@ -1,0 +1,55 @@
+"""REST: what an operator asks: is all well, how much was done, why are there duplicates."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from interlock.domain.canonical import JsonObject
+from interlock.domain.errors import InputError
+from interlock.domain.record import object_to_json, to_json
+from interlock.observe import questions
+from interlock.serve.auth import App
+from interlock.serve.routes.runs import Reader
+from interlock.serve.strict import StrictRoute
+
+router = APIRouter(tags=["operations"], route_class=StrictRoute)
+Since = Annotated[str, Query(description="a time span as 90s, 15m, 1h or 7d")]
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@router.get("/questions/duplicates")
+def why_duplicates(app: App, reader: Reader, since: Since = "1h") -> JsonObject:
+    """Say why effects with one business key were repeated: triggers, runs, keys, approvers."""
+    span_us = span_of(since)
+    with app.db.reading() as tx:
+        answer = questions.why_duplicates(tx, reader.tenant, tx.now_us - span_us)
+    return object_to_json(answer)
+
+
+@router.get("/summary")
+def summary(app: App, reader: Reader, since: Since = "1d") -> JsonObject:
+    """Count runs by state, tool calls, decisions by outcome, effects by state, and cost."""
+    span_us = span_of(since)
+    with app.db.reading() as tx:
+        return object_to_json(questions.summary(tx, reader.tenant, tx.now_us - span_us))
+
+
+@router.get("/doctor")
+def doctor(app: App, _reader: Reader) -> JsonObject:
+    """Check database, migrations, clock, workers and the pickle ban; say what to do."""
+    return {"checks": to_json(app.doctor())}
+
+
+def span_of(text: str) -> int:
+    """Read a time span as microseconds; raises `InputError`.
+
+    >>> span_of("15m")
+    900000000
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
+    if match is None:
+        raise InputError(f"a time span is like 90s, 15m, 1h or 7d, got `{text[:20]}`")
+    return int(match[1]) * _UNITS_S[match[2]] * 1_000_000

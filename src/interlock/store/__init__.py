@@ -1,0 +1,1 @@
+"""The database: every table and every query, the same on SQLite and on Postgres."""

@@ -1,0 +1,114 @@
+"""Decisions: append-only, each with the exact question that policy was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import RowMapping, func, select
+
+from interlock.domain.canonical import JsonObject
+from interlock.domain.decision import Decision, Outcome, PolicyRequest, Reason
+from interlock.domain.ids import DecisionId, EffectId, RunId, ToolName
+from interlock.domain.principal import Seat
+from interlock.domain.record import from_json, object_to_json, to_json
+from interlock.store.columns import (
+    pack,
+    pack_seats,
+    unpack,
+    unpack_object,
+    unpack_seats,
+    unpack_texts,
+)
+from interlock.store.engine import Tx
+from interlock.store.tables import decision as table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedDecision:
+    """A decision as it was written; `request` is the JSON form of the `PolicyRequest`.
+
+    `tool_version` is None for a model request, whose `tool` is the model's name.
+    """
+
+    decision_id: DecisionId
+    run_id: RunId
+    effect_id: EffectId | None
+    seats: tuple[Seat, ...]
+    tool: str
+    tool_version: int | None
+    decision: Decision
+    request: JsonObject
+    at_us: int
+
+
+def put(
+    tx: Tx,
+    *,
+    decision_id: DecisionId,
+    run_id: RunId,
+    effect_id: EffectId | None,
+    decision: Decision,
+    request: PolicyRequest,
+    tool: ToolName | str,
+    tool_version: int | None,
+) -> None:
+    """Append a decision."""
+    tx.connection.execute(
+        table.insert().values(
+            decision_id=decision_id,
+            run_id=run_id,
+            effect_id=effect_id,
+            seats=pack_seats(request.seats),
+            tool=tool,
+            tool_version=tool_version,
+            outcome=decision.outcome,
+            groups=pack(list(decision.groups)),
+            reasons=pack(to_json(decision.reasons)),
+            policy_ids=pack(list(decision.policy_ids)),
+            policy_version=decision.policy_version,
+            slice_version=decision.slice_version,
+            request=pack(object_to_json(request)),
+            at_us=tx.now_us,
+        )
+    )
+
+
+def list_for_effect(tx: Tx, effect_id: EffectId) -> list[RecordedDecision]:
+    """Return all decisions on one call, oldest first."""
+    query = select(table).where(table.c.effect_id == effect_id)
+    rows = tx.connection.execute(query.order_by(table.c.at_us, table.c.decision_id)).mappings()
+    return [_decision(row) for row in rows]
+
+
+def list_for_run(tx: Tx, run_id: RunId) -> list[RecordedDecision]:
+    """Return all decisions of one run, oldest first."""
+    query = select(table).where(table.c.run_id == run_id)
+    rows = tx.connection.execute(query.order_by(table.c.at_us, table.c.decision_id)).mappings()
+    return [_decision(row) for row in rows]
+
+
+def count_by_outcome(tx: Tx, since_us: int) -> dict[Outcome, int]:
+    """Count decisions since a moment; outcomes without any are absent."""
+    query = select(table.c.outcome, func.count()).where(table.c.at_us >= since_us)
+    rows = tx.connection.execute(query.group_by(table.c.outcome))
+    return {Outcome(outcome): count for outcome, count in rows}
+
+
+def _decision(row: RowMapping) -> RecordedDecision:
+    return RecordedDecision(
+        decision_id=DecisionId(row["decision_id"]),
+        run_id=RunId(row["run_id"]),
+        effect_id=EffectId(row["effect_id"]) if row["effect_id"] else None,
+        seats=unpack_seats(row["seats"]),
+        tool=row["tool"],
+        tool_version=row["tool_version"],
+        decision=Decision(
+            outcome=Outcome(row["outcome"]),
+            reasons=from_json(tuple[Reason, ...], unpack(row["reasons"])),
+            groups=unpack_texts(row["groups"]),
+            policy_version=row["policy_version"],
+            slice_version=row["slice_version"],
+        ),
+        request=unpack_object(row["request"]),
+        at_us=row["at_us"],
+    )

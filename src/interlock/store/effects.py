@@ -1,0 +1,363 @@
+"""The ledger: one row per tool call, moved only by compare-and-set, and what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import takewhile
+
+from sqlalchemy import ColumnElement, RowMapping, func, select, text, update
+
+from interlock.domain.effect import Effect, EffectState, Evidence
+from interlock.domain.errors import ConflictError, NotFoundError
+from interlock.domain.ids import DecisionId, EffectId, RunId, StepName, TenantId, ToolName
+from interlock.domain.tool import EffectClass, Environment
+from interlock.store.columns import (
+    pack,
+    pack_optional,
+    pack_seats,
+    unpack,
+    unpack_object,
+    unpack_seats,
+)
+from interlock.store.engine import Tx
+from interlock.store.tables import dup, evidence
+from interlock.store.tables import effect as table
+
+_OPEN = (EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING, EffectState.PARKED)
+
+
+def get(tx: Tx, effect_id: EffectId) -> Effect:
+    """Return an effect; raises `NotFoundError`."""
+    effect = find(tx, effect_id)
+    if effect is None:
+        raise NotFoundError(f"there is no effect `{effect_id}`")
+    return effect
+
+
+def find(tx: Tx, effect_id: EffectId) -> Effect | None:
+    """Return an effect, or None."""
+    query = select(table).where(table.c.effect_id == effect_id)
+    row = tx.connection.execute(query).mappings().first()
+    return None if row is None else effect_of(row)
+
+
+def insert(tx: Tx, effect: Effect) -> None:
+    """Insert a new row.
+
+    Raises `ConflictError` if the effect exists, or another live one compensates the same effect.
+    """
+    values = {
+        "effect_id": effect.effect_id,
+        "run_id": effect.run_id,
+        "step_name": effect.step_name,
+        "tenant": effect.tenant,
+        "environment": effect.environment,
+        "workflow": effect.workflow,
+        "seats": pack_seats(effect.seats),
+        "tool": effect.tool,
+        "tool_version": effect.tool_version,
+        "pin": effect.pin,
+        "effect_class": effect.effect_class,
+        "is_write": effect.is_write,
+        "arguments": pack(effect.arguments),
+        "args_digest": effect.args_digest,
+        "key_hash": effect.key_hash,
+        "key_text": effect.key_text,
+        "idem_key": effect.idem_key,
+        "created_us": effect.created_us,
+        "compensates": effect.compensates,
+    }
+    if not tx.insert_once(table, values | _mutable(effect)):
+        raise ConflictError(f"the effect `{effect.effect_id}` exists, or what it undoes is undone")
+
+
+def move(tx: Tx, before: Effect, after: Effect) -> Effect:
+    """Write `after` if the row still has the state, epoch and attempt of `before`; return it.
+
+    Identity, arguments and keys never change. Raises `ConflictError` if the row has moved on.
+    """
+    statement = (
+        update(table)
+        .where(
+            table.c.effect_id == before.effect_id,
+            table.c.state == before.state,
+            table.c.epoch == before.epoch,
+            table.c.attempt == before.attempt,
+        )
+        .values(**_mutable(after))
+        .returning(table)
+    )
+    row = tx.connection.execute(statement).mappings().first()
+    if row is None:
+        raise ConflictError(f"the effect `{before.effect_id}` is no longer `{before.state}`")
+    return effect_of(row)
+
+
+def add_evidence(tx: Tx, seen: Evidence) -> None:
+    """Append what was seen of an effect; `at_us` 0 means now."""
+    tx.connection.execute(
+        evidence.insert().values(
+            evidence_id=tx.new_id(),
+            effect_id=seen.effect_id,
+            attempt=seen.attempt,
+            epoch=seen.epoch,
+            kind=seen.kind,
+            detail=pack(seen.detail),
+            by=seen.by,
+            at_us=seen.at_us or tx.now_us,
+        )
+    )
+
+
+def list_evidence(tx: Tx, effect_id: EffectId) -> list[Evidence]:
+    """Return all that was seen of an effect, in the order it was written."""
+    query = select(evidence).where(evidence.c.effect_id == effect_id)
+    return [
+        Evidence(
+            effect_id=EffectId(row["effect_id"]),
+            attempt=row["attempt"],
+            epoch=row["epoch"],
+            kind=row["kind"],
+            detail=unpack_object(row["detail"]),
+            by=row["by"],
+            at_us=row["at_us"],
+        )
+        for row in tx.connection.execute(query.order_by(evidence.c.evidence_id)).mappings()
+    ]
+
+
+def count_evidence(tx: Tx, effect_id: EffectId, kind: str) -> int:
+    """Count what was seen of an effect of one kind."""
+    query = select(func.count()).select_from(evidence)
+    query = query.where(evidence.c.effect_id == effect_id, evidence.c.kind == kind)
+    return tx.connection.execute(query).scalar_one()
+
+
+def list_for_run(tx: Tx, run_id: RunId) -> list[Effect]:
+    """Return the effects of one run, oldest first."""
+    query = select(table).where(table.c.run_id == run_id)
+    rows = tx.connection.execute(query.order_by(table.c.created_us, table.c.effect_id)).mappings()
+    return [effect_of(row) for row in rows]
+
+
+def list_effects(
+    tx: Tx,
+    *,
+    tenant: TenantId | None = None,
+    workflow: str | None = None,
+    states: Collection[EffectState] = (),
+    limit: int = 50,
+    before_us: int | None = None,
+) -> list[Effect]:
+    """Return effects that were proposed before `before_us`, newest first."""
+    query = select(table).order_by(table.c.created_us.desc(), table.c.effect_id).limit(limit)
+    if tenant is not None:
+        query = query.where(table.c.tenant == tenant)
+    if workflow is not None:
+        query = query.where(table.c.workflow == workflow)
+    if states:
+        query = query.where(table.c.state.in_(states))
+        if set(states) <= set(_OPEN):
+            # In the words of the partial index, so that both databases see that it serves.
+            query = query.where(text("state IN ('intent', 'ambiguous', 'probing', 'parked')"))
+    if before_us is not None:
+        query = query.where(table.c.created_us < before_us)
+    return [effect_of(row) for row in tx.connection.execute(query).mappings()]
+
+
+def effect_of(row: RowMapping) -> Effect:
+    """Build an effect from a row of its table."""
+    return Effect(
+        effect_id=EffectId(row["effect_id"]),
+        run_id=RunId(row["run_id"]),
+        step_name=StepName(row["step_name"]),
+        tenant=TenantId(row["tenant"]),
+        environment=row["environment"],
+        workflow=row["workflow"],
+        seats=unpack_seats(row["seats"]),
+        tool=ToolName(row["tool"]),
+        tool_version=row["tool_version"],
+        pin=row["pin"],
+        effect_class=EffectClass(row["effect_class"]),
+        is_write=row["is_write"],
+        arguments=unpack_object(row["arguments"]),
+        args_digest=row["args_digest"],
+        state=EffectState(row["state"]),
+        epoch=row["epoch"],
+        attempt=row["attempt"],
+        created_us=row["created_us"],
+        idem_key=row["idem_key"],
+        call_digest=row["call_digest"],
+        key_hash=row["key_hash"],
+        key_text=row["key_text"],
+        guard=None if row["guard"] is None else unpack_object(row["guard"]),
+        decision_id=DecisionId(row["decision_id"]) if row["decision_id"] else None,
+        policy_version=row["policy_version"],
+        first_sent_us=row["first_sent_us"],
+        send_deadline_us=row["send_deadline_us"],
+        intent_us=row["intent_us"],
+        outcome_us=row["outcome_us"],
+        external_id=row["external_id"],
+        result=unpack(row["result"]),
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+        cost_micro_usd=row["cost_micro_usd"],
+        compensates=EffectId(row["compensates"]) if row["compensates"] else None,
+        compensated_by=EffectId(row["compensated_by"]) if row["compensated_by"] else None,
+    )
+
+
+# What policy asks of the ledger. "Counted" are effects from the intent on, except those that
+# certainly did nothing: calls in flight on other workers count, denied ones do not.
+_COUNTED = (
+    table.c.intent_us.is_not(None),
+    table.c.state.not_in((EffectState.FAILED_DEFINITE, EffectState.CONFIRMED_ABSENT)),
+)
+_DONE = (EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE)
+_NOT_DONE = (
+    EffectState.FAILED_DEFINITE,
+    EffectState.AMBIGUOUS,
+    EffectState.PROBING,
+    EffectState.PARKED,
+    EffectState.CONFIRMED_ABSENT,
+    EffectState.ABANDONED,
+)
+_FAILURES_SEEN = 100
+
+
+def count_tool(tx: Tx, run_id: RunId, tool: ToolName) -> int:
+    """Count a run's calls of a tool."""
+    return _count(tx, table.c.run_id == run_id, table.c.tool == tool)
+
+
+def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fits another's place
+    tx: Tx,
+    tenant: TenantId,
+    workflow: str,
+    environment: Environment,
+    tool: ToolName,
+    since_us: int,
+) -> int:
+    """Count a workflow's calls of a tool in one environment since a moment, in all runs."""
+    return _count(
+        tx,
+        table.c.tenant == tenant,
+        table.c.workflow == workflow,
+        table.c.tool == tool,
+        table.c.environment == environment,
+        table.c.intent_us >= since_us,
+    )
+
+
+def count_writes(tx: Tx, run_id: RunId) -> int:
+    """Count a run's writing calls."""
+    return _count(tx, table.c.run_id == run_id, table.c.is_write)
+
+
+def count_same_key(
+    tx: Tx,
+    tenant: TenantId,
+    tool: ToolName,
+    key_hash: str,
+    since_us: int,
+    *,
+    other_than: EffectId,
+) -> int:
+    """Count other effects with a business key since a moment, in all runs."""
+    return _count(
+        tx,
+        *same_key(tenant, tool, key_hash, since_us),
+        table.c.effect_id != other_than,
+    )
+
+
+def failures_in_a_row(tx: Tx, run_id: RunId, tool: ToolName) -> int:
+    """Count a run's last calls of a tool that did not succeed, up to 100; calls in flight aside."""
+    query = (
+        select(table.c.state)
+        .where(table.c.run_id == run_id, table.c.tool == tool, table.c.state.in_(_DONE + _NOT_DONE))
+        .order_by(table.c.intent_us.desc())
+        .limit(_FAILURES_SEEN)
+    )
+    states = tx.connection.execute(query).scalars()
+    return sum(1 for _ in takewhile(lambda state: state in _NOT_DONE, states))
+
+
+def done_tools(tx: Tx, run_ids: Collection[RunId]) -> frozenset[str]:
+    """Return the tools that succeeded in any of these runs."""
+    query = select(table.c.tool).distinct()
+    query = query.where(table.c.run_id.in_(run_ids), table.c.state.in_(_DONE))
+    return frozenset(tx.connection.execute(query).scalars())
+
+
+def lock_key(tx: Tx, key_hash: str) -> None:
+    """Let two parallel intents with one business key see each other: the second waits here.
+
+    SQLite has one writer at a time, so there it has nothing to do.
+    """
+    if tx.dialect == "postgresql":
+        tx.connection.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key_hash}
+        )
+
+
+def note_duplicate(
+    tx: Tx, tenant: TenantId, tool: ToolName, key_hash: str, *, since_us: int
+) -> None:
+    """Count a business key's effects after the intent of one more was written.
+
+    A chain of duplicates goes on while each is within the window (`since_us`) of the one before;
+    nothing is written for a key without a second effect.
+    """
+    key = (dup.c.tenant == tenant, dup.c.tool == tool, dup.c.key_hash == key_hash)
+    first_us = tx.connection.execute(
+        select(dup.c.first_us).where(*key, dup.c.last_us >= since_us)
+    ).scalar()
+    counted, first_us, last_us = tx.connection.execute(
+        select(func.count(), func.min(table.c.intent_us), func.max(table.c.intent_us)).where(
+            *same_key(tenant, tool, key_hash, since_us if first_us is None else first_us),
+            *_COUNTED,
+        )
+    ).one()
+    if counted > 1:
+        row = {"tenant": tenant, "tool": tool, "key_hash": key_hash}
+        tx.upsert(dup, row | {"n": counted, "first_us": first_us, "last_us": last_us})
+
+
+def same_key(
+    tenant: TenantId, tool: ToolName, key_hash: str, since_us: int
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition for effects of a business key whose intent came since a moment."""
+    return (
+        table.c.tenant == tenant,
+        table.c.key_hash == key_hash,
+        table.c.tool == tool,
+        table.c.intent_us >= since_us,
+    )
+
+
+def _count(tx: Tx, *conditions: ColumnElement[bool]) -> int:
+    query = select(func.count()).select_from(table).where(*conditions, *_COUNTED)
+    return tx.connection.execute(query).scalar_one()
+
+
+def _mutable(effect: Effect) -> dict[str, object]:
+    return {
+        "state": effect.state,
+        "epoch": effect.epoch,
+        "attempt": effect.attempt,
+        "call_digest": effect.call_digest,
+        "guard": pack_optional(effect.guard),
+        "decision_id": effect.decision_id,
+        "policy_version": effect.policy_version,
+        "first_sent_us": effect.first_sent_us,
+        "send_deadline_us": effect.send_deadline_us,
+        "intent_us": effect.intent_us,
+        "outcome_us": effect.outcome_us,
+        "external_id": effect.external_id,
+        "result": pack_optional(effect.result),
+        "error_code": effect.error_code,
+        "error_message": effect.error_message,
+        "cost_micro_usd": effect.cost_micro_usd,
+        "compensated_by": effect.compensated_by,
+    }

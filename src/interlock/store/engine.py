@@ -1,0 +1,349 @@
+"""The database: one engine, named transactions with crash points, retries of infrastructure errors.
+
+SQLite and Postgres behave alike here: a transaction sees a stable clock, commits as a whole, and a
+lost connection, lock or serialization failure is an `UnavailableError`, never an error of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
+from uuid_utils import uuid7
+
+from interlock.domain.clock import Clock
+from interlock.domain.errors import InputError, InvariantError, UnavailableError
+
+T = TypeVar("T")
+Dialect = Literal["sqlite", "postgresql"]
+
+RETRY_FOR_S = 60.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 5.0
+POSTGRES_POOL_SIZE = 20
+
+# Primary result codes of SQLite that tell of the machine, not of the statement.
+_SQLITE_INFRASTRUCTURE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+
+
+class CrashPoints:
+    """Named instants at which a process can be made to kill itself, for crash tests.
+
+    Armed by a file whose text is `<point name>` or `<point name> <tool name>`. It fires once: the
+    file is removed first. Without a file this does nothing.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+
+    def reach(self, name: str, *, tool: str | None = None) -> None:
+        """Kill this process with signal 9 if this point (of this tool) is armed."""
+        if self._file is None:
+            return
+        try:
+            armed, _, armed_tool = self._file.read_text().strip().partition(" ")
+            if armed != name or (armed_tool and armed_tool != tool):
+                return
+            self._file.unlink()
+        except FileNotFoundError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Tx:
+    """One open transaction; valid only inside the block that opened it."""
+
+    def __init__(
+        self, connection: Connection, *, clock: Clock | None = None, is_writing: bool = True
+    ) -> None:
+        self.connection = connection
+        self._clock = clock
+        self._is_writing = is_writing
+        self._now_us: int | None = None
+        self._postgres_id: str | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """Return which database this is, for the few statements that differ."""
+        return "sqlite" if self.connection.dialect.name == "sqlite" else "postgresql"
+
+    @property
+    def now_us(self) -> int:
+        """Return the time of this transaction: the injected clock's, else the database's.
+
+        Read at first use and the same from then on. On SQLite it is this machine's clock.
+        """
+        if self._now_us is None:
+            if self._clock is not None:
+                self._now_us = self._clock.now_us()
+            elif self.dialect == "sqlite":
+                self._now_us = time.time_ns() // 1000
+            else:
+                self._now_us = self._ask_postgres()
+        return self._now_us
+
+    def new_id(self) -> str:
+        """Return a new UUIDv7; those of one process sort in the order of these calls."""
+        return str(uuid7())
+
+    def insert_once(self, table: Table, values: Mapping[str, object]) -> bool:
+        """Insert a row unless any unique key of the table forbids it; return whether it is new."""
+        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
+        statement = insert(table).values(**values).on_conflict_do_nothing()
+        # Both databases return nothing for a row that was not inserted.
+        returning = statement.returning(*table.primary_key.columns)
+        return self.connection.execute(returning).first() is not None
+
+    def upsert(self, table: Table, values: Mapping[str, object]) -> None:
+        """Insert a row, or set all other given columns of the row with the same primary key."""
+        keys = [column.name for column in table.primary_key]
+        changes = {name: value for name, value in values.items() if name not in keys}
+        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
+        statement = insert(table).values(**values)
+        self.connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
+
+    def transaction_id(self) -> str | None:
+        """Return Postgres' id of this writing transaction, None on SQLite."""
+        if self.dialect == "postgresql" and self._postgres_id is None:
+            self._ask_postgres()
+        return self._postgres_id
+
+    def _ask_postgres(self) -> int:
+        if not self._is_writing:
+            return int(self.connection.execute(_POSTGRES_NOW).scalar_one())
+        # One round trip for both, since every writing transaction needs both.
+        row = self.connection.execute(_POSTGRES_NOW_AND_ID).one()
+        self._postgres_id = str(row.id)
+        return int(row.now_us)
+
+
+class _CommitUnknownError(UnavailableError):
+    """The connection broke during COMMIT: only Postgres knows whether it happened."""
+
+    def __init__(self, message: str, *, transaction_id: str) -> None:
+        super().__init__(message)
+        self.transaction_id = transaction_id
+
+
+class Database:
+    """One database, shared by the store and the engine of durable runs.
+
+    Transactions of one thread must not nest: SQLite has one connection, so that would deadlock;
+    it raises `InvariantError` on both databases.
+    """
+
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, points: CrashPoints | None = None
+    ) -> None:
+        self.engine = _create_engine(url)
+        self.url = self.engine.url.render_as_string(hide_password=False)
+        self.dialect: Dialect = "sqlite" if self.engine.dialect.name == "sqlite" else "postgresql"
+        self.points = points or CrashPoints()
+        self.pool_size = 1 if self.dialect == "sqlite" else POSTGRES_POOL_SIZE
+        self._clock = clock
+        self._open = threading.local()
+
+    def run(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
+        """Run `fn` in a transaction of that name, retried on infrastructure errors for a minute.
+
+        `fn` may run several times, but takes effect once: if the connection breaks during COMMIT,
+        Postgres is asked whether it happened. Raises `UnavailableError` when the time is over.
+        """
+        deadline = time.monotonic() + RETRY_FOR_S
+        pauses = _pauses()
+        while True:
+            results: list[T] = []
+            try:
+                with self.transaction(name, tool=tool) as tx:
+                    results.append(fn(tx))
+            except _CommitUnknownError as error:
+                if self._has_committed(error, deadline):
+                    return results[0]
+            except UnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return results[0]
+            time.sleep(next(pauses))
+
+    @contextmanager
+    def transaction(self, name: str, *, tool: str | None = None) -> Iterator[Tx]:
+        """Open a writing transaction; commit at the end of the block, roll back on any error.
+
+        Its crash points are `<name>.before` (all statements done) and `<name>.after` (committed).
+        Infrastructure errors raise `UnavailableError`.
+        """
+        with self._alone(), _translated(), self.engine.connect() as connection:
+            transaction = connection.begin()
+            if self.dialect == "sqlite":
+                # Readers that turn into writers would fail at once; so take the lock now.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            tx = Tx(connection, clock=self._clock)
+            with transaction:
+                yield tx
+                transaction_id = tx.transaction_id()
+                self.points.reach(f"{name}.before", tool=tool)
+                with _commit_unknown(transaction_id):
+                    transaction.commit()
+        self.points.reach(f"{name}.after", tool=tool)
+
+    @contextmanager
+    def reading(self) -> Iterator[Tx]:
+        """Open a read-only transaction that sees one snapshot of the database."""
+        with self._alone(), _translated(), self.engine.connect() as connection:
+            if self.dialect == "sqlite":
+                with connection.begin(), _query_only(connection):
+                    yield Tx(connection, clock=self._clock, is_writing=False)
+            else:
+                snapshot = connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+                with snapshot.begin():
+                    yield Tx(snapshot, clock=self._clock, is_writing=False)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if getattr(self._open, "is_open", False):
+            raise InvariantError("a transaction is already open in this thread")
+        self._open.is_open = True
+        try:
+            yield
+        finally:
+            self._open.is_open = False
+
+    def _has_committed(self, error: _CommitUnknownError, deadline: float) -> bool:
+        for pause in _pauses():
+            try:
+                with self.reading() as tx:
+                    status = tx.connection.execute(
+                        _POSTGRES_STATUS, {"id": error.transaction_id}
+                    ).scalar_one()
+            except UnavailableError:
+                status = None
+            if status in ("committed", "aborted"):
+                return bool(status == "committed")
+            if time.monotonic() > deadline:
+                raise error
+            time.sleep(pause)
+        raise InvariantError("the pauses came to an end")
+
+
+_POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us")
+_POSTGRES_NOW_AND_ID = text(f"{_POSTGRES_NOW.text}, pg_current_xact_id()::text AS id")
+_POSTGRES_STATUS = text("SELECT pg_xact_status(CAST(CAST(:id AS text) AS xid8))")
+
+
+def _create_engine(address: str) -> Engine:
+    url = make_url(address)
+    if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        return create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=POSTGRES_POOL_SIZE,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={"application_name": "interlock", "connect_timeout": 10},
+        )
+    if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
+        raise InputError(
+            f"the database `{url.render_as_string()}` is not usable,"
+            " give `sqlite:///<file>` or `postgresql://...`"
+        )
+    # One connection: writers queue in this process instead of failing on the file's lock.
+    engine = create_engine(url, pool_size=1, max_overflow=0)
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # The driver begins writing transactions of DBOS with this word; ours begin explicitly.
+    connection.isolation_level = "IMMEDIATE"
+    for pragma in (
+        "busy_timeout=30000",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+@contextmanager
+def _query_only(connection: Connection) -> Iterator[None]:
+    connection.exec_driver_sql("PRAGMA query_only=ON")
+    try:
+        connection.exec_driver_sql("BEGIN")
+        yield
+    finally:
+        connection.exec_driver_sql("PRAGMA query_only=OFF")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise UnavailableError("all database connections are in use") from error
+    except DBAPIError as error:
+        if not _is_infrastructure(error):
+            raise
+        raise UnavailableError(f"the database is not available: {_first_line(error)}") from error
+
+
+@contextmanager
+def _commit_unknown(transaction_id: str | None) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if transaction_id is None or not _is_infrastructure(error):
+            raise
+        raise _CommitUnknownError(
+            f"the database went away during a commit: {_first_line(error)}",
+            transaction_id=transaction_id,
+        ) from error
+
+
+def _is_infrastructure(error: DBAPIError) -> bool:
+    if error.connection_invalidated:
+        return True
+    if isinstance(error.orig, sqlite3.Error):
+        # The extended code's low byte is the primary one.
+        return (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) in _SQLITE_INFRASTRUCTURE
+    return isinstance(error, OperationalError)
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).partition("\n")[0]
+
+
+def _pauses() -> Iterator[float]:
+    pause_s = FIRST_PAUSE_S
+    while True:
+        yield pause_s * random.uniform(0.5, 1.5)  # noqa: S311  # spreads load, keeps no secret
+        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -1,0 +1,49 @@
+"""The journal: the recorded result of each named operation of a run; replay answers from it."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from interlock.domain.errors import StepNameReusedError
+from interlock.domain.ids import RunId, StepName
+from interlock.domain.run import JournalEntry
+from interlock.store.columns import pack, pack_optional, unpack, unpack_object
+from interlock.store.engine import Tx
+from interlock.store.tables import step as table
+
+
+def load(tx: Tx, run_id: RunId) -> dict[StepName, JournalEntry]:
+    """Return everything that a run has recorded, by name, in the order it was recorded."""
+    query = select(table).where(table.c.run_id == run_id).order_by(table.c.at_us)
+    entries = (
+        JournalEntry(
+            name=StepName(row["name"]),
+            kind=row["kind"],
+            value=unpack(row["value"]),
+            error=unpack_object(row["error"]) if row["error"] else None,
+            input_digest=row["input_digest"],
+            epoch=row["epoch"],
+            at_us=row["at_us"],
+        )
+        for row in tx.connection.execute(query).mappings()
+    )
+    return {entry.name: entry for entry in entries}
+
+
+def put(tx: Tx, run_id: RunId, entry: JournalEntry) -> None:
+    """Record a result; raises `StepNameReusedError` if the run has one under this name."""
+    is_new = tx.insert_once(
+        table,
+        {
+            "run_id": run_id,
+            "name": entry.name,
+            "kind": entry.kind,
+            "value": pack(entry.value),
+            "error": pack_optional(entry.error),
+            "input_digest": entry.input_digest,
+            "epoch": entry.epoch,
+            "at_us": entry.at_us,
+        },
+    )
+    if not is_new:
+        raise StepNameReusedError(f"the run `{run_id}` has a step `{entry.name}` already")

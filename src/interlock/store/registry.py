@@ -1,0 +1,69 @@
+"""Releases: each apply adds one, none is ever changed, the one with the highest number is live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sqlalchemy import func, select
+
+from interlock.domain.canonical import digest
+from interlock.domain.errors import ConflictError, NotFoundError
+from interlock.domain.record import from_json, object_to_json
+from interlock.domain.release import Release
+from interlock.store.columns import pack, unpack
+from interlock.store.engine import Tx
+from interlock.store.tables import release as table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedRelease:
+    """Who applied a release and when; `digest` covers everything but its number."""
+
+    number: int
+    digest: str
+    applied_by: str
+    applied_us: int
+
+
+def put_release(tx: Tx, release: Release, *, by: str) -> Release:
+    """Store the next release and return it with its number; raises `ConflictError` on a race."""
+    numbered = replace(release, number=live_number(tx) + 1)
+    is_new = tx.insert_once(
+        table,
+        {
+            "number": numbered.number,
+            "digest": digest_of(release),
+            "body": pack(object_to_json(numbered)),
+            "applied_us": tx.now_us,
+            "applied_by": by,
+        },
+    )
+    if not is_new:
+        raise ConflictError("another apply came in between; plan again")
+    return numbered
+
+
+def live_number(tx: Tx) -> int:
+    """Return the number of the live release, 0 if nothing was applied yet."""
+    number = tx.connection.execute(select(func.max(table.c.number))).scalar_one()
+    return number or 0
+
+
+def get_release(tx: Tx, number: int) -> Release:
+    """Return a release; raises `NotFoundError`."""
+    body = tx.connection.execute(select(table.c.body).where(table.c.number == number)).scalar()
+    if body is None:
+        raise NotFoundError(f"there is no release `{number}`")
+    return from_json(Release, unpack(body))
+
+
+def list_releases(tx: Tx) -> list[AppliedRelease]:
+    """Return what was applied, newest first."""
+    columns = (table.c.number, table.c.digest, table.c.applied_by, table.c.applied_us)
+    rows = tx.connection.execute(select(*columns).order_by(table.c.number.desc())).mappings()
+    return [AppliedRelease(**row) for row in rows]
+
+
+def digest_of(release: Release) -> str:
+    """Return the digest of a release without its number: equal projects have equal digests."""
+    return digest(object_to_json(replace(release, number=0)))

@@ -1,0 +1,344 @@
+"""Runs: claimed, locked, parked, taken on and ended, each change by compare-and-set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import RowMapping, Update, func, select, update
+
+from interlock.domain.canonical import Json
+from interlock.domain.errors import FencedError, NotFoundError
+from interlock.domain.ids import AgentName, ExecutorId, RunId, TenantId, WorkflowName
+from interlock.domain.label import Labels
+from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
+from interlock.store.columns import (
+    pack,
+    pack_labels,
+    pack_optional,
+    pack_seats,
+    unpack,
+    unpack_labels,
+    unpack_seats,
+)
+from interlock.store.engine import Tx
+from interlock.store.tables import run as table
+from interlock.store.tables import wait
+
+OWNED = (RunState.RUNNING, RunState.COMPENSATING)
+"""States in which a worker owns the run."""
+FINAL = tuple(state for state in RunState if state.is_final)
+
+
+def insert(tx: Tx, run_id: RunId, request: StartRequest) -> None:
+    """Insert a queued run; `triggers.accept` is the only caller, after it took the trigger key."""
+    tx.connection.execute(
+        table.insert().values(
+            run_id=run_id,
+            parent_id=request.parent_id,
+            root_id=request.root_id or run_id,
+            depth=request.depth,
+            tenant=request.tenant,
+            department=request.department,
+            workflow=request.workflow,
+            workflow_version=request.workflow_version,
+            release=request.release,
+            environment=request.environment,
+            trigger_kind=request.trigger.kind,
+            trigger_source=request.trigger.source,
+            trigger_key=request.trigger.key,
+            agent=request.agent,
+            seats=pack_seats(request.seats),
+            deciding=pack_seats(request.deciding),
+            user=request.user,
+            input=pack(request.input),
+            labels=pack_labels(request.labels),
+            deadline_us=request.deadline_us,
+            state=RunState.QUEUED,
+            epoch=0,
+            segment=0,
+            recoveries=0,
+            is_cancel_requested=False,
+            created_us=tx.now_us,
+        )
+    )
+
+
+def get(tx: Tx, run_id: RunId) -> Run:
+    """Return a run; raises `NotFoundError`."""
+    run = find(tx, run_id)
+    if run is None:
+        raise NotFoundError(f"there is no run `{run_id}`")
+    return run
+
+
+def find(tx: Tx, run_id: RunId) -> Run | None:
+    """Return a run, or None. `request.root_id` is always set; a root names itself."""
+    row = tx.connection.execute(select(table).where(table.c.run_id == run_id)).mappings().first()
+    return None if row is None else run_of(row)
+
+
+def claim(tx: Tx, run_id: RunId, *, segment: int, executor_id: ExecutorId) -> Run | None:
+    """Own a queued run with a new epoch; None if it is not queued at this segment (stale hint)."""
+    return _change(
+        tx,
+        update(table)
+        .where(
+            table.c.run_id == run_id,
+            table.c.state == RunState.QUEUED,
+            table.c.segment == segment,
+        )
+        .values(
+            state=RunState.RUNNING,
+            epoch=table.c.epoch + 1,
+            executor_id=executor_id,
+            reason=None,
+            started_us=func.coalesce(table.c.started_us, tx.now_us),
+        ),
+    )
+
+
+def lock(tx: Tx, run_id: RunId, *, epoch: int) -> Run:
+    """Lock the row of a run until the transaction ends, as its owner.
+
+    Raises `FencedError` if somebody else owns it or nobody does.
+    """
+    query = select(table).where(table.c.run_id == run_id).with_for_update()
+    row = tx.connection.execute(query).mappings().first()
+    if row is None:
+        raise NotFoundError(f"there is no run `{run_id}`")
+    if row["state"] not in OWNED or row["epoch"] != epoch:
+        raise _fenced(run_id, epoch)
+    return run_of(row)
+
+
+def lock_any(tx: Tx, run_id: RunId) -> Run:
+    """Lock the row of a run whoever owns it, as those do who wake it; raises `NotFoundError`."""
+    query = select(table).where(table.c.run_id == run_id).with_for_update()
+    row = tx.connection.execute(query).mappings().first()
+    if row is None:
+        raise NotFoundError(f"there is no run `{run_id}`")
+    return run_of(row)
+
+
+def finish(
+    tx: Tx,
+    run_id: RunId,
+    *,
+    epoch: int,
+    state: RunState,
+    output: Json = None,
+    end_state: str | None = None,
+    error_code: str | None = None,
+    error_message: str | None = None,
+) -> Run:
+    """End a run that this epoch owns and drop its waits; raises `FencedError`."""
+    run = _own(
+        tx,
+        run_id,
+        epoch,
+        state=state,
+        output=pack_optional(output),
+        end_state=end_state,
+        error_code=error_code,
+        error_message=error_message,
+        ended_us=tx.now_us,
+        executor_id=None,
+        reason=None,
+    )
+    tx.connection.execute(wait.delete().where(wait.c.run_id == run_id))
+    return run
+
+
+def park(tx: Tx, run_id: RunId, *, epoch: int, reason: str | None) -> Run:
+    """Let a run wait: nobody owns it, and its next stretch is a new segment."""
+    return _own(
+        tx,
+        run_id,
+        epoch,
+        state=RunState.WAITING,
+        segment=table.c.segment + 1,
+        executor_id=None,
+        reason=reason,
+    )
+
+
+def begin_compensating(tx: Tx, run_id: RunId, *, epoch: int) -> Run:
+    """Mark that a run undoes what it did; its owner stays."""
+    return _own(tx, run_id, epoch, state=RunState.COMPENSATING)
+
+
+def requeue(
+    tx: Tx,
+    run_id: RunId,
+    *,
+    from_states: Collection[RunState],
+    reason: str | None = None,
+    epoch: int | None = None,
+) -> Run | None:
+    """Queue a run at its segment again; None if it is in no state of `from_states`.
+
+    With `epoch` only if that is still its epoch, as when an owner hands its run back.
+    """
+    statement = update(table).where(
+        table.c.run_id == run_id, table.c.state.in_(from_states), table.c.ended_us.is_(None)
+    )
+    if epoch is not None:
+        statement = statement.where(table.c.epoch == epoch)
+    return _change(tx, statement.values(state=RunState.QUEUED, executor_id=None, reason=reason))
+
+
+def raise_labels(tx: Tx, run_id: RunId, labels: Labels) -> Labels:
+    """Add labels to a run's and return the union; labels are never lowered."""
+    before = lock_any(tx, run_id).labels
+    after = before.join(labels)
+    if after != before:
+        tx.connection.execute(
+            update(table).where(table.c.run_id == run_id).values(labels=pack_labels(after))
+        )
+    return after
+
+
+def request_cancel(tx: Tx, run_id: RunId) -> Run | None:
+    """Ask one run to stop; None if it has ended already. Its children are asked one by one."""
+    return _change(
+        tx,
+        update(table)
+        .where(table.c.run_id == run_id, table.c.ended_us.is_(None))
+        .values(is_cancel_requested=True),
+    )
+
+
+def list_runs(
+    tx: Tx,
+    *,
+    tenant: TenantId | None = None,
+    workflow: WorkflowName | None = None,
+    states: Collection[RunState] = (),
+    limit: int = 50,
+    before_us: int | None = None,
+) -> list[Run]:
+    """Return runs that were created before `before_us`, newest first."""
+    query = select(table).order_by(table.c.created_us.desc(), table.c.run_id.desc()).limit(limit)
+    if tenant is not None:
+        query = query.where(table.c.tenant == tenant)
+    if workflow is not None:
+        query = query.where(table.c.workflow == workflow)
+    if states:
+        query = query.where(table.c.state.in_(states))
+        if not set(states) & set(FINAL):
+            # Says what follows from the states, so that the index over live runs can be used.
+            query = query.where(table.c.ended_us.is_(None))
+    if before_us is not None:
+        query = query.where(table.c.created_us < before_us)
+    return [run_of(row) for row in tx.connection.execute(query).mappings()]
+
+
+def children(tx: Tx, run_id: RunId) -> list[Run]:
+    """Return the child runs of a run, oldest first."""
+    query = select(table).where(table.c.parent_id == run_id)
+    rows = tx.connection.execute(query.order_by(table.c.created_us, table.c.run_id)).mappings()
+    return [run_of(row) for row in rows]
+
+
+def ancestors(tx: Tx, run_id: RunId) -> list[RunId]:
+    """Return the runs above a run, nearest first."""
+    above = select(table.c.parent_id, table.c.depth).where(table.c.run_id == run_id)
+    chain = above.cte("chain", recursive=True)
+    parent = table.alias("parent")
+    chain = chain.union_all(
+        select(parent.c.parent_id, parent.c.depth).join(chain, parent.c.run_id == chain.c.parent_id)
+    )
+    query = select(chain.c.parent_id).where(chain.c.parent_id.is_not(None))
+    rows = tx.connection.execute(query.order_by(chain.c.depth.desc())).scalars()
+    return [RunId(row) for row in rows]
+
+
+def descendants(tx: Tx, run_id: RunId) -> list[Run]:
+    """Return all runs below a run, oldest first."""
+    below = select(table.c.run_id).where(table.c.parent_id == run_id).cte("below", recursive=True)
+    child = table.alias("child")
+    below = below.union_all(select(child.c.run_id).join(below, child.c.parent_id == below.c.run_id))
+    query = select(table).where(table.c.run_id.in_(select(below.c.run_id)))
+    rows = tx.connection.execute(query.order_by(table.c.created_us, table.c.run_id)).mappings()
+    return [run_of(row) for row in rows]
+
+
+def tree(tx: Tx, root_id: RunId) -> list[Run]:
+    """Return a root and all runs below it, oldest first."""
+    query = select(table).where(table.c.root_id == root_id)
+    rows = tx.connection.execute(query.order_by(table.c.created_us, table.c.run_id)).mappings()
+    return [run_of(row) for row in rows]
+
+
+def count_by_state(tx: Tx, *, tenant: TenantId | None = None) -> dict[RunState, int]:
+    """Return how many runs are in each state; states without runs are absent."""
+    query = select(table.c.state, func.count()).group_by(table.c.state)
+    if tenant is not None:
+        query = query.where(table.c.tenant == tenant)
+    return {RunState(state): count for state, count in tx.connection.execute(query)}
+
+
+def run_of(row: RowMapping) -> Run:
+    """Build a run from a row of its table."""
+    request = StartRequest(
+        workflow=WorkflowName(row["workflow"]),
+        workflow_version=row["workflow_version"],
+        release=row["release"],
+        environment=row["environment"],
+        tenant=TenantId(row["tenant"]),
+        department=row["department"],
+        trigger=TriggerRef(
+            kind=row["trigger_kind"], source=row["trigger_source"], key=row["trigger_key"]
+        ),
+        input=unpack(row["input"]),
+        agent=AgentName(row["agent"]) if row["agent"] else None,
+        seats=unpack_seats(row["seats"]),
+        deciding=unpack_seats(row["deciding"]),
+        user=row["user"],
+        parent_id=RunId(row["parent_id"]) if row["parent_id"] else None,
+        root_id=RunId(row["root_id"]),
+        depth=row["depth"],
+        # Those it started with are not kept apart: labels only rise.
+        labels=unpack_labels(row["labels"]),
+        deadline_us=row["deadline_us"],
+    )
+    return Run(
+        run_id=RunId(row["run_id"]),
+        request=request,
+        state=RunState(row["state"]),
+        epoch=row["epoch"],
+        segment=row["segment"],
+        recoveries=row["recoveries"],
+        created_us=row["created_us"],
+        executor_id=ExecutorId(row["executor_id"]) if row["executor_id"] else None,
+        started_us=row["started_us"],
+        ended_us=row["ended_us"],
+        labels=request.labels,
+        is_cancel_requested=row["is_cancel_requested"],
+        reason=row["reason"],
+        end_state=row["end_state"],
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+        output=unpack(row["output"]),
+    )
+
+
+def _own(tx: Tx, run_id: RunId, epoch: int, **values: object) -> Run:
+    run = _change(
+        tx,
+        update(table)
+        .where(table.c.run_id == run_id, table.c.epoch == epoch, table.c.state.in_(OWNED))
+        .values(**values),
+    )
+    if run is None:
+        raise _fenced(run_id, epoch)
+    return run
+
+
+def _change(tx: Tx, statement: Update) -> Run | None:
+    row = tx.connection.execute(statement.returning(table)).mappings().first()
+    return None if row is None else run_of(row)
+
+
+def _fenced(run_id: RunId, epoch: int) -> FencedError:
+    return FencedError(f"the run `{run_id}` is no longer owned in epoch {epoch}")

@@ -1,0 +1,1 @@
+"""What can be called and how to reach it: registry, contracts, credentials, egress, connectors."""

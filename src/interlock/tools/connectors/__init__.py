@@ -1,0 +1,1 @@
+"""Ways to reach a tool; each passes the connector conformance suite."""

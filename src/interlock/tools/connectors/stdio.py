@@ -1,0 +1,120 @@
+"""A process that speaks MCP over its standard input and output, started without a shell.
+
+The SDK has such a transport, but it passes on variables that were not listed (`HOME`, `PATH`, ...)
+and buffers a line of any length.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp_types import jsonrpc_message_adapter
+
+MAX_LINE = 8 * 1024 * 1024
+
+_STOP_S = 2.0
+_BROKEN = (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
+
+Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
+Outgoing = MemoryObjectSendStream[SessionMessage]
+
+
+@asynccontextmanager
+async def stdio_transport(
+    argv: Sequence[str], variables: Mapping[str, str], *, on_end: Callable[[], None]
+) -> AsyncIterator[tuple[Incoming, Outgoing]]:
+    """Start a server with exactly these variables and stop it, with its children, at the end.
+
+    `on_end` is called once its output has ended or broken a rule (a line over `MAX_LINE`). Raises
+    `OSError` if it cannot be started.
+    """
+    # What it writes to its standard error may hold content, and belongs to nobody here.
+    process = await anyio.open_process(
+        list(argv), env=dict(variables), stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, to_process = anyio.create_memory_object_stream[SessionMessage](0)
+    # INVARIANT: `open_process` makes pipes for both unless told otherwise.
+    assert process.stdin is not None
+    assert process.stdout is not None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_read, process.stdout, to_session, on_end)
+        tasks.start_soon(_write, process.stdin, to_process)
+        try:
+            yield incoming, outgoing
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _stop(process)
+            tasks.cancel_scope.cancel()
+            incoming.close()
+            outgoing.close()
+
+
+async def _read(
+    stdout: ByteReceiveStream,
+    to_session: MemoryObjectSendStream[SessionMessage | Exception],
+    on_end: Callable[[], None],
+) -> None:
+    buffer = b""
+    try:
+        async with to_session:
+            async for chunk in stdout:
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    await to_session.send(_message(line))
+                if len(buffer) > MAX_LINE:
+                    return
+    except _BROKEN:
+        return
+    finally:
+        on_end()
+
+
+async def _write(
+    stdin: ByteSendStream, to_process: MemoryObjectReceiveStream[SessionMessage]
+) -> None:
+    # A server that closed its input will close its output too, which ends the session.
+    with suppress(*_BROKEN):
+        async with to_process:
+            async for item in to_process:
+                text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+                await stdin.send(text.encode() + b"\n")
+
+
+def _message(line: bytes) -> SessionMessage | Exception:
+    try:
+        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+    except ValueError as error:
+        return error
+
+
+async def _stop(process: Process) -> None:
+    """Close its input, then ask, then kill the whole group."""
+    # INVARIANT: as in `stdio_transport`.
+    assert process.stdin is not None
+    with suppress(*_BROKEN):
+        await process.stdin.aclose()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with anyio.move_on_after(_STOP_S):
+            await process.wait()
+            break
+        _signal(process, number)
+    with anyio.move_on_after(_STOP_S):
+        await process.wait()
+    # Children that outlived their parent share its group.
+    _signal(process, signal.SIGKILL)
+    with suppress(*_BROKEN):
+        await process.aclose()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,191 @@
+"""Contracts of tools: JSON Schema 2020-12 for what goes in and what comes out, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import cast
+
+import jsonschema_rs
+from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
+
+from interlock.domain.canonical import Json, JsonObject, canonical, parse
+from interlock.domain.errors import ContractError
+
+MAX_DEPTH = 16
+MAX_NODES = 2000
+MAX_COMBINATORS = 64
+MAX_PATTERN = 1024
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_REPORTED = 5
+_MESSAGE_LENGTH = 200
+# Where schemas stand inside a schema; everything else in it (`enum`, `const`, `default`) is data.
+_ONE = frozenset(
+    {
+        "additionalProperties",
+        "contains",
+        "else",
+        "if",
+        "items",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
+)
+_MANY = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_NAMED = frozenset({"$defs", "dependentSchemas", "patternProperties", "properties"})
+_COMBINATORS = frozenset({"allOf", "anyOf", "if", "not", "oneOf"})
+_NARROWING = _COMBINATORS | {"contains", "dependentSchemas", "else", "propertyNames", "then"}
+_CONSTRAINING = frozenset({"$ref", "anyOf", "const", "enum", "oneOf", "type"})
+_FOREIGN = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$vocabulary"})
+
+
+class Contract:
+    """One compiled schema. Regular expressions run in linear time; nothing is fetched."""
+
+    def __init__(self, schema: JsonObject) -> None:
+        try:
+            self._validator = Draft202012Validator(
+                schema, validate_formats=True, pattern_options=RegexOptions(), offline=True
+            )
+        except (ValueError, jsonschema_rs.ReferencingError) as error:
+            msg = f"the schema cannot be used: {_first_line(str(error))}"
+            raise ContractError(msg) from None
+
+    @staticmethod
+    def of(schema: JsonObject) -> Contract:
+        """Return the contract of a schema, compiled at its first use and kept by content."""
+        return _compiled(canonical(schema))
+
+    def check(self, value: Json, what: str) -> None:
+        """Raise `ContractError` unless `value` fits; `what` names the value in the message.
+
+        The message lists at most five things to mend, so that an agent can mend them together;
+        the error's `pointer` is the place of the first.
+        """
+        errors = list(islice(self._validator.iter_errors(value), _REPORTED))
+        if errors:
+            listed = "; ".join(f"`{_pointer(e) or '/'}`: {_first_line(e.message)}" for e in errors)
+            msg = f"the {what} cannot be accepted: {listed}"
+            raise ContractError(msg, pointer=_pointer(errors[0]))
+
+
+def check_schema(schema: JsonObject, *, must_be_closed: bool = False) -> tuple[str, ...]:
+    """Return what is wrong with a schema, as sentences; none if it can serve as a contract.
+
+    Bounded are depth, size, combinators and patterns; references stay inside the document. With
+    `must_be_closed` (input of a writing tool) every object names all its members and every
+    value has a type, so that policy sees all that is sent.
+    """
+    problems: list[str] = []
+    nodes = combinators = 0
+    for place in _places(_Place(pointer="", node=schema)):
+        nodes += 1
+        combinators += len(_COMBINATORS & place.node.keys())
+        problems.extend(_node_problems(place))
+        if must_be_closed and not place.is_narrowing:
+            problems.extend(_open_problems(place))
+    if nodes > MAX_NODES:
+        problems.append(f"the schema has more than {MAX_NODES} parts")
+    if combinators > MAX_COMBINATORS:
+        problems.append(f"the schema has more than {MAX_COMBINATORS} combinators")
+    if not problems:
+        try:
+            Contract(schema)
+        except ContractError as error:
+            problems.append(error.message)
+    return tuple(problems)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(text: bytes) -> Contract:
+    return Contract(cast("JsonObject", parse(text)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A sub-schema and where it stands; `is_narrowing` if it only narrows a schema above it."""
+
+    pointer: str
+    node: JsonObject
+    depth: int = 0
+    is_narrowing: bool = False
+
+    def __str__(self) -> str:
+        return self.pointer or "/"
+
+
+def _places(place: _Place) -> Iterator[_Place]:
+    """Yield every sub-schema that is an object, the root first, one level below the bound too."""
+    yield place
+    if place.depth > MAX_DEPTH:
+        return
+    for key, name, item in _children(place.node):
+        if isinstance(item, dict):
+            is_choice = key in {"anyOf", "oneOf"} and "type" not in place.node
+            yield from _places(
+                _Place(
+                    pointer=f"{place.pointer}/{key}{name}",
+                    node=item,
+                    depth=place.depth + 1,
+                    is_narrowing=place.is_narrowing or (key in _NARROWING and not is_choice),
+                )
+            )
+
+
+def _children(schema: JsonObject) -> Iterator[tuple[str, str, Json]]:
+    for key, value in schema.items():
+        if key in _ONE:
+            yield key, "", value
+        elif key in _MANY and isinstance(value, list):
+            yield from ((key, f"/{index}", item) for index, item in enumerate(value))
+        elif key in _NAMED and isinstance(value, dict):
+            yield from ((key, f"/{_escape(name)}", item) for name, item in value.items())
+
+
+def _node_problems(place: _Place) -> Iterator[str]:
+    node = place.node
+    if place.depth > MAX_DEPTH:
+        yield f"the schema is nested deeper than {MAX_DEPTH} levels at `{place}`"
+    for key in sorted(_FOREIGN & node.keys()):
+        yield f"`{key}` at `{place}` is not accepted: use `$defs` and `#/$defs/...`"
+    reference = node.get("$ref")
+    if reference is not None and not (isinstance(reference, str) and reference.startswith("#")):
+        yield f"the reference `{reference}` at `{place}` leaves the document"
+    if node.get("$schema", _DIALECT) != _DIALECT:
+        yield f"`$schema` at `{place}` must be `{_DIALECT}`"
+    pattern = node.get("pattern")
+    if isinstance(pattern, str) and len(pattern) > MAX_PATTERN:
+        yield f"the pattern at `{place}` is longer than {MAX_PATTERN} characters"
+
+
+def _open_problems(place: _Place) -> Iterator[str]:
+    node, types = place.node, place.node.get("type")
+    is_object = types == "object" or (isinstance(types, list) and "object" in types)
+    is_closed = False in (node.get("additionalProperties"), node.get("unevaluatedProperties"))
+    if (is_object or "properties" in node) and not is_closed:
+        yield f"the object at `{place}` is open: add `additionalProperties: false`"
+    if not _CONSTRAINING & node.keys():
+        yield f"the value at `{place}` may be anything: give it a `type`"
+    members = node.get("properties")
+    for name, item in members.items() if isinstance(members, dict) else ():
+        if item is True:
+            yield f"the value at `{place}/properties/{name}` may be anything: give it a `type`"
+
+
+def _pointer(error: ValidationError) -> str:
+    return "".join(f"/{_escape(str(part))}" for part in error.instance_path)
+
+
+def _escape(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _first_line(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line if len(line) <= _MESSAGE_LENGTH else line[:_MESSAGE_LENGTH] + "..."

@@ -1,0 +1,210 @@
+"""The one way out: an HTTP client that reaches one server entry and nothing else.
+
+Every address is checked when the name is resolved and the connection goes to the checked one.
+Redirects and cookies never reach the code above, replies are bounded after decompression.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import ip_address
+
+import httpx2
+
+from interlock.domain.tool import Environment
+from interlock.tools.addresses import Address, Target, target_of, why_refused
+
+DEFAULT_REPLY_BYTES = 16 * 1024 * 1024
+RESOLVED_FOR_S = 30.0
+
+Resolver = Callable[[str, int], Awaitable[tuple[Address, ...]]]
+"""Host and port to addresses, in the order to try."""
+
+
+@dataclass(slots=True)
+class Wire:
+    """What is known of one exchange: its bound, whether its first byte may have left, what broke.
+
+    The sender puts one into `WIRE` before it sends; the transport fills it in. A context variable
+    carries it, because the MCP SDK sends in tasks of its own and hands on only the context.
+    """
+
+    reply_bytes: int = DEFAULT_REPLY_BYTES
+    is_sent: bool = False
+    status: int | None = None
+    problem: str | None = None
+
+
+WIRE: ContextVar[Wire | None] = ContextVar("interlock_wire", default=None)
+
+
+def open_client(url: str, environment: Environment) -> httpx2.AsyncClient:
+    """Return a client for URLs under the origin of `url`; raises `InputError` if refused.
+
+    It follows no redirect, keeps no cookie, reads no proxy variable and never retries.
+    """
+    return client_of(target_of(url, environment))
+
+
+def client_of(
+    target: Target, *, transport: httpx2.AsyncBaseTransport | None = None
+) -> httpx2.AsyncClient:
+    """Return a client whose every request is checked against a target."""
+    return httpx2.AsyncClient(
+        transport=transport or CheckedTransport(target),
+        trust_env=False,
+        follow_redirects=False,
+        # A compressed representation has an ETag of its own, which is no version to write against.
+        headers={"Accept-Encoding": "identity", "User-Agent": "interlock"},
+        timeout=httpx2.Timeout(30.0),
+    )
+
+
+async def resolve(host: str, port: int) -> tuple[Address, ...]:
+    """Ask the system for the addresses of a host."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
+
+
+class CheckedTransport(httpx2.AsyncBaseTransport):
+    """Sends requests of one target to addresses that were checked.
+
+    A refusal raises `httpx2.ConnectError`: nothing was sent. If any address of a name is refused,
+    the name is refused.
+    """
+
+    def __init__(
+        self, target: Target, *, tls: ssl.SSLContext | None = None, resolver: Resolver = resolve
+    ) -> None:
+        self._target = target
+        self._resolver = resolver
+        self._resolved: tuple[float, tuple[Address, ...]] = (0.0, tuple(target.named))
+        self._inner = httpx2.AsyncHTTPTransport(verify=tls or _tls_context(), trust_env=False)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request; addresses are tried in turn until one connects."""
+        if not self._target.has_origin_of(request.url):
+            msg = f"`{request.url.host}` is not the host of this server entry"
+            raise httpx2.ConnectError(msg)
+        wire = WIRE.get() or Wire()
+        failure: httpx2.TransportError = httpx2.ConnectError("the host has no address")
+        for address in await self._addresses():
+            try:
+                response = await self._inner.handle_async_request(
+                    self._pinned(request, address, wire)
+                )
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _bounded(response, wire)
+        raise failure
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._inner.aclose()
+
+    async def _addresses(self) -> tuple[Address, ...]:
+        until_s, addresses = self._resolved
+        is_literal = len(self._target.named) == 1
+        if is_literal or time.monotonic() < until_s:
+            return addresses
+        try:
+            addresses = await self._resolver(self._target.host, self._target.port)
+        except OSError as error:
+            msg = f"the host `{self._target.host}` has no address: {error.strerror}"
+            raise httpx2.ConnectError(msg) from error
+        for address in addresses:
+            why = why_refused(address, self._target)
+            if why is not None:
+                raise httpx2.ConnectError(why)
+        self._resolved = (time.monotonic() + RESOLVED_FOR_S, addresses)
+        return addresses
+
+    def _pinned(self, request: httpx2.Request, address: Address, wire: Wire) -> httpx2.Request:
+        async def trace(event: str, _info: object) -> None:
+            if event == "http11.send_request_headers.started":
+                wire.is_sent = True
+
+        return httpx2.Request(
+            request.method,
+            request.url.copy_with(host=str(address)),
+            headers=request.headers,
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": self._target.host, "trace": trace},
+        )
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
+
+
+def _bounded(response: httpx2.Response, wire: Wire) -> httpx2.Response:
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    dropped = {"set-cookie", "content-encoding"}
+    if response.has_redirect_location:
+        dropped.add("location")
+    if encoding != "identity":
+        dropped.add("content-length")
+    # INVARIANT: the asynchronous transport answers with asynchronous streams.
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    return httpx2.Response(
+        response.status_code,
+        headers=[(k, v) for k, v in response.headers.multi_items() if k.lower() not in dropped],
+        stream=_BoundedStream(response.stream, encoding=encoding, limit=wire.reply_bytes),
+        extensions=response.extensions,
+    )
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    """A body, decompressed and cut off with `httpx2.DecodingError` at its limit."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, *, encoding: str, limit: int) -> None:
+        self._stream = stream
+        self._encoding = encoding
+        self._limit = limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._limit
+        decoder = None if self._encoding == "identity" else _gzip(self._encoding)
+        is_begun = False
+        async for part in self._stream:
+            is_begun = is_begun or bool(part)
+            data = part if decoder is None else _decoded(decoder, part, left + 1)
+            left -= len(data)
+            if left < 0:
+                msg = f"the reply has more than {self._limit} bytes"
+                raise httpx2.DecodingError(msg)
+            yield data
+        if decoder is not None and is_begun and not decoder.eof:
+            raise httpx2.DecodingError("the compressed reply was cut")
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _gzip(encoding: str) -> zlib._Decompress:
+    if encoding not in {"gzip", "x-gzip"}:
+        msg = f"the reply is encoded as `{encoding[:40]}`, which was not asked for"
+        raise httpx2.DecodingError(msg)
+    return zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+
+def _decoded(decoder: zlib._Decompress, part: bytes, most: int) -> bytes:
+    """Decompress at most `most` bytes: what a small part would swell to never exists."""
+    try:
+        data = decoder.decompress(part, most)
+    except zlib.error as error:
+        msg = f"the reply is not what its encoding says: {error}"
+        raise httpx2.DecodingError(msg) from None
+    if decoder.unused_data:
+        raise httpx2.DecodingError("the compressed reply goes on after its end")
+    return data

@@ -1,0 +1,183 @@
+"""Manifest files proposed for review; what an upstream says becomes comments for the reviewer.
+
+Nothing here is put into use. Whatever an upstream calls harmless is proposed as `write` + `blind`
+all the same; a person says otherwise by editing the file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ruamel.yaml import YAML
+
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.tool import Server
+from interlock.tools.contract import check_schema
+
+_VERBS = frozenset(
+    {
+        *("add", "approve", "assign", "cancel", "close", "create", "delete", "download", "edit"),
+        *("fetch", "find", "get", "link", "list", "move", "open", "post", "put", "read", "remove"),
+        *("reply", "retire", "revoke", "run", "search", "send", "set", "show", "start", "status"),
+        *("stop", "update", "upload", "write"),
+    }
+)
+# Words for people and models; ours belong into the manifest, theirs nowhere near an agent.
+_UPSTREAM_WORDS = frozenset({"$comment", "default", "description", "example", "examples", "title"})
+_DROPPED = _UPSTREAM_WORDS | {"$id", "$schema"}
+_NAMED = frozenset({"$defs", "dependentSchemas", "patternProperties", "properties"})
+_DATA = frozenset({"const", "enum", "required", "type"})
+_LONGEST_NAME = 64
+_COMMENT_WIDTH = 96
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """Files by path below the project folder, and notes on what was left out or needs a look."""
+
+    files: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def join(self, other: Proposal) -> Proposal:
+        """Return both together; of two files with one path the first stays and a note is made."""
+        taken = sorted(self.files.keys() & other.files.keys())
+        notes = tuple(f"`{path}` was proposed twice; the second was left out" for path in taken)
+        return Proposal(
+            files={**other.files, **self.files}, notes=(*self.notes, *other.notes, *notes)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """One tool to propose. `said` are the upstream's own words, for the reviewer only."""
+
+    server: Server
+    owner: str
+    words: tuple[str, ...]
+    upstream: str
+    connector: Literal["http", "mcp", "python"]
+    reach: JsonObject
+    input_schema: JsonObject
+    output_schema: JsonObject
+    is_read: bool = False
+    said: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+def propose(draft: Draft) -> Proposal:
+    """Return the manifest and the two schemas of one tool."""
+    name = tool_name(draft.server.system, draft.words)
+    stem = name.partition(".")[2]
+    arguments = as_contract(draft.input_schema, is_closed=True)
+    output = as_contract(draft.output_schema, is_closed=False)
+    manifest: JsonObject = {
+        "interlock": "v1",
+        "kind": "Tool",
+        "name": name,
+        "version": 1,
+        "owner": draft.owner,
+        "title": f"{draft.upstream} of {draft.server.system}",
+        "description": f"{draft.upstream} of {draft.server.system}",
+        "system": draft.server.system,
+        "group": "read" if draft.is_read else "write",
+        "connector": draft.connector,
+        **draft.reach,
+        "contract": {
+            "input": f"schemas/{stem}.in.json",
+            "output": f"schemas/{stem}.out.json",
+        },
+        "effect": {"class": "read" if draft.is_read else "blind"},
+        "environments": {draft.server.environment: {"server": draft.server.name}},
+    }
+    open_points = check_schema(arguments, must_be_closed=not draft.is_read)
+    notes = (*draft.notes, *(f"input: {point}" for point in open_points))
+    return Proposal(
+        files={
+            f"tools/{name}.yaml": _comment(draft, notes) + _yaml(manifest),
+            f"schemas/{stem}.in.json": _json(arguments),
+            f"schemas/{stem}.out.json": _json(output),
+        },
+        notes=tuple(f"`{name}`: {note}" for note in notes),
+    )
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Split an upstream's name into lower-case words.
+
+    >>> words_of("getPetById-v2")
+    ('get', 'pet', 'by', 'id', 'v2')
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
+    return tuple(word.lower() for word in re.findall(r"[A-Za-z0-9]+", spaced))
+
+
+def tool_name(system: str, words: tuple[str, ...]) -> str:
+    """Make `<system>.<noun>.<verb>` of an upstream's words, as well as a machine can.
+
+    >>> tool_name("git", ("git", "create", "branch"))
+    'git.branch.create'
+    """
+    rest = list(words[1:] if len(words) > 1 and words[0] == system else words)
+    verb = "call"
+    for index in (0, -1):
+        if len(rest) > 1 and rest[index] in _VERBS:
+            verb = rest.pop(index)
+            break
+    noun = "_".join(rest) or "thing"
+    noun = noun if noun[0].isalpha() else f"n{noun}"
+    room = _LONGEST_NAME - len(system) - len(verb) - 2
+    return f"{system}.{noun[:room].rstrip('_')}.{verb}"
+
+
+def as_contract(schema: JsonObject, *, is_closed: bool) -> JsonObject:
+    """Return an upstream's schema without its words, and with its objects closed if asked."""
+    kept: JsonObject = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            kept[key] = {name: _below(item, is_closed=is_closed) for name, item in value.items()}
+        elif key not in _DROPPED:
+            kept[key] = value if key in _DATA else _below(value, is_closed=is_closed)
+    is_object = kept.get("type") == "object" or "properties" in kept
+    if is_closed and is_object and not {"allOf", "unevaluatedProperties"} & kept.keys():
+        kept.setdefault("additionalProperties", False)
+    return kept
+
+
+def _below(value: Json, *, is_closed: bool) -> Json:
+    if isinstance(value, dict):
+        return as_contract(value, is_closed=is_closed)
+    if isinstance(value, list):
+        return [_below(item, is_closed=is_closed) for item in value]
+    return value
+
+
+def _comment(draft: Draft, notes: tuple[str, ...]) -> str:
+    lines = ["Proposed for review: say what it does in words of your own, and what it really does."]
+    if draft.said:
+        said = "".join(char if char.isprintable() else " " for char in draft.said)
+        lines.append(f"Upstream says, which is not to be trusted: {' '.join(said.split())}")
+    lines += [f"Open: {note}" for note in notes]
+    parts = (
+        line[at : at + _COMMENT_WIDTH]
+        for line in lines
+        for at in range(0, len(line), _COMMENT_WIDTH)
+    )
+    return "".join(f"# {part}\n" for part in parts)
+
+
+def _yaml(value: JsonObject) -> str:
+    yaml = YAML(pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 100
+    text = io.StringIO()
+    yaml.dump(value, text)
+    return text.getvalue()
+
+
+def _json(value: JsonObject) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

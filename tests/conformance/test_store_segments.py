@@ -1,0 +1,263 @@
+"""Journal, waits, signals and leases: what a run records, waits for, and who works on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from interlock.domain.errors import NotFoundError, StepNameReusedError
+from interlock.domain.ids import RunId, StepName
+from interlock.domain.run import JournalEntry, RunState
+from interlock.store import journal, leases, runs, waits
+from interlock.store.engine import Database, Tx
+from interlock.store.leases import Executor
+from interlock.store.waits import Signal, Wait
+from interlock.testing.clock import START_US, ManualClock
+from tests.conformance.store_race import both
+from tests.conformance.store_rows import OTHER_WORKER, SECOND_US, WORKER, running
+
+FIRST, SECOND = StepName("first"), StepName("second")
+TTL_US = 20 * SECOND_US
+
+
+def entry(name: StepName = FIRST, *, epoch: int = 1, at_us: int = START_US) -> JournalEntry:
+    """Return a recorded value."""
+    return JournalEntry(
+        name=name,
+        kind="step",
+        value={"n": [1, 2.5, None]},
+        error=None,
+        input_digest="sha256:in",
+        epoch=epoch,
+        at_us=at_us,
+    )
+
+
+def test_journal_gives_back_what_was_recorded(db: Database) -> None:
+    """Values, null values and errors come back by name, in the order recorded."""
+    run = running(db)
+    null = replace(entry(SECOND, at_us=START_US + 1), value=None, input_digest=None)
+    failed = replace(
+        entry(StepName("third"), at_us=START_US + 2),
+        value=None,
+        error={"code": "x", "message": "y"},
+    )
+
+    with db.transaction("put") as tx:
+        for each in (failed, null, entry()):
+            journal.put(tx, run.run_id, each)
+
+    with db.reading() as tx:
+        loaded = journal.load(tx, run.run_id)
+    assert [entry(), null, failed] == list(loaded.values())
+    assert [FIRST, SECOND, StepName("third")] == list(loaded)
+
+
+def test_journal_refuses_a_name_twice(db: Database) -> None:
+    """The first record of a name stays; the second raises."""
+    run = running(db)
+    db.run("put", lambda tx: journal.put(tx, run.run_id, entry()))
+
+    with pytest.raises(StepNameReusedError, match="`first`"):
+        db.run("put", lambda tx: journal.put(tx, run.run_id, replace(entry(), value=2)))
+
+    with db.reading() as tx:
+        assert {FIRST: entry()} == journal.load(tx, run.run_id)
+
+
+def test_waits_are_opened_and_closed(db: Database, clock: ManualClock) -> None:
+    """An open wait stays as it was opened first; a closed one is gone."""
+    run = running(db)
+
+    with db.transaction("open") as tx:
+        waits.open_wait(tx, run.run_id, SECOND, "b", None)
+        waits.open_wait(tx, run.run_id, FIRST, "a", START_US + 1)
+    clock.advance(1)
+    with db.transaction("again") as tx:
+        waits.open_wait(tx, run.run_id, FIRST, "a", START_US + 9)
+        before = waits.list_waits(tx, run.run_id)
+        closed = [waits.close_wait(tx, run.run_id, FIRST) for _ in range(2)]
+        after = waits.list_waits(tx, run.run_id)
+        waits.close_all(tx, run.run_id)
+        none = waits.list_waits(tx, run.run_id)
+
+    first = Wait(run_id=run.run_id, name=FIRST, topic="a", due_us=START_US + 1, opened_us=START_US)
+    second = replace(first, name=SECOND, topic="b", due_us=None)
+    assert ([first, second], [True, False], [second], []) == (before, closed, after, none)
+
+
+def test_due_waits_are_the_longest_overdue(db: Database) -> None:
+    """Only waits whose time has come are due, oldest due time first, up to the limit."""
+    run = running(db)
+    with db.transaction("open") as tx:
+        for name, due_us in (("c", 30), ("a", 10), ("b", 20), ("never", None), ("later", 99)):
+            waits.open_wait(tx, run.run_id, StepName(name), "t", due_us)
+
+    with db.transaction("due") as tx:
+        names = [name for _, name in waits.due(tx, 30, 10)]
+        cut = [name for _, name in waits.due(tx, 30, 2)]
+        is_due = [waits.is_due(tx, now_us) for now_us in (9, 10)]
+
+    assert (["a", "b", "c"], ["a", "b"], [False, True]) == (names, cut, is_due)
+
+
+def test_due_leaves_out_what_another_worker_holds(migrated_postgres_url: str) -> None:
+    """Two sweeps at once on Postgres share the due waits; none waits for the other."""
+    one, two = Database(migrated_postgres_url), Database(migrated_postgres_url)
+    run = running(one)
+    with one.transaction("open") as tx:
+        for name in ("a", "b"):
+            waits.open_wait(tx, run.run_id, StepName(name), "t", 1)
+
+    with one.transaction("due") as tx:
+        held = waits.due(tx, 1, 1)
+        # Another Database, since transactions of one Database must not nest in a thread.
+        free = two.run("due", lambda other: waits.due(other, 1, 2))
+
+    assert [[(run.run_id, "a")], [(run.run_id, "b")]] == [held, free]
+    one.close()
+    two.close()
+
+
+def test_signals_are_taken_in_order_and_once(db: Database) -> None:
+    """Each take gives the oldest signal of its topic that was not taken; null is a value."""
+    run = running(db)
+    with db.transaction("send") as tx:
+        assert waits.put_signal(tx, run.run_id, "a", {"n": 1}, "1")
+        assert waits.put_signal(tx, run.run_id, "b", 2, "2")
+        assert waits.put_signal(tx, run.run_id, "a", None, "3")
+
+    with db.transaction("take") as tx:
+        has = waits.has_signal(tx, run.run_id, "a")
+        taken = [waits.take_signal(tx, run.run_id, "a", by=FIRST) for _ in range(3)]
+        has_more = waits.has_signal(tx, run.run_id, "a")
+        other = waits.take_signal(tx, run.run_id, "b", by=SECOND)
+
+    values = [None if signal is None else (signal.value,) for signal in [*taken, other]]
+    assert [({"n": 1},), (None,), None, (2,)] == values
+    assert (True, False) == (has, has_more)
+    assert isinstance(taken[1], Signal)
+
+
+def test_signal_is_sent_once_per_key(db: Database) -> None:
+    """A second signal with the same key is refused and changes nothing."""
+    run = running(db)
+
+    with db.transaction("send") as tx:
+        sent = [waits.put_signal(tx, run.run_id, "a", n, "same") for n in (1, 2)]
+        taken = waits.take_signal(tx, run.run_id, "a", by=FIRST)
+
+    assert ([True, False], 1) == (sent, taken and taken.value)
+
+
+def test_signal_goes_to_one_of_two_waits(db: Database) -> None:
+    """Of two takes at once, under the lock of the run, one gets the signal."""
+    run = running(db)
+    db.run("send", lambda tx: waits.put_signal(tx, run.run_id, "a", 1, "k"))
+
+    def take(tx: Tx) -> Signal | None:
+        runs.lock(tx, run.run_id, epoch=1)
+        return waits.take_signal(tx, run.run_id, "a", by=FIRST)
+
+    taken = both(db, take)
+
+    assert 1 == sum(signal is not None for signal in taken)
+
+
+def register(tx: Tx) -> Executor:
+    """Register the first worker."""
+    return leases.register(tx, WORKER, host="h", pid=7, pid_started="123", ttl_us=TTL_US)
+
+
+def test_lease_is_renewed_from_now(db: Database, clock: ManualClock) -> None:
+    """A worker's lease ends a fixed time after its last renewal; a removed worker cannot renew."""
+    registered = db.run("register", register)
+    clock.advance(5)
+
+    with db.transaction("renew") as tx:
+        is_renewed = leases.renew(tx, WORKER, ttl_us=TTL_US, is_draining=True)
+        listed = leases.list_executors(tx)
+        is_removed = [leases.remove(tx, WORKER) for _ in range(2)]
+        is_renewed_later = leases.renew(tx, WORKER, ttl_us=TTL_US)
+
+    first = Executor(
+        executor_id=WORKER,
+        host="h",
+        pid=7,
+        pid_started="123",
+        started_us=START_US,
+        lease_end_us=START_US + TTL_US,
+    )
+    end_us = START_US + 5 * SECOND_US + TTL_US
+    assert first == registered
+    assert [replace(first, lease_end_us=end_us, is_draining=True)] == listed
+    assert (True, [True, False], False) == (is_renewed, is_removed, is_renewed_later)
+
+
+def test_takeover_fences_and_queues_what_the_dead_owned(db: Database) -> None:
+    """Each run of the dead worker gets a new epoch; its old owner is fenced; others are left."""
+    run = running(db)
+    ended = running(db, "k2")
+    db.run("finish", lambda tx: runs.finish(tx, ended.run_id, epoch=1, state=RunState.SUCCEEDED))
+    with db.reading() as tx:
+        owned = leases.owned_runs(tx, WORKER)
+
+    foreign = db.run("takeover", lambda tx: leases.takeover(tx, OTHER_WORKER, max_recoveries=3))
+    taken = db.run("takeover", lambda tx: leases.takeover(tx, WORKER, max_recoveries=3))
+
+    queued = replace(run, state=RunState.QUEUED, epoch=2, recoveries=1, executor_id=None)
+    assert ([run], [], [queued]) == (owned, foreign, taken)
+
+
+def crash(db: Database, run_id: RunId) -> RunState:
+    """Let the worker that owns a run die, and claim the run again if it is queued."""
+    (run,) = db.run("takeover", lambda tx: leases.takeover(tx, WORKER, max_recoveries=3))
+    db.run("claim", lambda tx: runs.claim(tx, run_id, segment=0, executor_id=WORKER))
+    return run.state
+
+
+def test_run_that_kills_its_workers_is_dead_lettered(db: Database) -> None:
+    """After three recoveries without anything recorded, a run is set aside with the reason."""
+    run = running(db)
+
+    states = [crash(db, run.run_id) for _ in range(4)]
+
+    assert [RunState.QUEUED] * 3 + [RunState.DEAD_LETTERED] == states
+    with db.reading() as tx:
+        dead = runs.get(tx, run.run_id)
+    assert (RunState.DEAD_LETTERED, "recoveries", None) == (dead.state, dead.reason, dead.ended_us)
+
+
+def test_recording_a_step_starts_the_count_anew(db: Database) -> None:
+    """Recoveries count since the last recorded step."""
+    run = running(db)
+    for _ in range(3):
+        crash(db, run.run_id)
+    with db.transaction("put") as tx:
+        now = runs.get(tx, run.run_id)
+        journal.put(tx, run.run_id, entry(epoch=now.epoch))
+
+    states = [crash(db, run.run_id) for _ in range(3)]
+
+    assert [RunState.QUEUED] * 3 == states
+
+
+def test_only_one_leads(db: Database, clock: ManualClock) -> None:
+    """A leader stays by renewing; another one leads once the lease is over."""
+
+    def lead(worker: str) -> bool:
+        executor_id = WORKER if worker == "one" else OTHER_WORKER
+        return db.run("lead", lambda tx: leases.take_leadership(tx, "sweep", executor_id, TTL_US))
+
+    got = [lead("one"), lead("two"), lead("one")]
+    clock.advance(21)
+    got += [lead("two"), lead("one")]
+
+    assert [True, False, True, True, False] == got
+
+
+def test_signal_needs_a_run(db: Database) -> None:
+    """Whoever signals locks the run first, so a signal to no run is found out there."""
+    with db.transaction("send") as tx, pytest.raises(NotFoundError):
+        runs.lock_any(tx, RunId("absent"))

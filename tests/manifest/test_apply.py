@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from interlock.domain.errors import ConflictError, ManifestError
+from interlock.manifest.apply import apply, plan
+from interlock.manifest.load import load
+from interlock.store import registry
+from interlock.store.engine import Database
+from interlock.store.migrate import upgrade
+from tests.manifest.sample import FILES, changed
+
+
+@pytest.fixture
+def db(default_database_url: str) -> Iterator[Database]:
+    """An empty database with its tables."""
+    database = Database(default_database_url)
+    upgrade(database)
+    yield database
+    database.close()
+
+
+def _live(db: Database) -> int:
+    with db.reading() as tx:
+        return registry.live_number(tx)
+
+
+def test_apply_stores_what_was_planned(db: Database) -> None:
+    """The plan stores nothing; the apply makes release 1 of exactly the files."""
+    planned = plan(db, FILES)
+    before = _live(db)
+
+    applied = apply(db, FILES, by="ann", expected_diff_digest=planned.diff.digest)
+
+    assert (0, 1) == (before, _live(db))
+    assert planned.diff == applied.diff
+    with db.reading() as tx:
+        assert replace(load(FILES), number=1) == registry.get_release(tx, 1)
+
+
+def test_broken_project_changes_nothing(db: Database) -> None:
+    """A problem in one file leaves the live release as it is."""
+    apply(db, FILES, by="ann")
+
+    with pytest.raises(ManifestError):
+        apply(db, changed("tools/find.yaml", "class: read", "class: red"), by="ann")
+
+    assert 1 == _live(db)
+
+
+def test_stale_plan_is_refused(db: Database) -> None:
+    """What is applied is what was shown, or nothing."""
+    shown = plan(db, FILES).diff.digest
+    other = changed("workflows/triage.yaml", "level: 2", "level: 1")
+
+    with pytest.raises(ConflictError, match="plan again"):
+        apply(db, other, by="ann", expected_diff_digest=shown)
+
+    assert 0 == _live(db)
+
+
+def test_unchanged_project_makes_no_release(db: Database) -> None:
+    """Applying the same files again returns the live release."""
+    apply(db, FILES, by="ann")
+
+    again = apply(db, FILES, by="bob")
+
+    assert (1, ()) == (again.release.number, again.diff.changes)
+    assert 1 == _live(db)
+
+
+def test_published_version_is_protected_by_the_live_release(db: Database) -> None:
+    """The rule holds against what is stored, not only within the files."""
+    apply(db, FILES, by="ann")
+
+    with pytest.raises(ManifestError, match="published and cannot change"):
+        apply(db, changed("agents/clerk.md", "clerk", "boss"), by="ann")
+
+
+def test_replaced_tool_version_is_kept(db: Database) -> None:
+    """The release that replaces a tool version still holds the old one."""
+    apply(db, FILES, by="ann")
+
+    release = apply(db, changed("tools/create.yaml", "version: 2", "version: 3"), by="ann").release
+
+    assert ["desk.issue.create@2"] == list(release.old_tools)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+
+from interlock.manifest.load import load
+from tests.manifest.sample import changed, problems
+
+CREATE, FIND, SERVER = "tools/create.yaml", "tools/find.yaml", "servers/dev.yaml"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "expected"),
+    [
+        (CREATE, "group: write", "group: read", "group `read` and effect class `read` go together"),
+        (FIND, "class: read", "class: blind", "group `read` and effect class `read` go together"),
+        (
+            CREATE,
+            "owner: it",
+            "owner: ot",
+            "there is no team `ot` (known are it, owners, security)",
+        ),
+        (CREATE, "labels: [pii]", "labels: [pi]", "there is no label `pi` (did you mean `pii`?)"),
+        (CREATE, "system: desk", "system: disk", "there is no system `disk`"),
+        (
+            CREATE,
+            "group: write\nrisk: 2",
+            "group: destructive\nrisk: 1",
+            "a destructive tool has at least risk 2",
+        ),
+        (
+            CREATE,
+            "risk: 2",
+            "risk: 1\nirreversible: true",
+            "an irreversible tool has at least risk 2",
+        ),
+        (
+            CREATE,
+            "risk: 2",
+            "risk: 2\nirreversible: true\ncompensation: {tool: desk.issue.find@1, args: {ref: x}}",
+            "an irreversible tool cannot have a compensation (drop one of the two)",
+        ),
+        (CREATE, "risk: 2", "risk: 2\negress: true", "a tool with `egress: true` has an external"),
+        (CREATE, "class: probed", "class: keyed", "a `keyed` tool needs `key_ttl_s`"),
+        (
+            CREATE,
+            "class: probed",
+            "class: keyed\n  key_ttl_s: 60",
+            "a `keyed` tool needs `key_header`",
+        ),
+        (CREATE, "class: probed", "class: conditional", "a `conditional` tool needs `guard`"),
+        (
+            CREATE,
+            "class: probed",
+            "class: conditional\n  guard: {kind: version, refused: [412]}",
+            "a guard of kind `version` needs `version`",
+        ),
+        (
+            CREATE,
+            "class: probed",
+            "class: conditional\n  guard: {kind: client_id, refused: [409], link: x}",
+            "a guard of kind `client_id` takes no `link`",
+        ),
+        (CREATE, "find@1", "find@3", "there is no tool `desk.issue.find@3` (take 1)"),
+        (CREATE, "issue.find@1", "issue.fnd@1", "there is no tool `desk.issue.fnd@1` (did you"),
+        (CREATE, '{ref: "effect:id"}, found', '{rf: "effect:id"}, found', "has no argument `rf`"),
+        (CREATE, '{ref: "effect:id"}, found', "{}, found", "needs the argument `ref`"),
+        (CREATE, 'title: "in:/title"', 'title: "in:/titel"', "there is nothing at `in:/titel`"),
+        (CREATE, 'ref: "effect:id"}\n', 'ref: "effect:it"}\n', "an effect has no `/it`"),
+        (CREATE, 'ref: "effect:id"}\n', 'ref: "out:/id"}\n', "`out:` means nothing here"),
+        (CREATE, 'id: "out:/id"', 'id: "out:/nr"', "there is nothing at `out:/nr`"),
+        (CREATE, "path: /issues", "path: /issues/{id}", "`path_args` must name exactly what"),
+        (
+            CREATE,
+            "additionalProperties: false\n    properties: {title",
+            "properties: {title",
+            "the object at `/` is open: add `additionalProperties: false`",
+        ),
+        (
+            CREATE,
+            "business_key",
+            "policy_view: {hidden: [body]}\nbusiness_key",
+            "there is no argument `body`",
+        ),
+        (
+            CREATE,
+            "business_key",
+            'policy_view: {derived: {size: "bytes(/title)"}}\nbusiness_key',
+            "`bytes(/title)` is no derived value",
+        ),
+        (CREATE, "server: desk-dev", "server: desk-prod", "there is no server `desk-prod`"),
+        (CREATE, "  dev: {server", "  prod: {server", "the server `desk-dev` belongs to `dev`"),
+        (CREATE, "/dev/bot", "/prod/bot", "`dev` cannot use the credentials of `prod`"),
+        (
+            CREATE,
+            ', credentials: "secret://desk/dev/bot"',
+            "",
+            "the server `desk-dev` wants credentials",
+        ),
+        (SERVER, "auth: bearer", "auth: none", "the server `desk-dev` takes no credentials"),
+        (SERVER, "protocol: http", "protocol: python", "of protocol `python` takes no `url`"),
+        (SERVER, "url: http://127.0.0.1:9000\n", "", "a server of protocol `http` needs `url`"),
+        (SERVER, "9000", "9000/x?y=1", "is not an address without user, query and fragment"),
+        (SERVER, "http://", "http://me:pw@", "is not an address without user, query and fragment"),
+        (CREATE, "risk: 2", "risk: 2\npin: sha256:0", "the pin does not fit this content"),
+    ],
+)
+def test_tool_that_contradicts_itself_is_refused(
+    path: str, old: str, new: str, expected: str
+) -> None:
+    """Each rule of the registry is named by the problem that breaking it makes."""
+    found = problems(changed(path, old, new))
+
+    assert [problem for problem in found if expected in problem], found
+
+
+def test_undeclared_is_the_strictest() -> None:
+    """Without source and sink a tool is untrusted and accepts nothing; without a class, blind."""
+    files = changed("tools/create.yaml", "source: {labels: [pii], trusted: false}\n", "")
+    files = {**files, "tools/create.yaml": files["tools/create.yaml"].replace("class: probed", "")}
+    text = files["tools/create.yaml"].replace("sink: {accepts: [pii], external: false}\n", "")
+
+    tool = next(
+        tool
+        for name, tool in load({**files, "tools/create.yaml": text}).tools.items()
+        if name == "desk.issue.create"
+    )
+
+    assert ("blind", frozenset({"undeclared"}), False, frozenset()) == (
+        tool.effect.effect_class.value,
+        tool.source.labels,
+        tool.source.is_trusted,
+        tool.sink.accepts,
+    )

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+
+from interlock.manifest.load import load
+from tests.manifest.sample import FILES, changed, problems
+
+PATH = "workflows/triage.yaml"
+
+
+@pytest.mark.parametrize("key", ["triggers", "inputs", "approvals", "fallbacks", "success"])
+def test_workflow_without_a_declaration_is_refused(key: str) -> None:
+    """Trigger, inputs, approvals, fallbacks and success criteria are never taken for granted."""
+    files = changed(PATH, f"\n{key}:", f"\nno_{key}:")
+
+    assert f"{PATH}:1: `{key}` is missing" in {
+        problem.partition(" (")[0] for problem in problems(files)
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("owner: owners", "owner: owner", "there is no team `owner` (did you mean `owners`?)"),
+        ("clerk: {tools", "klerk: {tools", "there is no agent `klerk` (did you mean `clerk`?)"),
+        ("[desk.issue.find, desk", "[desk.issue.fnd, desk", "there is no tool `desk.issue.fnd`"),
+        ("    secret: secret://desk/dev/hook\n", "", "a webhook trigger needs `secret`"),
+        ("/dev/hook", "/prod/hook", "the secret is not one of `dev`"),
+        ('"0 3 * * *"', '"0 25 * * *"', "`0 25 * * *` is not a schedule"),
+        ("Europe/Berlin", "Europe/Bärlin", "there is no time zone `Europe/Bärlin`"),
+        ('{ref: "tick:/at"}', '{ref: "body:/at"}', "`body:` means nothing here"),
+        ('{ref: "tick:/at"}', '{rf: "tick:/at"}', "the input contract has no `rf`"),
+        ('{ref: "tick:/at"}', "{}", "the input contract needs `ref`"),
+        ('at: "body:/type"', 'at: "input:/type"', "`input:` means nothing here"),
+        ("name: work", "name: look", "there are two steps `look`"),
+        ("tool: desk.issue.find, args", "agent: clerk, args", "`args` belongs to `tool`"),
+        (
+            "agent: clerk, input",
+            "agent: clerk, tool: desk.issue.find, input",
+            "exactly one of `agent`, `handoff`, `tool` and `wait` (this one has agent and tool)",
+        ),
+        ("agent: clerk, input", "agent: boss, input", "the agent `boss` has no seat"),
+        ("agent: clerk, input", "handoff: clerk, input", "`handoff` and `handed_by` go together"),
+        (", timeout_s: 60", "", "`wait` and `timeout_s` go together"),
+        ('{ref: "input:/ref"}, share', '{ref: "input:/rf"}, share', "nothing at `input:/rf`"),
+        ('{ref: "input:/ref"}, share', "{}, share", "`desk.issue.find` needs the argument `ref`"),
+        ('"shared:seen/found"', '"shared:sen/found"', "there is nothing at `shared:/sen/found`"),
+        ('"shared:seen/found"', '"step:work/x"', "there is nothing at `step:/work/x`"),
+        ('"step:work/outcome", eq', '"step:work/outcom", eq', "nothing at `step:/work/outcom`"),
+        ("\ntools: [desk.issue.find]", "\ntools: []", "not among the `tools` of this workflow"),
+        (
+            "[desk.issue.find, desk.issue.create]",
+            "[desk.issue.create]",
+            "the seat `clerk` lacks `desk.issue.find`, which finds `desk.issue.create`",
+        ),
+        ("by_hand: {manual: true}", "by_hand: {manual: true, environment: prod}", "not bound in"),
+        ("by: owners", "by: owner", "there is no team `owner` (did you mean `owners`?)"),
+        ("tool: desk.issue.create\n", "tool: desk.issue.close\n", "no seat of this workflow has"),
+        ('at: "in:/title"', 'at: "in:/titel"', "there is nothing at `in:/titel`"),
+        ('one_of: ["a", "b"]', "one_of: [1.5]", "a rule compares texts, integers and Booleans"),
+        ('{code: "*", then: stop}', '{code: "x", then: stop}', "the last fallback must be for `*`"),
+        ('code: "model."', 'code: "*"', "an earlier fallback always comes before `*`"),
+        ("then: end, end: handed_over", "then: end", "`end` is the end state of"),
+        ("then: end, end: h", "then: step, target: nope, end: h", "there is no step `nope`"),
+        ('"step:work/outcome", counts', '"shared:seen", counts', "`shared:` means nothing here"),
+        ("{dev: {level", "{prod: {level", "level 2 cannot be declared for `prod`"),
+    ],
+)
+def test_workflow_that_cannot_work_is_refused(old: str, new: str, expected: str) -> None:
+    """Each thing that would only fail at run time is found when the project loads."""
+    found = problems(changed(PATH, old, new))
+
+    assert [problem for problem in found if expected in problem], found
+
+
+def test_grave_tool_without_an_approver_is_refused() -> None:
+    """Who approves a risky tool has to be declared."""
+    text = FILES[PATH]
+    start, end = text.index("approvals:"), text.index("fallbacks:")
+    files = {**FILES, PATH: text[:start] + "approvals: []\n" + text[end:]}
+
+    assert [
+        (
+            f"{PATH}:24: nobody is declared to approve `desk.issue.create`, whose risk is 2 "
+            "(add a rule for `desk.issue.create`, by whom and why)"
+        )
+    ] == problems(files)
+
+
+def test_hand_off_attenuates_or_says_that_it_does_not() -> None:
+    """An agent that is handed work by one with less rights needs `rights: own`."""
+    boss = FILES["agents/clerk.yaml"].replace("name: clerk", "name: boss")
+    step = "  - {name: work, handoff: clerk, handed_by: boss}\n  - {name: ask, agent: boss}"
+    text = FILES[PATH].replace(
+        '  - {name: work, agent: clerk, input: {seen: "shared:seen/found"}}', step
+    )
+    text = text.replace("agents:\n", "agents:\n  boss: {tools: [desk.issue.find]}\n")
+    files = {**FILES, "agents/boss.yaml": boss, PATH: text}
+
+    found = problems(files)
+
+    assert [
+        (
+            f"{PATH}:23: `boss` may not use `desk.issue.create`, so neither may who it hands to "
+            "(give both the tool, or declare `rights: own`)"
+        )
+    ] == found
+    load({**files, PATH: text.replace("handed_by: boss", "handed_by: boss, rights: own")})
+
+
+def test_one_webhook_source_has_one_secret() -> None:
+    """Two workflows may listen to one source, if they trust the same signature."""
+    other = FILES[PATH].replace("name: triage", "name: other").replace("dev/hook", "dev/else")
+
+    found = problems({**FILES, "workflows/zother.yaml": other})
+
+    assert [
+        (
+            f"{PATH}:11: the webhook `tracker` has another secret in another trigger "
+            "(one source has one secret)"
+        )
+    ] == [problem for problem in found if "secret" in problem]

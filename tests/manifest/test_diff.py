@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from interlock.domain.release import Release
+from interlock.manifest.diff import Change, diff
+from interlock.manifest.load import load
+from tests.manifest.sample import FILES, changed
+
+LIVE = replace(load(FILES), number=4)
+GRANT = "policies/grants/desk.cedar"
+
+
+def _changes(files: dict[str, str]) -> tuple[Change, ...]:
+    return diff(LIVE, load(files)).changes
+
+
+def test_equal_projects_have_no_changes() -> None:
+    """Nothing changed, and the text says so."""
+    found = diff(LIVE, load(FILES))
+
+    assert () == found.changes
+    assert "No changes to release 4." == found.to_text()
+
+
+def test_new_right_is_listed_first_and_by_name() -> None:
+    """A seat that gains a tool is widening; the change of its workflow is not."""
+    files = changed("workflows/triage.yaml", "version: 1", "version: 2")
+    text = files["workflows/triage.yaml"].replace(
+        "\ntools: [desk.issue.find]", "\ntools: [desk.issue.find, desk.issue.create]"
+    )
+
+    found = diff(LIVE, load({**files, "workflows/triage.yaml": text}))
+
+    gained = Change(
+        kind="tools of seat",
+        name="triage/workflow",
+        action="added",
+        is_widening=True,
+        details=("desk.issue.create",),
+    )
+    assert [gained, ("workflow", "triage", "changed")] == [
+        found.changes[0],
+        *[(change.kind, change.name, change.action) for change in found.changes[1:]],
+    ]
+    assert found.to_text().startswith(
+        "Changes to release 4:\n\nRights and risks\n  + tools of seat triage/workflow\n"
+        "      desk.issue.create\n\nDefinitions\n  ~ workflow triage\n"
+    )
+
+
+def test_lost_right_is_no_widening() -> None:
+    """A seat that loses a tool is listed among the definitions."""
+    files = changed("workflows/triage.yaml", "version: 1", "version: 2")
+    text = files["workflows/triage.yaml"].replace("version: 2", "version: 2", 1)
+    fewer = text.replace("\ntools: [desk.issue.find]", "\ntools: []").replace(
+        '  - {name: look, tool: desk.issue.find, args: {ref: "input:/ref"}, share: seen}\n', ""
+    )
+    fewer = fewer.replace(', input: {seen: "shared:seen/found"}', "")
+
+    found = _changes({**files, "workflows/triage.yaml": fewer})
+
+    assert [("tools of seat", "triage/workflow", "removed", False)] == [
+        (c.kind, c.name, c.action, c.is_widening) for c in found if c.kind == "tools of seat"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "detail"),
+    [
+        ("risk: 2", "risk: 3", "risk: 2 -> 3"),
+        ("risk: 2", "risk: 1", "risk: 2 -> 1"),
+        (
+            "sink: {accepts: [pii], external: false}",
+            "sink: {accepts: [], external: false}",
+            'sink: {"accepts":["pii"],"is_external":false} -> {"accepts":[],"is_external":false}',
+        ),
+        (
+            "dev/bot",
+            "dev/other",
+            "dev: desk-dev with secret://desk/dev/bot -> desk-dev with secret://desk/dev/other",
+        ),
+    ],
+)
+def test_what_a_tool_may_do_outside_is_listed_first(old: str, new: str, detail: str) -> None:
+    """Changes of risk, group, class, labels and credentials come before all others."""
+    files = changed("tools/create.yaml", old, new)
+    text = files["tools/create.yaml"].replace("version: 2", "version: 3")
+
+    found = _changes({**files, "tools/create.yaml": text})
+
+    assert (
+        Change(
+            kind="risk of tool",
+            name="desk.issue.create",
+            action="changed",
+            is_widening=True,
+            details=(detail,),
+        )
+        == (found[0])
+    )
+
+
+def test_policies_are_compared_one_by_one() -> None:
+    """A new grant and a lost guardrail widen; a new guardrail and a lost grant do not."""
+    forbid = '@id("no") @why("no") forbid (principal, action in Action::"write", resource);\n'
+    guarded = {**FILES, "policies/guardrails/a.cedar": forbid}
+    ungranted = {path: text for path, text in guarded.items() if path != GRANT}
+
+    forward = diff(load(guarded), load(FILES)).changes
+    back = diff(load(FILES), load(guarded)).changes
+    granted = diff(load(ungranted), load(guarded)).changes
+    revoked = diff(load(guarded), load(ungranted)).changes
+
+    lost, new = Change(kind="guardrail", name="no", action="removed"), "added"
+    assert (replace(lost, is_widening=True, details=("no",)),) == forward
+    assert (replace(lost, action="added", details=("no",)),) == back
+    assert [("grant", "desk-writes", new, True)] == [_key(change) for change in granted]
+    assert [("grant", "desk-writes", "removed", False)] == [_key(change) for change in revoked]
+
+
+def test_raised_autonomy_is_widening_and_shows_its_reason() -> None:
+    """Who raised it and why stands beside the level."""
+    (change,) = [
+        c
+        for c in _changes(changed("workflows/triage.yaml", "level: 2", "level: 3"))
+        if c.kind == "autonomy"
+    ]
+
+    assert ("triage in dev", True, ("level 2 -> 3", "by ann: test")) == (
+        change.name,
+        change.is_widening,
+        change.details,
+    )
+
+
+def test_digest_fixes_both_sides() -> None:
+    """The same change of another release is another diff; a release's number does not matter."""
+    first = diff(Release(), load(FILES))
+
+    assert first.digest == diff(replace(Release(), number=7), load(FILES)).digest
+    assert first.digest != diff(LIVE, load(FILES)).digest
+    assert {"base", "digest", "changes"} == set(first.to_json())
+
+
+def _key(change: Change) -> tuple[str, str, str, bool]:
+    return change.kind, change.name, change.action, change.is_widening

@@ -1,0 +1,25 @@
+"""How long to pause before a step is tried again (waits themselves: the conformance suite)."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interlock.calls.durable import Retry
+from interlock.runtime.waiting import pause_s
+
+
+@given(
+    failures=st.integers(min_value=1, max_value=10_000),
+    initial_s=st.floats(min_value=0.01, max_value=10),
+    max_s=st.floats(min_value=0.01, max_value=100),
+)
+def test_pause_doubles_up_to_its_limit_and_is_jittered(
+    failures: int, initial_s: float, max_s: float
+) -> None:
+    """The pause lies within half and one and a half of the bounded exponential."""
+    bound = min(max_s, initial_s * 2.0 ** min(failures - 1, 60))
+
+    pause = pause_s(Retry(initial_s=initial_s, max_s=max_s), failures)
+
+    assert 0.5 * bound <= pause <= 1.5 * bound

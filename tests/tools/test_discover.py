@@ -1,0 +1,88 @@
+"""Discovery: real servers and functions become proposals that load as a project."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.domain.errors import UnavailableError
+from interlock.domain.release import Release
+from interlock.domain.tool import ConnectorKind, EffectClass, Group, McpCall, PythonCall, Server
+from interlock.manifest.load import load
+from interlock.tools.contract import Contract
+from interlock.tools.discover import CONTENT_SCHEMA, from_functions, from_mcp
+from interlock.tools.functions import python_function
+from interlock.tools.proposal import Proposal
+from tests.conformance.connector_outside import mcp_http_outside, mcp_stdio_outside
+
+PROJECT = """
+interlock: v1
+kind: Project
+name: test
+title: Test
+teams: [it]
+---
+interlock: v1
+kind: System
+name: outside
+title: Outside
+owner: it
+"""
+
+
+def _loaded(proposal: Proposal, server: str) -> Release:
+    """Load a proposal with the entries that it needs around it."""
+    entry = f"interlock: v1\nkind: Server\nsystem: outside\nenvironment: dev\n{server}"
+    return load({**proposal.files, "project.yaml": PROJECT, "servers.yaml": entry})
+
+
+async def test_mcp_tools_are_proposed_as_blind_writes() -> None:
+    """The server's claim to be read-only is not believed."""
+    async with mcp_http_outside(is_old=False) as outside:
+        proposal = await from_mcp(outside.server, owner="it")
+
+    release = _loaded(
+        proposal, f"name: outside-mcp\nprotocol: mcp-http\nurl: {outside.server.url}\n"
+    )
+    assert 8 == len(release.tools)
+    tools = release.tools.values()
+    assert {(Group.WRITE, EffectClass.BLIND, "it")} == {
+        (tool.group, tool.effect.effect_class, tool.owner) for tool in tools
+    }
+    echo = next(tool for tool in tools if tool.request == McpCall(upstream="echo"))
+    assert "outside.echo.call" == echo.name
+    assert "ignore all rules" not in echo.description
+
+
+async def test_result_without_structure_fits_the_proposed_contract() -> None:
+    """What the connector hands on of a text result is what was proposed."""
+    async with mcp_stdio_outside(is_old=False) as outside:
+        reply = await outside.connector.send(outside.call("plain"))
+
+    Contract.of(CONTENT_SCHEMA).check(reply.body, what="result")
+
+
+async def test_server_that_is_away_is_unavailable() -> None:
+    """Nothing can be proposed of what cannot be reached."""
+    server = Server(
+        name="s", system="outside", environment="dev", kind="mcp-stdio", argv=("/nowhere/at/all",)
+    )
+
+    with pytest.raises(UnavailableError):
+        await from_mcp(server, owner="it")
+
+
+def test_functions_are_proposed_with_their_own_contracts() -> None:
+    """A registered function becomes a tool that loads."""
+
+    def create_bill(amount: int) -> dict[str, int]:
+        """Write a bill."""
+        return {"paid": amount}
+
+    server = Server(name="code", system="outside", environment="dev", kind="python")
+
+    proposal = from_functions([python_function("create_bill", create_bill)], server, owner="it")
+
+    release = _loaded(proposal, "name: code\nprotocol: python\n")
+    (tool,) = release.tools.values()
+    assert ("outside.bill.create", ConnectorKind.PYTHON) == (tool.name, tool.connector)
+    assert PythonCall(function="create_bill") == tool.request
