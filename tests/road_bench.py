@@ -26,7 +26,7 @@ from interlock.testing.clock import ManualClock
 from interlock.testing.durable import MemoryEngine
 from interlock.tools.connectors.pool import ConnectorPool
 
-_NO_SECRET = "none"  # noqa: S105  # a stand-in, not a secret
+_NO_SECRET = "none"  # a stand-in, not a secret
 DANA = Principal(
     name="dana",
     kind=PrincipalKind.USER,

@@ -92,8 +92,9 @@ def test_secrets_are_never_repeated(tmp_path: Path) -> None:
         (
             'host = "0.0.0.0"',
             (
-                "interlock.toml:1: `host` `0.0.0.0` is reached from other machines, and there is no "
-                "TLS here (listen on 127.0.0.1, or set is_insecure behind a proxy that adds TLS)"
+                "interlock.toml:1: `host` `0.0.0.0` is reached from other machines, and there "
+                "is no TLS here (listen on 127.0.0.1, or set is_insecure behind a proxy that "
+                "adds TLS)"
             ),
         ),
         (

@@ -7,7 +7,6 @@ for the run's state and output, written once it has ended.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from interlock.calls.durable import Durable
@@ -68,7 +67,7 @@ class Worker:
         return await durable.commit(StepName("work"), lambda _tx: "child")
 
 
-def main(url: str, crash_file: str, outside: str, result: str) -> None:
+def work(url: str, crash_file: str, outside: str, result: str) -> None:
     """Start or find the run, send what it will wait for, and wait for its end."""
     db = Database(url, points=CrashPoints(Path(crash_file)))
     migrate.upgrade(db)
@@ -85,7 +84,3 @@ def main(url: str, crash_file: str, outside: str, result: str) -> None:
     Path(result).write_text(json.dumps([run.state, run.output]))
     engine.stop()
     db.close()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,15 +1,12 @@
 """A worker as a process of its own: finishes one run, then starts another and dies where told.
 
-    python -m tests.acceptance.road_worker FOLDER DATABASE_URL RECORDER_URL WORKFLOW FINISH START
-
-FINISH and START are trigger keys of runs, `-` for none. Prints the finished run as one JSON line;
-then arms the crash point that stands in FOLDER/armed.
+Leaves the finished run as JSON in FOLDER/ended.json; then arms the crash point that stands in
+FOLDER/armed. The runs are named by their trigger keys, `-` for none.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -20,17 +17,16 @@ from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.record import to_json
 from interlock.domain.run import RunState
-from interlock.store import effects, runs
+from interlock.store import effects
 from tests.recorder_project import files
 
-OPS = Principal(
-    name="ops", kind=PrincipalKind.USER, roles=frozenset({Role.OWNER, Role.OPERATOR})
-)
+OPS = Principal(name="ops", kind=PrincipalKind.USER, roles=frozenset({Role.OWNER, Role.OPERATOR}))
 ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.WAITING)
 
 
-def main(folder: str, url: str, recorder: str, workflow: str, finish: str, start: str) -> None:
-    """Do what the module says; `armed` becomes the crash file only when the first run has ended."""
+def work(folder: str, url: str, recorder: str, workflow: str, *keys: str) -> None:
+    """Do what the module says; `keys` name the run to finish and the one to start."""
+    finish, start = keys
     crash_file = Path(folder) / "crash"
     config = Config(
         data_dir=Path(folder) / "data",
@@ -41,7 +37,8 @@ def main(folder: str, url: str, recorder: str, workflow: str, finish: str, start
     interlock.apply(files(recorder), by=OPS, diff=None)
     interlock.start()
     if finish != "-":
-        print(json.dumps(finished(interlock, run_of(interlock, workflow, finish))), flush=True)
+        ended = finished(interlock, run_of(interlock, workflow, finish))
+        (Path(folder) / "ended.json").write_text(json.dumps(ended))
     if start != "-":
         (Path(folder) / "armed").rename(crash_file)
         interlock.wait_for(run_of(interlock, workflow, start), *ENDED)
@@ -67,7 +64,3 @@ def finished(interlock: Interlock, run_id: RunId) -> object:
             return {"run": run.state, "reason": run.reason, "effects": to_json(tuple(found))}
         # It waits for a time between two attempts.
         time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:7])

@@ -1,12 +1,9 @@
-"""Kill -9 at every named point of a call, restart, and compare the ledger with what was received."""
+"""Kill -9 at every named point of a call, restart, compare the ledger with what was received."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +12,10 @@ import pytest
 
 from interlock.domain.canonical import JsonObject
 from interlock.testing.recorder import Recorder
+from tests.acceptance.road_worker import work
+from tests.acceptance.workers import run_worker
 from tests.recorder_project import TOOL_OF, WORKFLOW_OF
 
-ROOT = Path(__file__).parents[2]
 POINTS = (
     "call.intent.before",
     "call.intent.after",
@@ -47,26 +45,11 @@ class Plane:
     recorder_url: str
     effect_class: str
 
-    def work(self, *, finish: str, start: str) -> subprocess.CompletedProcess[str]:
-        """Run one worker process to its end or its death."""
-        names = (self.database_url, self.recorder_url, WORKFLOW_OF[self.effect_class])
-        return subprocess.run(  # noqa: S603  # our own program
-            [
-                sys.executable,
-                "-m",
-                "tests.acceptance.road_worker",
-                str(self.folder),
-                *names,
-                finish,
-                start,
-            ],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+    def work(self, *, finish: str, start: str) -> int | None:
+        """Run one worker process to its end or its death and return its exit code."""
+        workflow = WORKFLOW_OF[self.effect_class]
+        where = (str(self.folder), self.database_url, self.recorder_url, workflow)
+        return run_worker(work, *where, finish, start)
 
 
 @pytest.mark.timeout(240)
@@ -85,11 +68,10 @@ def test_killed_at_every_point_of_a_call(
     before = "-"
     for point in (*POINTS, "-"):
         (tmp_path / "armed").write_text(f"{point} {TOOL_OF[effect_class]}")
-        done = plane.work(finish=before, start=point)
         expected = 0 if point == "-" else -signal.SIGKILL
-        assert expected == done.returncode, done.stderr
+        assert expected == plane.work(finish=before, start=point), point
         if before != "-":
-            ended[before] = json.loads(done.stdout.splitlines()[-1])
+            ended[before] = json.loads((tmp_path / "ended.json").read_text())
         before = point
 
     for point, run in ended.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-WORKER = Path(__file__).parent / "durable_worker.py"
+from tests.acceptance.durable_worker import work
+from tests.acceptance.workers import run_worker
+
 POINTS = (
     "begin.after",  # the run is queued with its hint
     "run.claim.before",  # the hint is used up and the run still queued
@@ -26,15 +26,13 @@ POINTS = (
 def test_run_survives_a_kill_at_every_point(database_url: str, tmp_path: Path) -> None:
     """Killed with signal 9 eight times and started again, the run ends once, with one child."""
     armed, outside, result = tmp_path / "armed", tmp_path / "outside", tmp_path / "result"
-    arguments = [sys.executable, str(WORKER), database_url, str(armed), str(outside), str(result)]
+    arguments = (database_url, str(armed), str(outside), str(result))
 
     for point in POINTS:
         armed.write_text(point)
-        killed = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
-        assert -9 == killed.returncode, f"{point}: {killed.stdout}{killed.stderr}"
-    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+        assert -9 == run_worker(work, *arguments), point
+    assert 0 == run_worker(work, *arguments)
 
-    assert 0 == ended.returncode, ended.stdout + ended.stderr
     expected = ["succeeded", ["happened", "committed", "child", True, "on"]]
     assert expected == json.loads(result.read_text())
     happened = outside.read_text().splitlines()

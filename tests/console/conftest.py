@@ -70,7 +70,11 @@ def console(tmp_path: Path) -> Iterator[Console]:
     interlock = Interlock.open(Config(data_dir=tmp_path / "data", port=0), clock=clock)
     seed.apply(interlock.db)
     config = uvicorn.Config(
-        create_app(interlock), port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=0
+        create_app(interlock),
+        port=0,
+        log_level="critical",
+        lifespan="off",
+        timeout_graceful_shutdown=0,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -92,8 +92,12 @@ def _tool(name: ToolName, title: str, **changes: object) -> ToolVersion:
 
 
 TOOLS = (
-    _tool(SEARCH, "Search tickets", group=Group.READ, effect=EffectSpec(effect_class=EffectClass.READ)),
-    _tool(UPDATE, "Set priority and assignee", effect=EffectSpec(effect_class=EffectClass.CONDITIONAL)),
+    _tool(
+        SEARCH, "Search tickets", group=Group.READ, effect=EffectSpec(effect_class=EffectClass.READ)
+    ),
+    _tool(
+        UPDATE, "Set priority and assignee", effect=EffectSpec(effect_class=EffectClass.CONDITIONAL)
+    ),
     _tool(CREATE, "Open a child ticket", effect=EffectSpec(effect_class=EffectClass.CONDITIONAL)),
     _tool(
         GRANT,
@@ -375,7 +379,12 @@ class Story:
             spans.put(
                 tx,
                 emit.decide_span(
-                    effect, decision, n=n, decision_id=decision_id, start_us=start_us, end_us=tx.now_us
+                    effect,
+                    decision,
+                    n=n,
+                    decision_id=decision_id,
+                    start_us=start_us,
+                    end_us=tx.now_us,
                 ),
             )
             return decision_id
@@ -450,13 +459,19 @@ class Story:
             spans.put(tx, emit.send_span(after, bound, start_us=start_us, end_us=tx.now_us))
             spans.put(
                 tx,
-                emit.tool_span(after, parent_key=effect.step_name.partition("/")[0], end_us=tx.now_us),
+                emit.tool_span(
+                    after, parent_key=effect.step_name.partition("/")[0], end_us=tx.now_us
+                ),
             )
             bodies.write_result(tx, after, version)
             effects.add_evidence(
                 tx,
                 Evidence(
-                    effect_id=effect.effect_id, attempt=1, epoch=1, kind=f"reply.{state}", at_us=tx.now_us
+                    effect_id=effect.effect_id,
+                    attempt=1,
+                    epoch=1,
+                    kind=f"reply.{state}",
+                    at_us=tx.now_us,
                 ),
             )
 
@@ -574,7 +589,9 @@ def routed(db: Database, clock: ManualClock, key: str) -> Story:
     return story
 
 
-def waiting(db: Database, clock: ManualClock, key: str, arguments: JsonObject) -> tuple[Story, Approval]:
+def waiting(
+    db: Database, clock: ManualClock, key: str, arguments: JsonObject
+) -> tuple[Story, Approval]:
     """Write a run that waits for the group `desk-leads`."""
     story = Story.begin(db, clock, key, user="mallory")
     story.agent("classify", CLASSIFIER)
@@ -655,3 +672,8 @@ def working(db: Database, clock: ManualClock, key: str) -> Story:
         )
     )
     return story
+
+
+def open_step(story: Story, step: str) -> Span:
+    """Return the span of a step that begins now."""
+    return emit.step_span(story.run_id, step, start_us=story.clock.now_us())

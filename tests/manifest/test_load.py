@@ -7,9 +7,11 @@ import pytest
 from interlock.domain.ids import AgentName, ToolName, WorkflowName
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
-from interlock.domain.tool import EffectClass, Group, HttpRequest, Probe, Source
+from interlock.domain.tool import EffectClass, Group, HttpRequest, Probe, Server, Source
 from interlock.domain.workflow import ApprovalRule, Condition, Trigger
 from interlock.manifest.load import load
+from interlock.tools.discover import from_functions
+from interlock.tools.functions import python_function
 from tests.manifest.sample import CREATE, FILES, FIND, changed, problems
 
 TRIAGE, CLERK = WorkflowName("triage"), AgentName("clerk")
@@ -279,3 +281,24 @@ def test_replaced_tool_version_is_kept_and_its_quarantine_ends() -> None:
 
     assert live.tools[CREATE_TOOL] == release.tool_version(CREATE_TOOL, 2)
     assert {"desk.issue.find@dev": "changed"} == release.quarantine
+
+
+def test_proposed_tools_load_after_review() -> None:
+    """What an import proposes fits the form of project files."""
+    server = Server(name="desk-code", system="desk", environment="dev", kind="python")
+    proposal = from_functions([python_function("desk.countIssues", _count)], server, owner="it")
+    entry = (
+        FILES["servers/dev.yaml"]
+        .replace("name: desk-dev", "name: desk-code")
+        .replace("protocol: http\nurl: http://127.0.0.1:9000\nauth: bearer\n", "protocol: python\n")
+    )
+
+    release = load({**FILES, **proposal.files, "servers/code.yaml": entry})
+
+    tool = release.tools[ToolName("desk.count_issues.call")]
+    assert (Group.WRITE, EffectClass.BLIND) == (tool.group, tool.effect.effect_class)
+
+
+def _count(title: str) -> dict[str, int]:
+    """Count the issues with a title."""
+    return {"count": len(title)}

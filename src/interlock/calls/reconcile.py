@@ -222,7 +222,7 @@ def _found(call: Call, probe: Probe, answer: CallResult) -> list[Json]:
         return []
     try:
         value = fill(probe.found, {"out": answer.output})
-        wanted = fill(probe.equals, _documents(call.effect))
+        wanted = fill(probe.equals, _documents(call.effect), optional=True)
     except InputError:
         return []
     items: list[Json] = value if isinstance(value, list) else []

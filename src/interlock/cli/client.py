@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 import httpx2
 
-from interlock.app import Interlock
 from interlock.config import Config
 from interlock.domain.canonical import Json, JsonObject, parse
-from interlock.domain.errors import InterlockError, UnavailableError
-from interlock.serve.http import create_app
-from interlock.serve.local import local_token
+from interlock.domain.errors import InputError, InterlockError, JsonError, UnavailableError
 
 ADDRESS_FILE = "address.json"
 TOKEN_VARIABLE = "INTERLOCK_TOKEN"  # noqa: S105  # the name of a variable
 URL_VARIABLE = "INTERLOCK_URL"
+_TIMEOUT_S = 30
 
 
 class RefusedError(InterlockError):
@@ -49,50 +48,55 @@ class Address:
 
 
 class Client:
-    """Sends requests and returns parsed answers; raises `RefusedError` for every refusal."""
+    """Sends requests and returns parsed answers; raises `RefusedError` for every refusal.
+
+    `is_remote` says that a server runs; without one nothing works on what is queued here.
+    """
 
     def __init__(self, config: Config) -> None:
         address = find_address(config)
         self.is_remote = address is not None
-        self._interlock: Interlock | None = None
-        if address is not None:
-            self._http = httpx2.AsyncClient(
-                base_url=address.url, headers=_bearer(address.token), timeout=30
-            )
-        else:
-            self._interlock = Interlock.open(config)
-            transport = httpx2.ASGITransport(app=create_app(self._interlock))
-            self._http = httpx2.AsyncClient(
-                transport=transport,
-                base_url="http://localhost",
-                headers=_bearer(os.environ.get(TOKEN_VARIABLE) or local_token(self._interlock)),
-                timeout=30,
-            )
         self._loop = asyncio.new_event_loop()
+        self._close_app: Callable[[], None] = lambda: None
+        try:
+            self._http = self._open_here(config) if address is None else _over_network(address)
+        except BaseException:
+            self._loop.close()
+            raise
 
-    def get(self, path: str, **query: str | int | list[str] | None) -> JsonObject:
-        """Send a GET; query values of None are left out."""
+    def _open_here(self, config: Config) -> httpx2.AsyncClient:
+        # Loads the whole application, which takes seconds that a client of a server never needs.
+        from interlock.cli.standalone import open_standalone  # noqa: PLC0415
+
+        here = open_standalone(config)
+        self._close_app = here.close
+        return httpx2.AsyncClient(
+            transport=here.transport,
+            base_url="http://localhost",
+            headers=_bearer(os.environ.get(TOKEN_VARIABLE) or here.token),
+            timeout=_TIMEOUT_S,
+        )
+
+    def get(self, *path: str, **query: str | int | list[str] | None) -> JsonObject:
+        """Send a GET to the segments of `path`; query values of None are left out."""
         given = {key: value for key, value in query.items() if value is not None}
         return self._send("GET", path, query=given)
 
-    def post(self, path: str, body: JsonObject | None = None) -> JsonObject:
+    def post(self, *path: str, body: JsonObject | None = None) -> JsonObject:
         """Send a POST with a JSON body."""
         return self._send("POST", path, body=body)
 
     def _send(
         self,
         method: str,
-        path: str,
+        path: tuple[str, ...],
         *,
         body: JsonObject | None = None,
         query: Mapping[str, str | int | list[str]] | None = None,
     ) -> JsonObject:
-        request = self._http.request(
-            method,
-            f"/api/v1/{path}",
-            params=dict(query or {}),
-            json=body if method == "POST" and body is not None else None,
-        )
+        # A segment is what a person typed: it must not lead elsewhere.
+        address = "/".join(("/api/v1", *(quote(segment, safe="") for segment in path)))
+        request = self._http.request(method, address, params=dict(query or {}), json=body)
         try:
             answer = self._loop.run_until_complete(request)
         except httpx2.HTTPError as error:
@@ -104,8 +108,7 @@ class Client:
         """Close the connection, and the application if it was opened here."""
         self._loop.run_until_complete(self._http.aclose())
         self._loop.close()
-        if self._interlock is not None:
-            self._interlock.close()
+        self._close_app()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -122,16 +125,28 @@ class Client:
 
 
 def find_address(config: Config) -> Address | None:
-    """Return the address of a server that answers, from the environment or the data folder."""
+    """Return the address of a server that answers, from the environment or the data folder.
+
+    Raises `InputError` if the environment names a server and no token for it.
+    """
     url, token = os.environ.get(URL_VARIABLE), os.environ.get(TOKEN_VARIABLE)
+    if url and not token:
+        msg = f"`{URL_VARIABLE}` names a server; set `{TOKEN_VARIABLE}` to a key of yours there"
+        raise InputError(msg)
     if url and token:
         return Address(url=url, token=token)
-    file = config.data_dir / ADDRESS_FILE
+    address = running_server(config)
+    return address if address is None or not token else replace(address, token=token)
+
+
+def running_server(config: Config) -> Address | None:
+    """Return the address that a server left in the data folder, if it answers there."""
     try:
-        found = json.loads(file.read_text())
-        address = Address(url=found["url"], token=token or found["token"])
-        httpx2.get(f"{address.url}/healthz", timeout=5).raise_for_status()
-    except (OSError, ValueError, KeyError, httpx2.HTTPError):
+        found = json.loads((config.data_dir / ADDRESS_FILE).read_text())
+        address = Address(url=found["url"], token=found["token"])
+        # Not through a proxy, wherever the environment names one.
+        httpx2.get(f"{address.url}/healthz", timeout=5, trust_env=False).raise_for_status()
+    except (OSError, ValueError, KeyError, TypeError, httpx2.HTTPError, httpx2.InvalidURL):
         return None
     return address
 
@@ -148,15 +163,33 @@ def write_address(folder: Path, address: Address) -> Path:
     return file
 
 
+def _over_network(address: Address) -> httpx2.AsyncClient:
+    try:
+        return httpx2.AsyncClient(
+            base_url=address.url,
+            headers=_bearer(address.token),
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+        )
+    except (httpx2.InvalidURL, UnicodeEncodeError) as error:
+        msg = f"`{URL_VARIABLE}` or `{TOKEN_VARIABLE}` cannot be used: {error}"
+        raise InputError(msg) from None
+
+
 def _bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
 def _checked(answer: httpx2.Response) -> JsonObject:
-    body: Json = parse(answer.content) if answer.content else {}
-    # INVARIANT: every REST answer is an object.
-    assert isinstance(body, dict)
-    if answer.status_code < 400:  # noqa: PLR2004  # the first error status
+    try:
+        # Not the strict limit of what comes in: a long list is our own answer.
+        body: Json = parse(answer.content, max_bytes=len(answer.content)) if answer.content else {}
+    except JsonError:
+        body = None
+    if not isinstance(body, dict):
+        msg = f"`{answer.request.url}` answered {answer.status_code} and nothing that we can read"
+        raise UnavailableError(f"{msg}; is it an Interlock server?")
+    if answer.is_success:
         return body
     error = body.get("error")
     found = error if isinstance(error, dict) else {}

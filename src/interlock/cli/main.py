@@ -1,20 +1,20 @@
-"""The command `interlock`: parse, ask the application, print."""
+"""The command `interlock`: every command under its name."""
 
 from __future__ import annotations
 
 import typer
 
-from interlock.cli import (
+from interlock.cli.commands import (
     approvals,
-    catalog,
     effects,
-    evals,
     keys,
+    processes,
     project,
     questions,
     runs,
-    server,
+    tools,
     triggers,
+    workflows,
 )
 
 app = typer.Typer(
@@ -24,24 +24,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(runs.app, name="run")
-app.add_typer(approvals.app, name="approval")
-app.add_typer(effects.app, name="effect")
-app.add_typer(catalog.tools, name="tool")
-app.add_typer(catalog.workflows, name="workflow")
-app.add_typer(triggers.app, name="trigger")
-app.add_typer(keys.app, name="key")
-app.add_typer(keys.secrets, name="secret")
-app.add_typer(evals.app, name="eval")
-app.add_typer(questions.why, name="why")
-app.command("serve")(server.serve)
-app.command("worker")(server.worker)
-app.command("doctor")(questions.doctor)
-app.command("summary")(questions.summary)
 app.command("init")(project.init)
 app.command("plan")(project.plan)
 app.command("apply")(project.apply)
-
-call = typer.Typer(help="Single tool calls with all their reasons.", no_args_is_help=True)
-call.command("show")(effects.show)
-app.add_typer(call, name="call")
+app.command("serve")(processes.serve)
+app.command("worker")(processes.worker)
+app.command("doctor")(questions.doctor)
+app.command("summary")(questions.summary)
+app.add_typer(questions.why, name="why")
+app.add_typer(runs.app, name="run")
+app.add_typer(approvals.app, name="approval")
+app.add_typer(effects.app, name="effect")
+app.add_typer(effects.calls, name="call")
+app.add_typer(tools.app, name="tool")
+app.add_typer(workflows.app, name="workflow")
+app.add_typer(triggers.app, name="trigger")
+app.add_typer(keys.app, name="key")
+app.add_typer(keys.secrets, name="secret")

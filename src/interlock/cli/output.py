@@ -1,31 +1,40 @@
-"""What the terminal shows: tables, trees and times for people, JSON for programs, no tracebacks."""
+"""What the terminal shows: tables, trees and times for people, JSON for programs, no tracebacks.
+
+What comes from outside is printed with control and direction characters spelled out.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interlock.cli.client import Client, RefusedError
+from interlock.cli.client import TOKEN_VARIABLE, URL_VARIABLE, Client, RefusedError
+from interlock.cli.log import record_fault
 from interlock.config import Config, load
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.clock import from_us
-from interlock.domain.errors import InterlockError, ProblemsError
+from interlock.domain.errors import InputError, InterlockError, ProblemsError
+from interlock.domain.text import visible
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+# A pipe has no width: a table there must not be folded as if it were a narrow terminal.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _STYLES = {
@@ -48,7 +57,8 @@ _STYLES = {
 
 def settings() -> Config:
     """Read the settings of this folder and of the environment."""
-    return load(Path.cwd(), os.environ)
+    ours = {TOKEN_VARIABLE, URL_VARIABLE}
+    return load(Path.cwd(), {name: text for name, text in os.environ.items() if name not in ours})
 
 
 @contextmanager
@@ -59,7 +69,7 @@ def connected() -> Iterator[Client]:
 
 
 def tells_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one sentence on stderr and exit code 1."""
+    """Turn our errors into one sentence on stderr and exit code 1; faults of ours too."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -67,33 +77,67 @@ def tells_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except RefusedError as error:
             _complain(error.problems or (error.message,))
-            raise typer.Exit(1) from None
         except ProblemsError as error:
             _complain(tuple(map(str, error.problems)))
-            raise typer.Exit(1) from None
         except InterlockError as error:
             _complain((error.message,))
-            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except OSError as error:
+            _complain((f"{error.strerror or error}: `{error.filename}`",))
+        except Exception as error:  # noqa: BLE001  # the edge: what it was is recorded
+            file = record_fault(_data_folder(), error)
+            _complain((f"something went wrong on our side; `{file}` has the details",))
+        raise typer.Exit(1)
 
     return wrapped
 
 
 def _complain(messages: Sequence[str]) -> None:
     for message in messages:
-        err.print(Text("error: ", style="red") + Text(message))
+        err.print(Text("error: ", style="red") + Text(visible(message)))
+
+
+def _data_folder() -> Path:
+    try:
+        return settings().data_dir
+    except InputError:
+        return Path(tempfile.gettempdir())
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line."""
+    out.print(Text(visible(text), style=style))
+
+
+def fact(name: str, value: Json, *, width: int = 12) -> None:
+    """Print one named value, indented below a heading."""
+    out.print(Text(f"  {name:<{width}} ", style="dim") + cell(value))
+
+
+def note(text: str) -> None:
+    """Tell the person something that is not the answer: it goes to stderr."""
+    err.print(Text(visible(text), style="dim"))
 
 
 def show_json(value: Json) -> None:
-    """Print a value as indented JSON, as `--json` asks for."""
-    out.print(Text(json.dumps(value, indent=2, ensure_ascii=False)))
+    """Print a value as indented JSON, as `--json` asks for; invisible characters as escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo("".join(_escaped(char) for char in text))
+
+
+def _escaped(char: str) -> str:
+    # Outside strings JSON has line breaks only.
+    is_plain = char == "\n" or unicodedata.category(char) not in {"Cc", "Cf", "Co", "Cs"}
+    return char if is_plain else json.dumps(char)[1:-1]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Json]], *, empty: str) -> None:
     """Print rows under headings; `empty` says what to do when there are none."""
     if not rows:
-        out.print(Text(empty, style="dim"))
+        say(empty, style="dim")
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -110,9 +154,9 @@ def cell(value: Json) -> Text:
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, list):
-        return Text(", ".join(map(str, value)) or "-")
+        return Text(visible(", ".join(map(str, value))) or "-")
     text = value if isinstance(value, str) else str(value)
-    return Text(text, style=_STYLES.get(text, ""))
+    return Text(visible(text), style=_STYLES.get(text, ""))
 
 
 def when(at_us: Json) -> str:

@@ -1,46 +1,64 @@
-"""`interlock serve` and `interlock worker`: the processes that do the work."""
+"""The processes that do the work: a server with everything in it, and workers beside it."""
 
 from __future__ import annotations
 
 import signal
 import socket
-import sys
 import threading
-from typing import Annotated
 
-import structlog
-import typer
 import uvicorn
-from rich.text import Text
 
 from interlock.app import Interlock
-from interlock.cli.client import Address, write_address
-from interlock.cli.output import out, settings, tells_errors
+from interlock.cli.client import Address, running_server, write_address
+from interlock.cli.log import log_to_terminal
+from interlock.cli.output import say
 from interlock.config import Config
-from interlock.domain.errors import UnavailableError
+from interlock.domain.errors import ConflictError, InputError, UnavailableError
 from interlock.serve.auth import hash_secret, mint_link
 from interlock.serve.http import create_app
 from interlock.serve.local import local_token
 from interlock.serve.routes.keys import link_for
-from interlock.store import keys
+from interlock.store import keys, registry
+from interlock.tools.functions import installed_functions
 
 _GRACE_S = 30
+_BACKLOG = 128
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-@tells_errors
-def serve(
-    *,
-    with_worker: Annotated[
-        bool, typer.Option("--worker/--no-worker", help="Also run the work here.")
-    ] = True,
-) -> None:
-    """Run the server: REST, webhooks, console, scheduler and, by default, a worker."""
-    config = settings()
-    _configure_log(config)
-    interlock = Interlock.open(config)
-    listener = _listen(config)
-    interlock.url = f"http://{config.host}:{listener.getsockname()[1]}"
-    token = local_token(interlock)
+def serve(config: Config, *, with_worker: bool) -> None:
+    """Run REST, webhooks, console, scheduler and, if asked, a worker until a stop signal."""
+    log_to_terminal(config.log_format)
+    other = running_server(config)
+    if other is not None and config.database_url is None:
+        raise ConflictError(f"a server of this data folder runs already at {other.url}")
+    with _listener(config) as listener:
+        interlock = Interlock.open(config, functions=installed_functions())
+        try:
+            interlock.url = f"http://{config.host}:{listener.getsockname()[1]}"
+            _serve(interlock, listener, with_worker=with_worker)
+        finally:
+            interlock.close()
+
+
+def work(config: Config) -> None:
+    """Run work from a Postgres database until a stop signal; hands back what is unfinished."""
+    if config.database_url is None or config.database_url.startswith("sqlite"):
+        raise InputError("a worker of its own needs Postgres; on SQLite `interlock serve` works")
+    log_to_terminal(config.log_format)
+    stop = threading.Event()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
+    interlock = Interlock.open(config, functions=installed_functions())
+    try:
+        interlock.start()
+        say(f"worker {interlock.executor_id} is ready")
+        stop.wait()
+    finally:
+        interlock.close()
+
+
+def _serve(interlock: Interlock, listener: socket.socket, *, with_worker: bool) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(interlock),
@@ -50,69 +68,48 @@ def serve(
             server_header=False,
         )
     )
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn raises a signal again when it is done; the default of SIGTERM would end us there.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, stop)
+    token = local_token(interlock)
     if with_worker:
         interlock.start()
-    file = write_address(config.data_dir, Address(url=interlock.url, token=token))
-    out.print(Text(f"interlock listens at {interlock.url}"))
-    out.print(Text(f"console: {_link(interlock, token)}"))
+    file = write_address(interlock.config.data_dir, Address(url=interlock.url, token=token))
+    say(f"interlock listens at {interlock.url}")
+    say(f"console: {_sign_in_link(interlock, token)} (works once, for 15 minutes)")
+    with interlock.db.reading() as tx:
+        if not registry.live_number(tx):
+            say("nothing is applied yet: run `interlock apply FOLDER`")
     try:
         server.run(sockets=[listener])
     finally:
         file.unlink(missing_ok=True)
-        interlock.close()
 
 
-@tells_errors
-def worker() -> None:
-    """Run work from a Postgres database that a server uses too; stops on SIGTERM when drained."""
-    config = settings()
-    _configure_log(config)
-    if config.database_url is None:
-        msg = "a worker of its own needs Postgres; on SQLite `interlock serve` does the work"
-        raise UnavailableError(msg)
-    interlock = Interlock.open(config)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    interlock.start()
-    out.print(Text(f"worker {interlock.executor_id} is ready"))
-    stop.wait()
-    interlock.close()
-
-
-def _listen(config: Config) -> socket.socket:
-    listener = socket.socket()
+def _listener(config: Config) -> socket.socket:
+    """Listen from here on: who finds the address has to wait, but is not turned away."""
+    found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((config.host, config.port))
+        listener.bind(address)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        msg = f"cannot listen at {config.host}:{config.port}: {error.strerror}; set another port"
-        raise UnavailableError(msg) from None
+        msg = f"cannot listen at `{config.host}:{config.port}` ({error.strerror})"
+        raise UnavailableError(f"{msg}; set another port, as INTERLOCK_PORT=0") from None
     return listener
 
 
-def _link(interlock: Interlock, token: str) -> str:
+def _sign_in_link(interlock: Interlock, token: str) -> str:
     with interlock.db.reading() as tx:
         found = keys.find_key(tx, hash_secret(token))
     # INVARIANT: the local key was found or minted a moment ago.
     assert found is not None
     secret = interlock.db.run("link.create", lambda tx: mint_link(tx, found.key_id))
     return link_for(interlock.url, secret)
-
-
-def _configure_log(config: Config) -> None:
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if config.log_format == "json"
-        else structlog.dev.ConsoleRenderer()
-    )
-    structlog.configure(
-        processors=[*shared, render], logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )

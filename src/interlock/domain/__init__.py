@@ -1,1 +1,1 @@
-"""Nouns: frozen values, enums and pure functions on them; imports nothing of ours and sees no outside world."""
+"""Nouns: frozen values, enums, pure functions on them; nothing of ours, nothing of the world."""

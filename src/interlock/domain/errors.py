@@ -4,9 +4,10 @@
 InterlockError
 ├── InputError            bad input from a person or a program: says what, where and what to do
 │   ├── JsonError         text that is not strict JSON
-│   ├── ManifestError     a project file: carries every problem found, with file and line
-│   ├── PolicyError       a policy or schema that does not load
-│   ├── ConfigError       settings: carries every problem found
+│   ├── ProblemsError     several problems found together, each with file and line
+│   │   ├── ManifestError    a project folder that does not load
+│   │   ├── ConfigError      settings that cannot be used
+│   │   └── PolicyError      policies that do not parse, validate or pass the lint
 │   └── ContractError     a value that breaks a JSON Schema contract
 ├── NotFoundError         no such thing, or not for this caller (the two look the same)
 ├── ConflictError         the thing changed or exists already; read it again

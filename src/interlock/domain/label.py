@@ -9,7 +9,7 @@ UNDECLARED = "undeclared"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Marks of a run: sensitivity names, tenants whose data it read, and whether any was untrusted."""
+    """Marks of a run: sensitivity names, tenants whose data it read, whether any was untrusted."""
 
     names: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()

@@ -1,11 +1,14 @@
-"""Pointers into documents: `<source>:<RFC 6901 pointer>`, the only expressions that manifests have."""
+"""Pointers into documents, `<source>:<RFC 6901 pointer>`: the only expressions in manifests."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from interlock.domain.canonical import Json
 from interlock.domain.errors import InputError
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def read(document: Json, pointer: str) -> Json:
@@ -14,12 +17,15 @@ def read(document: Json, pointer: str) -> Json:
     >>> read({"a": [1, {"b": 2}]}, "/a/1/b")
     2
     """
+    if pointer and not pointer.startswith("/"):
+        msg = f"a pointer starts with `/`, got `{pointer}`"
+        raise InputError(msg)
     value = document
-    for part in pointer.split("/")[1:] if pointer else []:
+    for part in pointer.split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict) and key in value:
             value = value[key]
-        elif isinstance(value, list) and key.isascii() and key.isdigit() and int(key) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             msg = f"there is nothing at `{pointer}`"

@@ -106,7 +106,7 @@ def _collection(origin: Any, args: tuple[Any, ...], value: Json, at: str) -> obj
         if not isinstance(value, dict):
             raise _misfit(at, "an object", value)
         return {
-            _convert(args[0], key, at): _convert(args[1], item, f"{at}/{key}")
+            _convert(args[0], key, at): _convert(args[1], item, _below(at, key))
             for key, item in value.items()
         }
     if not isinstance(value, list):
@@ -123,7 +123,7 @@ def _dataclass(kind: Any, value: Json, at: str) -> object:  # noqa: ANN401  # as
     if unknown:
         msg = f"unknown key `{unknown[0]}` at `{at or '/'}`"
         raise InputError(msg)
-    members = {key: _convert(hints[key], item, f"{at}/{key}") for key, item in value.items()}
+    members = {key: _convert(hints[key], item, _below(at, key)) for key, item in value.items()}
     for field in dataclasses.fields(kind):
         has_default = (
             field.default is not dataclasses.MISSING
@@ -140,6 +140,10 @@ def _hints(kind: type[object]) -> dict[str, Any]:
     # `Json` is a recursive alias, which `typing` unrolls only once; its values are taken as is.
     plain = {"Json": object, "JsonObject": dict[str, object]}
     return typing.get_type_hints(kind, localns=plain)
+
+
+def _below(at: str, key: str) -> str:
+    return f"{at}/{key.replace('~', '~0').replace('/', '~1')}"
 
 
 def _misfit(at: str, wanted: str, value: Json) -> InputError:

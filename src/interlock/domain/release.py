@@ -1,4 +1,4 @@
-"""Releases: the applied state of a project folder; each apply makes one, and a run is pinned to one."""
+"""Releases: the applied state of a project folder; each apply makes one, a run is pinned to one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interlock.domain.workflow import WorkflowSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFile:
-    """One authored policy file; `path` (`grants/triage.cedar`) says which kind of policies it holds."""
+    """One authored policy file; `path` (`grants/triage.cedar`) says which kind it holds."""
 
     path: str
     text: str

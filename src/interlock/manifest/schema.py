@@ -276,7 +276,8 @@ class ToolFile(Part):
     connector: Literal["http", "mcp", "python"]
     request: HttpRequestPart | None = None
     upstream: UpstreamPart | None = None
-    function: Name | None = None
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")] | None = None
+    """Name under which a Python function was registered in code."""
     contract: ContractPart
     policy_view: PolicyViewPart = PolicyViewPart()
     effect: EffectPart = EffectPart()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
 from interlock.domain.approval import Approval
-from interlock.domain.canonical import Json, canonical_text
 from interlock.domain.release import Release
+from interlock.domain.text import visible
 from interlock.store import decisions, effects, runs
 from interlock.store.engine import Tx
 
@@ -89,19 +88,3 @@ def card_of(tx: Tx, release: Release, approval: Approval) -> Card:
         labels=tuple(labels),
         trigger=f"{run.request.trigger.source} {run.request.trigger.key}",
     )
-
-
-def visible(value: Json) -> str:
-    """Render a value with control, format and direction characters spelled out.
-
-    >>> visible("a\\u202eb")
-    'a⟨U+202E⟩b'
-    """
-    text = value if isinstance(value, str) else canonical_text(value)
-    return "".join(_spelled(char) for char in text)
-
-
-def _spelled(char: str) -> str:
-    if char == "\n" or unicodedata.category(char) not in {"Cc", "Cf", "Co", "Cs"}:
-        return char
-    return f"⟨U+{ord(char):04X}⟩"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any, cast
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, create_model
@@ -14,6 +15,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.ids import EffectId
 
+ENTRY_POINTS = "interlock.functions"
 Function = Callable[..., object]
 """Plain or `async`; what it returns must be JSON, which is checked on the way out."""
 
@@ -77,6 +79,23 @@ def python_function(name: str, function: Function) -> PythonFunction:
         input_schema=_input_schema(name, members),
         output_schema=_output_schema(name, _known(signature.return_annotation)),
     )
+
+
+def installed_functions() -> dict[str, PythonFunction]:
+    """Return the functions that installed packages offer, by name.
+
+    A package names them as entry points of the group `interlock.functions`: the name is that of
+    manifests, the value leads to the function. Raises `InputError` for one that does not load.
+    """
+    found: list[PythonFunction] = []
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        try:
+            function = entry.load()
+        except (ImportError, AttributeError) as error:
+            msg = f"the function `{entry.name}` of `{entry.value}` does not load: {error}"
+            raise InputError(msg) from None
+        found.append(python_function(entry.name, function))
+    return functions_by_name(found)
 
 
 def functions_by_name(functions: Iterable[PythonFunction]) -> dict[str, PythonFunction]:

@@ -39,7 +39,7 @@ def inbox(app: App, caller: SignedIn, reader: Reader) -> HTMLResponse:
     with app.db.reading() as tx:
         values = _inbox_values(app, tx, reader)
         mark = versions.of_inbox(tx, reader.tenant)
-        chrome = chrome_of(app, tx, caller)
+        chrome = chrome_of(tx, caller)
     return page("approvals.html", caller=caller, mark=mark, **chrome, **values)
 
 
@@ -132,6 +132,7 @@ def _inbox_values(app: Interlock, tx: Tx, reader: Principal) -> dict[str, object
         tx, tenant=reader.tenant, states=ANSWERED, limit=ANSWERED_SHOWN
     )
     return {
+        "environment": app.config.environment,
         "asked": sorted(asked, key=_urgency),
         "answered": [(a, card_of(tx, release, a)) for a in answered],
         "groups": reader.groups,
@@ -154,7 +155,8 @@ def _card_page(
 ) -> HTMLResponse:
     with app.db.reading() as tx:
         approval = own_approval(tx, reader, approval_id)
-        values = {
+        values: dict[str, object] = {
+            "environment": app.config.environment,
             "approval": approval,
             "card": card_of(tx, app.release(tx), approval),
             "refusal": _refusal(tx, approval, reader),
@@ -162,7 +164,7 @@ def _card_page(
             "mark": versions.of_approval(tx, approval.approval_id),
             "now_us": tx.now_us,
         }
-        chrome = chrome_of(app, tx, caller)
+        chrome = chrome_of(tx, caller)
     status_code = 200 if error is None else status_of(error)
     return page("approval.html", caller=caller, status_code=status_code, **chrome, **values)
 

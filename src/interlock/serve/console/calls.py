@@ -38,6 +38,16 @@ class Stations:
     evidence: tuple[Evidence, ...]
 
     @property
+    def answers(self) -> list[tuple[str, RecordedDecision | Approval]]:
+        """Return decisions and approvals in their order, each after what led to it."""
+        dated: list[tuple[int, str, RecordedDecision | Approval]] = [
+            *((d.at_us, "decision", d) for d in self.decisions),
+            *((a.asked_us, "person", a) for a in self.approvals),
+        ]
+        dated.sort(key=lambda item: item[:2])
+        return [(kind, item) for _, kind, item in dated]
+
+    @property
     def contract(self) -> words.Status:
         """Return whether the arguments fit the tool's contract."""
         code = self.effect.error_code or ""

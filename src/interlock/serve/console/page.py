@@ -22,8 +22,8 @@ from interlock.domain.errors import (
     UnauthenticatedError,
 )
 from interlock.domain.principal import Principal, Role
+from interlock.domain.text import visible
 from interlock.serve.auth import Caller, SignedIn, check_csrf
-from interlock.serve.card import visible
 from interlock.serve.console import words
 from interlock.serve.console.assets import Assets
 from interlock.serve.status import status_of

@@ -54,7 +54,7 @@ def list_runs(
     with app.db.reading() as tx:
         values = _list_values(app, tx, reader, wanted)
         mark = versions.of_runs(tx, reader.tenant)
-        chrome = chrome_of(app, tx, caller)
+        chrome = chrome_of(tx, caller)
     return page("runs.html", caller=caller, mark=mark, **chrome, **values)
 
 
@@ -87,7 +87,7 @@ def show_run(
         run = own_run(tx, reader, run_id)
         values = _run_values(app, tx, run, view)
         mark = _mark(tx, run.run_id)
-        chrome = chrome_of(app, tx, caller)
+        chrome = chrome_of(tx, caller)
     return page("run.html", caller=caller, mark=mark, **chrome, **values)
 
 
@@ -116,11 +116,10 @@ async def follow_run(
         yield event
 
 
-def chrome_of(app: Interlock, tx: Tx, caller: Caller) -> dict[str, object]:
+def chrome_of(tx: Tx, caller: Caller) -> dict[str, object]:
     """Return what the frame of every page shows."""
     tenant = caller.principal.tenant
     return {
-        "environment": app.config.environment,
         "open_count": len(approvals.list_open(tx, tenant=tenant)),
     }
 
@@ -145,6 +144,7 @@ def _list_values(app: Interlock, tx: Tx, reader: Principal, wanted: _Wanted) -> 
     )
     shown = found[:PAGE_SIZE]
     return {
+        "environment": app.config.environment,
         "runs": shown,
         "costs": {run.run_id: app.cost_of(tx, run) for run in shown if not run.request.parent_id},
         "counts": runs.count_by_state(tx, tenant=reader.tenant),
@@ -174,8 +174,11 @@ def _run_values(app: Interlock, tx: Tx, run: Run, view: View) -> dict[str, objec
         for approval in call.approvals
         if approval.state == "pending"
     ]
+    flow = release.workflows.get(run.request.workflow)
     return {
+        "environment": app.config.environment,
         "run": run,
+        "title": run.request.workflow if flow is None else flow.title,
         "view": view,
         "steps": app.progress(tx, run),
         "waterfall": waterfall.draw(root, tx.now_us),

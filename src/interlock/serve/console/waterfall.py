@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from interlock.domain.effect import EffectState
 from interlock.domain.ids import EffectId, RunId
 from interlock.domain.trace import SpanKind
 from interlock.observe import semconv
 from interlock.observe.trace import TraceNode, walk
 from interlock.serve.console import words
-from interlock.serve.console.timescale import Scale, scale
+from interlock.serve.console.timescale import WIDTH, Scale, scale
 
 Shape = Literal["span", "decide", "person", "send", "probe", "wait"]
 
@@ -52,7 +51,7 @@ _WORDS: Final[Mapping[SpanKind, str]] = {
 }
 _NOT_BUSY: Final = frozenset({SpanKind.APPROVAL, SpanKind.WAIT})
 _QUIET: Final = frozenset({"ok", "open"})
-_LEAST_TICK_GAP: Final = 9.0
+_LEAST_TICK_GAP: Final = 8.0
 _DEPTH_MOST: Final = 6
 
 
@@ -63,6 +62,7 @@ class Segment:
     shape: Shape
     x: str
     width: str
+    end: str
     tone: words.Tone
     is_open: bool
     text: str
@@ -102,7 +102,7 @@ class Waterfall:
 
     rows: tuple[Row, ...]
     ticks: tuple[tuple[str, str], ...]
-    gaps: tuple[tuple[str, str, str], ...]
+    gaps: tuple[tuple[str, str, str, str], ...]
 
 
 def draw(root: TraceNode, now_us: int) -> Waterfall:
@@ -133,13 +133,8 @@ class _Layout:
         below = [child for child in node.children if child.kind not in _INSIDE]
         child_id = None
         if node.kind is SpanKind.HANDOFF:
-            # The child run's own root says nothing that the hand-off does not say.
             child_id = next((c.run_id for c in below if c.run_id != node.run_id), None)
-            below = [
-                inner
-                for child in below
-                for inner in (child.children if child.run_id != node.run_id else (child,))
-            ]
+            below = [inner for child in below for inner in _unwrapped(node, child)]
         yield self._row(node, inside, depth=depth, child_id=child_id)
         for child in below:
             yield from self.rows(child, depth=depth + 1)
@@ -185,6 +180,7 @@ class _Layout:
             shape=shape,
             x=f"{x:.2f}%",
             width=f"{width:.2f}%",
+            end=f"{x + width:.2f}%",
             tone=shown.tone,
             is_open=node.end_us is None,
             text=f"{_WORDS[node.kind]} {shown.text.lower()}, {length}",
@@ -193,17 +189,23 @@ class _Layout:
     def ticks(self) -> tuple[tuple[str, str], ...]:
         """Return position and label of each tick, none too near to the one before."""
         found: list[tuple[str, str]] = []
-        before = -_LEAST_TICK_GAP
+        taken = [edge for p in self.axis.pieces if p.is_gap for edge in (p.x, p.x + p.width)]
         for x, since_us in self.axis.ticks():
-            if x - before >= _LEAST_TICK_GAP:
-                found.append((f"{x:.2f}%", "0" if since_us == 0 else words.tick(since_us)))
-                before = x
+            is_free = all(abs(x - other) >= _LEAST_TICK_GAP for other in taken)
+            if is_free and (since_us == 0 or x <= WIDTH - _LEAST_TICK_GAP / 2):
+                found.append((f"{x:.2f}%", words.tick(since_us)))
+                taken.append(x)
         return tuple(found)
 
-    def gaps(self) -> tuple[tuple[str, str, str], ...]:
-        """Return position, width and label of each stretch that is drawn short."""
+    def gaps(self) -> tuple[tuple[str, str, str, str], ...]:
+        """Return position, width, middle and label of each stretch that is drawn short."""
         return tuple(
-            (f"{p.x:.2f}%", f"{p.width:.2f}%", words.duration(p.end_us - p.start_us))
+            (
+                f"{p.x:.2f}%",
+                f"{p.width:.2f}%",
+                f"{p.x + p.width / 2:.2f}%",
+                words.duration(p.end_us - p.start_us),
+            )
             for p in self.axis.pieces
             if p.is_gap
         )
@@ -211,6 +213,16 @@ class _Layout:
 
 def _end(node: TraceNode, now_us: int) -> int:
     return max(node.start_us, now_us if node.end_us is None else node.end_us)
+
+
+def _unwrapped(handoff: TraceNode, child: TraceNode) -> tuple[TraceNode, ...]:
+    """Return what a child run did, without its root and the agent that the hand-off names."""
+    if child.run_id == handoff.run_id:
+        return (child,)
+    inner = child.children
+    if len(inner) == 1 and inner[0].kind is SpanKind.AGENT:
+        return inner[0].children
+    return inner
 
 
 def _names(node: TraceNode) -> tuple[str, str]:
@@ -236,8 +248,10 @@ def _status(node: TraceNode, inside: tuple[TraceNode, ...]) -> words.Status | No
     """Return how a row stands; a call that waits for people says so."""
     if any(child.kind is SpanKind.APPROVAL and child.end_us is None for child in inside):
         return words.status("pending")
-    if node.state == EffectState.AUTHORIZED and node.end_us is None:
-        return words.status("running")
-    if node.state in _QUIET and node.error_code is None:
-        return words.status("running") if node.end_us is None else None
-    return words.status(node.state)
+    if node.kind is SpanKind.WORKFLOW or (node.end_us is not None and node.state not in _QUIET):
+        return words.status(node.state)
+    if node.end_us is not None:
+        return words.status("failed") if node.error_code else None
+    open_leaves = [n for n in walk(node) if n.end_us is None and not n.children]
+    only_waits = open_leaves and all(n.kind in _NOT_BUSY for n in open_leaves)
+    return words.status("waiting" if only_waits else "running")

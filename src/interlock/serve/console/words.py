@@ -37,7 +37,7 @@ _STATUS: Final[Mapping[str, Status]] = {
     "not_reached": Status("Not reached", "slash", "idle"),
     "open": Status("Open", "play", "run"),
     "ok": Status("Done", "check", "ok"),
-    "error": Status("Error", "cross", "bad"),
+    "error": Status("Failed", "cross", "bad"),
     "proposed": Status("Proposed", "circle", "idle"),
     "authorized": Status("Authorized", "play", "run"),
     "denied": Status("Denied", "shield", "bad"),
@@ -80,14 +80,18 @@ def risk(level: int) -> str:
 def duration(length_us: int) -> str:
     """Return a span of time with the two units that matter.
 
-    >>> [duration(us) for us in (450, 12_000, 3_240_000, 245_000_000, 8_100_000_000)]
-    ['< 1 ms', '12 ms', '3.2 s', '4 min 05 s', '2 h 15 min']
+    >>> [duration(us) for us in (0, 450, 12_000, 3_240_000, 34_000_000)]
+    ['0 s', '< 1 ms', '12 ms', '3.2 s', '34 s']
+    >>> [duration(us) for us in (245_000_000, 8_100_000_000)]
+    ['4 min 05 s', '2 h 15 min']
     """
+    if length_us == 0:
+        return "0 s"
     if length_us < _SECOND_US:
         return f"{length_us // 1000} ms" if length_us >= 1000 else "< 1 ms"  # noqa: PLR2004  # us
     seconds = length_us // _SECOND_US
     if seconds < _MINUTE_S:
-        return f"{length_us / _SECOND_US:.1f} s"
+        return f"{length_us / _SECOND_US:.1f} s" if seconds < 10 else f"{seconds} s"  # noqa: PLR2004
     if seconds < _HOUR_S:
         return f"{seconds // _MINUTE_S} min {seconds % _MINUTE_S:02} s"
     if seconds < _DAY_S:
@@ -101,26 +105,31 @@ def about(length_us: int) -> str:
     >>> [about(us) for us in (900_000, 59_000_000, 5_400_000_000, 200_000_000_000)]
     ['1 s', '59 s', '90 min', '2 d']
     """
-    seconds = max(1, length_us // _SECOND_US)
-    if seconds < _MINUTE_S * 2:
-        return f"{seconds} s"
-    if seconds < _HOUR_S * 2:
-        return f"{seconds // _MINUTE_S} min"
-    if seconds < _DAY_S * 2:
-        return f"{seconds // _HOUR_S} h"
-    return f"{seconds // _DAY_S} d"
+    seconds = max(1, round(length_us / _SECOND_US))
+    for unit, name in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min")):
+        if seconds >= 2 * unit:
+            return f"{round(seconds / unit)} {name}"
+    return f"{seconds} s"
 
 
 def tick(length_us: int) -> str:
     """Return a time on an axis, without parts that are nought.
 
-    >>> [tick(us) for us in (200_000, 1_500_000, 2_000_000, 120_000_000, 3_600_000_000)]
-    ['200 ms', '1.5 s', '2 s', '2 min', '1 h']
+    >>> [tick(us) for us in (0, 200_000, 1_500_000, 120_000_000, 757_000_000)]
+    ['0', '200 ms', '1.5 s', '2 min', '12:37']
     """
-    for unit, name in ((_HOUR_S, "h"), (_MINUTE_S, "min"), (1, "s")):
-        if length_us >= unit * _SECOND_US:
-            return f"{length_us / (unit * _SECOND_US):g} {name}"
-    return f"{length_us / 1000:g} ms"
+    seconds, rest_us = divmod(length_us, _SECOND_US)
+    if length_us == 0:
+        return "0"
+    if seconds < _MINUTE_S:
+        return f"{length_us / _SECOND_US:g} s" if seconds else f"{length_us / 1000:g} ms"
+    if rest_us == 0 and seconds % _HOUR_S == 0:
+        return f"{seconds // _HOUR_S} h"
+    if rest_us == 0 and seconds % _MINUTE_S == 0:
+        return f"{seconds // _MINUTE_S} min"
+    hours, minutes = divmod(seconds // _MINUTE_S, 60)
+    clock = f"{minutes:02}:{seconds % _MINUTE_S:02}"
+    return f"{hours}:{clock}" if hours else clock.removeprefix("0")
 
 
 def moment(at_us: int) -> str:

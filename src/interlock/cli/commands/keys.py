@@ -6,47 +6,71 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from interlock.cli.output import connected, out, rows_of, settings, table, tells_errors, when
+from interlock.cli.output import (
+    AsJson,
+    connected,
+    note,
+    rows_of,
+    say,
+    settings,
+    show_json,
+    table,
+    tells_errors,
+    when,
+)
 from interlock.domain.errors import InputError
+from interlock.domain.principal import Role
 from interlock.tools.credentials import Credentials
 
 app = typer.Typer(help="API keys of people and services.", no_args_is_help=True)
 secrets = typer.Typer(help="Credentials of tools, by reference.", no_args_is_help=True)
 
 
+@secrets.callback()
+def _secrets() -> None:
+    """Keep `secret` a group although it has one command so far."""
+
+
 @app.command()
 @tells_errors
 def create(
     name: Annotated[str, typer.Argument(help="Who the key is for, as dana or ci-bot.")],
-    role: Annotated[list[str], typer.Option(help="viewer, operator, approver, owner, ...")],
-    group: Annotated[list[str] | None, typer.Option(help="Groups to answer for.")] = None,
+    role: Annotated[list[Role], typer.Option(help="What it may do; can be repeated.")],
+    group: Annotated[
+        list[str] | None, typer.Option(help="A team it answers for; can be repeated.")
+    ] = None,
     *,
     is_service: Annotated[bool, typer.Option("--service", help="Not a person.")] = False,
-    expires_in_s: Annotated[int | None, typer.Option("--expires-in", help="Seconds.")] = None,
+    expires_in_s: Annotated[
+        int | None, typer.Option("--expires-in", min=60, help="Seconds; without it, never.")
+    ] = None,
 ) -> None:
     """Create a key; its token is printed once and cannot be read again."""
     with connected() as client:
-        body = client.post(
+        made = client.post(
             "keys",
-            {
+            body={
                 "name": name,
                 "kind": "service" if is_service else "user",
-                "roles": list(role),
+                "roles": [str(one) for one in role],
                 "groups": list(group or ()),
                 "expires_in_s": expires_in_s,
             },
         )
-    out.print(Text(str(body["token"])))
+    note(f"key {made['key_id']}; to use it: export INTERLOCK_TOKEN=<the token>")
+    say(str(made["token"]))
 
 
 @app.command("list")
 @tells_errors
-def list_() -> None:
-    """List keys without their secrets."""
+def list_(*, as_json: AsJson = False) -> None:
+    """List all keys ever made, without their tokens."""
     with connected() as client:
         body = client.get("keys")
+    if as_json:
+        show_json(body)
+        return
     table(
         ("key", "name", "kind", "roles", "groups", "created", "expires", "revoked"),
         [
@@ -69,31 +93,38 @@ def list_() -> None:
 
 @app.command()
 @tells_errors
-def revoke(key_id: str) -> None:
+def revoke(key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")]) -> None:
     """Revoke a key; its sessions end with it."""
     with connected() as client:
-        client.post(f"keys/{key_id}/revoke")
-    out.print("revoked")
+        client.post("keys", key_id, "revoke")
+    say("revoked")
 
 
 @app.command()
 @tells_errors
 def link() -> None:
-    """Print a one-time link that signs you in to the console (15 minutes)."""
+    """Print a link that signs you in to the console; it works once, for 15 minutes."""
     with connected() as client:
-        body = client.post("keys/sign-in-link")
-    out.print(Text(str(body["url"])))
+        body = client.post("keys", "sign-in-link")
+        if not client.is_remote:
+            note("no server runs; start `interlock serve` before you open the link")
+    say(str(body["url"]))
 
 
 @secrets.command("set")
 @tells_errors
 def set_(
-    reference: Annotated[str, typer.Argument(help="secret://<system>/<environment>/<name>")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE", help="secret://<system>/<environment>/<name>")
+    ],
 ) -> None:
-    """Store a credential read from standard input (never an argument: those are visible)."""
-    value = sys.stdin.read().rstrip("\n")
+    """Store a credential, asked for or read from a pipe (an argument would be visible to others)."""
+    if sys.stdin.isatty():
+        value: str = typer.prompt("secret", hide_input=True)
+    else:
+        value = sys.stdin.read().rstrip("\n")
     if not value:
         msg = "no value on standard input; pipe the secret in"
         raise InputError(msg)
     Credentials(settings().data_dir / "secrets").store(reference, value)
-    out.print("stored")
+    say("stored")

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from interlock.cli.output import (
-    cell,
+    AsJson,
     connected,
-    out,
+    fact,
     part,
     rows_of,
+    say,
     show_json,
     table,
     tells_errors,
     when,
 )
+from interlock.domain.approval import ApprovalState
 from interlock.domain.canonical import JsonObject
 
 app = typer.Typer(help="Approvals: calls that wait for a person.", no_args_is_help=True)
 ApprovalArgument = Annotated[str, typer.Argument(metavar="ID", help="The approval's id.")]
 
 
+class Answer(StrEnum):
+    """What a person may answer."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
 @app.command("list")
 @tells_errors
 def list_(
-    state: Annotated[str, typer.Option(help="pending, approved, rejected, expired or void.")] = (
-        "pending"
-    ),
+    state: Annotated[ApprovalState, typer.Option(help="Only this state.")] = ApprovalState.PENDING,
     *,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List approvals, oldest first."""
+    """List approvals, those asked last first."""
     with connected() as client:
         body = client.get("approvals", state=state)
     if as_json:
@@ -58,10 +65,14 @@ def list_(
 
 @app.command()
 @tells_errors
-def show(approval_id: ApprovalArgument) -> None:
+def show(approval_id: ApprovalArgument, *, as_json: AsJson = False) -> None:
     """Show exactly the call that an approval binds to."""
     with connected() as client:
-        _print_card(client.get(f"approvals/{approval_id}"))
+        body = client.get("approvals", approval_id)
+    if as_json:
+        show_json(body)
+    else:
+        _print_card(body)
 
 
 @app.command()
@@ -72,7 +83,7 @@ def approve(
     reason: Annotated[str | None, typer.Option(help="Kept with the answer.")] = None,
 ) -> None:
     """Approve exactly the call that is shown now; it works once."""
-    _answer(approval_id, "approve", reason)
+    _answer(approval_id, Answer.APPROVE, reason)
 
 
 @app.command()
@@ -83,28 +94,37 @@ def reject(
     reason: Annotated[str, typer.Option(help="Sent to the agent.", prompt=True)],
 ) -> None:
     """Reject a call; the agent is told why."""
-    _answer(approval_id, "reject", reason)
+    _answer(approval_id, Answer.REJECT, reason)
 
 
-def _answer(approval_id: str, answer: str, reason: str | None) -> None:
+def _answer(approval_id: str, answer: Answer, reason: str | None) -> None:
     with connected() as client:
-        shown = client.get(f"approvals/{approval_id}")
+        shown = client.get("approvals", approval_id)
         _print_card(shown)
-        body = client.post(
-            f"approvals/{approval_id}/answer",
-            {"answer": answer, "digest": shown["digest"], "reason": reason},
+        answered = client.post(
+            "approvals",
+            approval_id,
+            "answer",
+            body={"answer": answer, "digest": shown["digest"], "reason": reason},
         )
-    out.print(cell(body["state"]) + Text(f" by {body['answered_by']}"))
+    say(f"{answered['state']} by {answered['answered_by']}")
 
 
 def _print_card(approval: JsonObject) -> None:
-    out.print(Text(str(part(approval, "call", "heading")), style="bold"))
-    for name in ("tool", "tool_version", "system", "environment", "risk", "flags"):
-        out.print(Text(f"  {name:<12}", style="dim") + cell(part(approval, "call", name)))
     call = approval["call"]
-    for argument in rows_of(call if isinstance(call, dict) else {}, "arguments"):
-        out.print(Text(f"    {argument['name']} = {argument['value']}"))
-    for name in ("rules", "guarantee", "undo", "seats", "labels", "trigger"):
-        out.print(Text(f"  {name:<12}", style="dim") + cell(part(approval, "call", name)))
-    for name in ("group", "digest", "state"):
-        out.print(Text(f"  {name:<12}", style="dim") + cell(approval[name]))
+    # INVARIANT: the card of an approval is an object.
+    assert isinstance(call, dict)
+    say(str(call["heading"]), style="bold")
+    for name in ("tool", "tool_version", "system", "environment", "risk", "flags"):
+        fact(name.replace("_", " "), call[name])
+    say("  arguments", style="dim")
+    for argument in rows_of(call, "arguments"):
+        say(f"    {argument['name']} = {argument['value']}")
+    for name in ("rules", "guarantee", "undo", "seats", "labels", "workflow", "trigger"):
+        fact(name, call[name])
+    for name in ("group", "requester", "state", "answered_by", "answer_reason"):
+        if approval[name] is not None:
+            fact(name.replace("_", " "), approval[name])
+    fact("asked", when(approval["asked_us"]))
+    fact("expires", when(approval["expires_us"]))
+    fact("digest", approval["digest"])

@@ -1,0 +1,1 @@
+"""Commands, a file per noun: parse, ask the server, print."""

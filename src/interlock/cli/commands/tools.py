@@ -1,0 +1,135 @@
+"""`interlock tool`: the registry of tools, and manifests proposed from what exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interlock.cli.output import (
+    AsJson,
+    connected,
+    fact,
+    rows_of,
+    say,
+    settings,
+    show_json,
+    table,
+    tells_errors,
+)
+from interlock.domain.canonical import JsonObject, canonical_text
+
+app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
+imports = typer.Typer(help="Write manifests for review from what exists.", no_args_is_help=True)
+app.add_typer(imports, name="import")
+ServerName = Annotated[
+    str, typer.Option("--server", help="The server entry of the project that reaches the tools.")
+]
+Owner = Annotated[str, typer.Option(help="The team that owns the tools.")]
+Folder = Annotated[Path, typer.Option("--out", help="The project folder.")]
+
+_PROMISES = {
+    "read": "changes nothing; may run twice",
+    "keyed": "effectively once while the system honours our key",
+    "conditional": "effectively once: the system refuses a second write; probed if in doubt",
+    "probed": "effectively once if no pause outlasts the quiet time; looked up before a resend",
+    "blind": "at most one call per authorisation; an unknown outcome needs a person",
+}
+
+
+@app.command("list")
+@tells_errors
+def list_tools(*, as_json: AsJson = False) -> None:
+    """List tools with version, owner, class, risk, labels and environments."""
+    with connected() as client:
+        body = client.get("tools")
+    if as_json:
+        show_json(body)
+        return
+    columns = (
+        "name",
+        "version",
+        "group",
+        "effect_class",
+        "risk",
+        "owner",
+        "source_labels",
+        "environments",
+    )
+    table(
+        columns,
+        [tuple(tool[column] for column in columns) for tool in rows_of(body, "tools")],
+        empty="no tools yet; apply a project with `interlock apply FOLDER`",
+    )
+
+
+@app.command("show")
+@tells_errors
+def show_tool(name: str, *, as_json: AsJson = False) -> None:
+    """Show one tool: its promise, its contract, who may propose it."""
+    with connected() as client:
+        body = client.get("tools", name)
+    if as_json:
+        show_json(body)
+        return
+    say(f"{body['name']} v{body['version']}", style="bold")
+    effect = body["effect"] if isinstance(body["effect"], dict) else {}
+    effect_class = str(effect.get("effect_class"))
+    environments = body["environments"]
+    facts: JsonObject = {
+        "title": body["title"],
+        "owner": body["owner"],
+        "group": body["group"],
+        "risk": body["risk"],
+        "effect class": effect_class,
+        "promise": _PROMISES.get(effect_class),
+        "undo": _name(body["compensation"]),
+        "environments": list(environments) if isinstance(environments, dict) else None,
+        "seats": body["seats"],
+        "pin": body["pin"],
+        "input": canonical_text(body["input_schema"]),
+        "output": canonical_text(body["output_schema"]),
+    }
+    for label, value in facts.items():
+        out.print(Text(f"  {label:<13}", style="dim") + cell(value))
+    out.print(Text(f"  input        {canonical_text(body['input_schema'])}"))
+    out.print(Text(f"  output       {canonical_text(body['output_schema'])}"))
+
+
+@imports.command("mcp")
+@tells_errors
+def import_mcp(server: ServerName, owner: Owner, *, folder: Folder = Path()) -> None:
+    """Ask an MCP server of the project for its tools; whatever it says, each is write and blind."""
+    # Loads the MCP SDK, which the other commands need not spend time on.
+    from interlock.cli import importing  # noqa: PLC0415
+
+    importing.from_mcp(settings(), folder, server=server, owner=owner)
+
+
+@imports.command("openapi")
+@tells_errors
+def import_openapi(
+    document: Annotated[Path, typer.Argument(metavar="DOCUMENT", help="JSON or YAML file.")],
+    server: ServerName,
+    owner: Owner,
+    *,
+    folder: Folder = Path(),
+) -> None:
+    """Read an OpenAPI 3 document; GET and HEAD become read, all else write and blind."""
+    from interlock.cli import importing  # noqa: PLC0415  # as above
+
+    importing.from_openapi(document, folder, server=server, owner=owner)
+
+
+@imports.command("python")
+@tells_errors
+def import_python(server: ServerName, owner: Owner, *, folder: Folder = Path()) -> None:
+    """Take the functions that installed packages offer (entry points `interlock.functions`)."""
+    from interlock.cli import importing  # noqa: PLC0415  # as above
+
+    importing.from_python(folder, server=server, owner=owner)
+
+
+def _name(compensation: object) -> str | None:
+    return str(compensation["tool"]) if isinstance(compensation, dict) else None
