@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -44,15 +42,6 @@ from interlock.tools.functions import PythonFunction
 INSTANCE_KEY = "instance.key"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One finding of the doctor: what was checked, whether it is well, what to do if not."""
-
-    name: str
-    is_ok: bool
-    message: str
-
-
 class Interlock:
     """One installation: store, policy, tools, runs; what every front door talks to.
 
@@ -84,7 +73,7 @@ class Interlock:
                 points=db.points,
                 may_send=self._engine.may_send,
             ),
-            price=self._price,
+            price=self.price,
             key_secret=_instance_key(config.data_dir),
             approval_ttl_us=config.approval_ttl_s * 1_000_000,
         )
@@ -222,40 +211,8 @@ class Interlock:
             lambda tx: self.dispatch.start(tx, request, body_digest=digest(run.run_id)),
         )
 
-    # --- health
-
-    def doctor(self) -> tuple[Check, ...]:
-        """Check what this installation rests on."""
-        sqlite = sqlite3.sqlite_version
-        with self.db.reading() as tx:
-            number = registry.live_number(tx)
-        return (
-            Check(name="database", is_ok=True, message=f"{self.db.dialect} answers"),
-            Check(
-                name="migrations",
-                is_ok=migrate.is_current(self.db),
-                message="the tables are as this version needs them",
-            ),
-            Check(name="sqlite", is_ok=True, message=f"library {sqlite}"),
-            Check(
-                name="release",
-                is_ok=number > 0,
-                message=f"release {number} is live"
-                if number
-                else "nothing is applied; run `interlock apply FOLDER`",
-            ),
-            Check(
-                name="models",
-                is_ok=bool(self._models),
-                message=", ".join(sorted(self._models))
-                or "no model is configured; agents cannot run",
-            ),
-        )
-
-    async def _code(self, durable: Segment) -> RunOutcome:
-        return await run_segment(self._services, durable)
-
-    def _price(self, model: str, input_tokens: int, output_tokens: int) -> Price | None:
+    def price(self, model: str, input_tokens: int, output_tokens: int) -> Price | None:
+        """Return what a request to a model of the settings costs; None if that is not known."""
         settings = self._models.get(model)
         if settings is None:
             return None
@@ -268,6 +225,9 @@ class Interlock:
             declared=_declared(settings),
         )
         return None if found is None else Price(micro_usd=found[0], version=found[1])
+
+    async def _code(self, durable: Segment) -> RunOutcome:
+        return await run_segment(self._services, durable)
 
 
 def _declared(settings: ModelSettings) -> cost.Price | None:

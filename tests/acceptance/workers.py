@@ -6,7 +6,11 @@ import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
-_PRELOADED = ("tests.acceptance.road_worker", "tests.acceptance.durable_worker")
+_PRELOADED = (
+    "tests.acceptance.road_worker",
+    "tests.acceptance.durable_worker",
+    "tests.acceptance.desk_worker",
+)
 
 
 def run_worker(work: Callable[..., None], *arguments: str, timeout_s: float = 50.0) -> int | None:

@@ -16,6 +16,7 @@ from interlock.config import Config
 from interlock.domain.principal import PrincipalKind, Role
 from interlock.serve.auth import mint_key, mint_link
 from interlock.serve.http import create_app
+from interlock.store.engine import Tx
 from interlock.testing.clock import ManualClock
 from tests.console import seed
 
@@ -36,7 +37,7 @@ class Console:
     ) -> str:
         """Return a one-time sign-in link of a new person."""
 
-        def mint(tx: seed.Tx) -> str:
+        def mint(tx: Tx) -> str:
             key_id, _ = mint_key(
                 tx,
                 name=name,

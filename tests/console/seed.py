@@ -514,7 +514,7 @@ class Story:
                 error_code=error.get("code"),
                 error_message=error.get("message"),
             )
-            spans.put(tx, emit.workflow_span(run or runs.get(tx, self.run_id)))
+            spans.put(tx, emit.workflow_span(run))
 
         self.db.run("test.end", write)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from interlock.domain.canonical import JsonObject
 from tests.console import seed
@@ -17,7 +17,7 @@ HOSTILE: JsonObject = {
     "note": "zero\u200bwidth " + "long" * 2500,
     "hx": "<div hx-get='/approvals' hx-trigger='load'>x</div>",
 }
-PHONE = {"width": 320, "height": 640}
+PHONE: ViewportSize = {"width": 320, "height": 640}
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def _open_all(page: Page) -> None:
         summary.click()
 
 
+@pytest.mark.timeout(180)
 def test_every_page_is_accessible_and_quiet(
     console: Console, themed: Visit, full: dict[str, str]
 ) -> None:
@@ -105,16 +106,18 @@ def test_hostile_text_stays_text(console: Console, visit: Visit, full: dict[str,
 
 
 def test_no_page_is_open_to_strangers(console: Console, full: dict[str, str]) -> None:
-    """Without a session every page leads to sign in, and its stream is refused."""
+    """Without a session every page leads to sign in, and its stream ends before it begins."""
+    addresses = [page for page in full.values() if "?" not in page]
     with httpx2.Client(base_url=console.url) as client:
-        answers = {
-            address: client.get(address).headers.get("location")
-            for page in full.values()
-            if "?" not in page
-            for address in (page, f"{page}/live")
+        led_to = {client.get(page).headers.get("location") for page in addresses}
+        heard = {
+            (answer.status_code, answer.text)
+            for page in addresses
+            for answer in [client.get(f"{page}/live")]
         }
 
-    assert {"/sign-in"} == set(answers.values())
+    assert {"/sign-in"} == led_to
+    assert {(401, "event: signed-out\ndata: \n\n")} == heard
 
 
 def test_every_page_carries_its_fence(console: Console, visit: Visit, full: dict[str, str]) -> None:

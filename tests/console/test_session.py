@@ -51,10 +51,20 @@ def test_cookie_is_for_this_host_and_out_of_reach_of_scripts(visit: Visit) -> No
 
 def test_signing_out_ends_the_session(console: Console, visit: Visit) -> None:
     """After signing out the old cookie opens nothing."""
-    cookies = visit.page.context.cookies()
+    (cookie,) = visit.page.context.cookies()
     visit.page.get_by_role("button", name="Sign out").click()
     visit.page.wait_for_url("**/sign-in")
-    visit.page.context.add_cookies(cookies)
+    visit.page.context.add_cookies(
+        [
+            {
+                "name": cookie["name"],
+                "value": cookie["value"],
+                "domain": cookie["domain"],
+                "path": cookie["path"],
+                "secure": cookie["secure"],
+            }
+        ]
+    )
 
     visit.page.goto(f"{console.url}/runs")
 

@@ -24,6 +24,8 @@ from interlock.observe import emit
 from interlock.store import approvals, effects, runs, spans
 from interlock.store.engine import Database, Tx
 
+WAITING = frozenset({EffectState.PROPOSED, EffectState.AUTHORIZED})
+"""States of a call that may wait for people."""
 _REFUSED = {
     ApprovalState.REJECTED: "approval.rejected",
     ApprovalState.EXPIRED: "approval.expired",
@@ -89,9 +91,37 @@ async def hear(durable: Durable, call: Call) -> Call:
         )
         if isinstance(answer, Expired):
             return await _refuse(durable, call, approval.approval_id, ApprovalState.EXPIRED)
+        # Only a refusal is taken from the signal: what was approved is read when it counts.
         if isinstance(answer, dict) and answer.get("answer") == "reject":
             return await _refuse(durable, call, approval.approval_id, ApprovalState.REJECTED)
     return call
+
+
+def withdraw(tx: Tx, effect: Effect, *, code: str, message: str) -> Effect:
+    """Deny a call that waits for people; what they were asked, or have approved, becomes void."""
+    approvals.void_for_effect(tx, effect.effect_id)
+    after = protocol.step(view_of(effect, None), protocol.Decided(outcome=Outcome.DENY))
+    denied = effects.move(
+        tx,
+        effect,
+        replace(
+            effect,
+            state=after.state,
+            error_code=code,
+            error_message=message,
+            outcome_us=tx.now_us,
+        ),
+    )
+    spans.close(
+        tx,
+        effect.run_id,
+        effect.step_name,
+        end_us=tx.now_us,
+        status=emit.effect_status(denied.state),
+        error_code=code,
+        attributes=emit.effect_outcome(denied),
+    )
+    return denied
 
 
 async def _refuse(
@@ -99,26 +129,11 @@ async def _refuse(
 ) -> Call:
     def deny(tx: Tx) -> Effect:
         approval = approvals.get(tx, approval_id)
-        if state is ApprovalState.EXPIRED and approval.state is ApprovalState.PENDING:
+        if approval.state is ApprovalState.PENDING:
             approval = approvals.expire(tx, approval_id)
             spans.put(tx, emit.approval_span(approval, call_key=call.effect.step_name))
         effect = effects.get(tx, call.effect.effect_id)
-        if effect.state is EffectState.DENIED:
-            return effect
-        after = protocol.step(
-            view_of(effect, call.known_tool), protocol.Decided(outcome=Outcome.DENY)
-        )
-        return effects.move(
-            tx,
-            effect,
-            replace(
-                effect,
-                state=after.state,
-                error_code=_REFUSED[state],
-                error_message=_sentence(approval),
-                outcome_us=tx.now_us,
-            ),
-        )
+        return withdraw(tx, effect, code=_REFUSED[state], message=_sentence(approval, state))
 
     return call.at(await durable.transact("call.decide", deny, tool=call.effect.tool))
 
@@ -140,8 +155,9 @@ def answer(
     """
 
     def record(tx: Tx) -> Approval:
+        # The run first, as its own code locks: then neither waits for the other.
+        run = runs.lock_any(tx, approvals.get(tx, approval_id).run_id)
         approval = approvals.get(tx, approval_id)
-        run = runs.get(tx, approval.run_id)
         check_person(approval, run, by)
         _is_answerable(tx, approval, digest)
         state = ApprovalState.APPROVED if answer == "approve" else ApprovalState.REJECTED
@@ -194,8 +210,8 @@ def _is_answerable(tx: Tx, approval: Approval, digest: str) -> None:
         raise ConflictError(msg)
 
 
-def _sentence(approval: Approval) -> str:
-    if approval.state is ApprovalState.EXPIRED:
+def _sentence(approval: Approval, state: ApprovalState) -> str:
+    if state is ApprovalState.EXPIRED:
         return f"nobody of `{approval.group}` answered in time"
     why = f": {approval.answer_reason}" if approval.answer_reason else ""
     return f"`{approval.answered_by}` of `{approval.group}` rejected the call{why}"

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from interlock.calls import approve, protocol, validate
+import structlog
+
+from interlock.calls import approve, protocol, reconcile, validate
 from interlock.calls.durable import Durable
 from interlock.calls.road import Call, Live, Road, view_of
 from interlock.domain.canonical import JsonObject
@@ -26,6 +28,8 @@ from interlock.observe import bodies, emit
 from interlock.store import approvals, decisions, effects, runs, spans
 from interlock.store.engine import CrashPoints, Tx
 from interlock.tools.connectors.port import Connector, OutgoingCall
+
+_log = structlog.get_logger(__name__)
 
 Decided = tuple[Decision, DecisionId]
 """A decision and the id of its row."""
@@ -50,11 +54,13 @@ async def prepare(road: Road, durable: Durable, call: Call) -> Call:
 
     if not await durable.read(would_be_allowed):
         return call
-    try:
-        guard = await road.sender.prepare(call)
-    except InterlockError:
-        # Nothing was sent: the call goes on without a link, and `send` says why it cannot leave.
-        guard = None
+    # A wait of a parallel branch must not end the segment while the link is on its way.
+    with durable.in_flight():
+        try:
+            guard = await road.sender.prepare(call)
+        except InterlockError:
+            # Nothing was sent; the call goes on without a link, and `send` will refuse it.
+            guard = None
     now_us = await durable.read(lambda tx: tx.now_us)
     stamped: JsonObject | None = None if guard is None else {**guard, "obtained_us": now_us}
     return replace(call, effect=replace(call.effect, guard=stamped))
@@ -67,19 +73,25 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
     """
 
     def decide_and_write(tx: Tx) -> Call:
+        # Read before the database's clock: who waits for the deadline by that clock may then be
+        # sure that nothing is under way, however long the commit takes.
+        began_s = time.monotonic()
+        started_us = tx.now_us
         live = road.live.at(tx)
         run = runs.get(tx, durable.run.run_id)
-        started_us = tx.now_us
         digested = _digested(tx, live, run, call)
         lifted = _lifted(tx, digested)
         decision, request = validate.decide(tx, live, run, digested, lifted=lifted)
         decision_id = _record_decision(tx, digested, decision, request, started_us)
+        decided = (decision, decision_id)
         if decision.outcome is Outcome.ALLOW:
-            return _write_intent(tx, road, digested, run=run, decided=(decision, decision_id))
-        return _write_refusal(tx, road, live, digested, run=run, decided=(decision, decision_id))
+            intended = _write_intent(tx, road, digested, run=run, decided=decided)
+            return replace(intended, sent_at_s=began_s)
+        if digested.effect.state is EffectState.AMBIGUOUS:
+            return _write_no_resend(tx, digested, decided)
+        return _write_refusal(tx, road, live, digested, run=run, decided=decided)
 
-    done = await durable.transact("call.intent", decide_and_write, tool=call.effect.tool)
-    return replace(done, sent_at_s=time.monotonic())
+    return await durable.transact("call.intent", decide_and_write, tool=call.effect.tool)
 
 
 class ConnectorSender:
@@ -109,21 +121,27 @@ class ConnectorSender:
     async def send(self, call: Call) -> Reply:
         """Send the attempt whose intent was committed, before its deadline."""
         tool = call.known_tool
+        guard = tool.effect.guard
+        if guard and guard.kind == "one_time_link" and "link" not in (call.effect.guard or {}):
+            return _not_sent(f"`{tool.system}` gave no one-time link")
+        try:
+            outgoing = await self._outgoing(call, tool.limits.timeout_s)
+            connector = self._connect(call.known_binding.server)
+        except InterlockError as error:
+            return _not_sent(error.message)
+        # The last checks before the first byte; fetching the credentials may have taken long.
         remaining_s = tool.limits.timeout_s - (time.monotonic() - call.sent_at_s)
         if remaining_s <= 0:
             return _not_sent("the send deadline passed before it left")
         if not self._may_send():
             return _not_sent("this worker could not renew its lease")
-        guard = tool.effect.guard
-        if guard and guard.kind == "one_time_link" and "link" not in (call.effect.guard or {}):
-            return _not_sent(f"`{tool.system}` gave no one-time link")
-        try:
-            outgoing = await self._outgoing(call, remaining_s)
-            connector = self._connect(call.known_binding.server)
-        except InterlockError as error:
-            return _not_sent(error.message)
         self._points.reach("send.before", tool=tool.name)
-        reply = await connector.send(outgoing)
+        try:
+            reply = await connector.send(replace(outgoing, timeout_s=remaining_s))
+        except Exception as error:  # noqa: BLE001  # an edge: whatever it raises, it may have sent
+            _log.exception("connector.raised", effect_id=call.effect.effect_id)
+            problem = f"the connector raised a `{type(error).__name__}`"
+            return Reply(transport=Transport.UNKNOWN, problem=problem)
         self._points.reach("send.after", tool=tool.name)
         return reply
 
@@ -149,12 +167,15 @@ def _not_sent(problem: str) -> Reply:
 
 
 def _digested(tx: Tx, live: Live, run: Run, call: Call) -> Call:
-    """Return the call with the row as it is now and the digest as policy stands now."""
+    """Return the call with the row and binding as they are now and the digest as policy stands."""
     stored = effects.find(tx, call.effect.effect_id)
     effect = replace(stored, guard=call.effect.guard) if stored is not None else call.effect
     call_digest = validate.call_digest_of(live, run, effect)
     return replace(
-        call, effect=replace(effect, call_digest=call_digest), is_stored=stored is not None
+        call,
+        effect=replace(effect, call_digest=call_digest),
+        binding=None if call.tool is None else live.release.bind(call.tool, effect.environment),
+        is_stored=stored is not None,
     )
 
 
@@ -213,6 +234,8 @@ def _write_intent(tx: Tx, road: Road, call: Call, *, run: Run, decided: Decided)
             tx, effect.effect_id, effect.call_digest, now_us=tx.now_us
         ):
             approvals.use(tx, approval.approval_id, effect.effect_id, after.attempt)
+        # What was not needed in the end is not left open.
+        approvals.void_for_effect(tx, effect.effect_id)
     intended = replace(
         effect,
         state=after.state,
@@ -241,23 +264,25 @@ def _write_intent(tx: Tx, road: Road, call: Call, *, run: Run, decided: Decided)
 def _write_refusal(
     tx: Tx, road: Road, live: Live, call: Call, *, run: Run, decided: Decided
 ) -> Call:
+    """Write a call that will not be sent now: denied, drafted, or left to people to approve."""
     decision, decision_id = decided
     effect = call.effect
-    outcome = decision.outcome
-    was_sent = effect.state is EffectState.AMBIGUOUS
-    is_over = was_sent or outcome is not Outcome.NEEDS_APPROVAL
-    reason = decision.reasons[0] if decision.reasons else None
+    is_over = decision.outcome is not Outcome.NEEDS_APPROVAL
+    reason = decision.reasons[0] if is_over and decision.reasons else None
+    after = protocol.step(view_of(effect, call.tool), protocol.Decided(outcome=decision.outcome))
     refused = replace(
         effect,
-        state=_refused_state(call, outcome),
+        state=after.state,
         decision_id=decision_id,
         policy_version=decision.policy_version,
         outcome_us=tx.now_us if is_over else None,
-        error_code=reason.code if is_over and reason else None,
-        error_message=reason.message if is_over and reason else None,
+        error_code=reason.code if reason else None,
+        error_message=reason.message if reason else None,
     )
     _write(tx, call, refused)
-    if not is_over:
+    if is_over:
+        approvals.void_for_effect(tx, effect.effect_id)
+    else:
         approve.ask(
             tx,
             live,
@@ -271,17 +296,15 @@ def _write_refusal(
     spans.put(tx, emit.tool_span(refused, parent_key=call.proposal.parent_span, end_us=end_us))
     if call.tool is not None:
         bodies.write_arguments(tx, refused, call.tool, key=road.key_secret)
-    return replace(call.at(refused), groups_waiting=() if is_over else decision.groups)
+    return call.at(refused)
 
 
-def _refused_state(call: Call, outcome: Outcome) -> EffectState:
-    """Return the state after a refusal; what may have been done already is left to a person."""
-    if call.tool is None:
-        return EffectState.DENIED
-    view = view_of(call.effect, call.tool)
-    if view.state is EffectState.AMBIGUOUS:
-        return protocol.step(view, protocol.Park()).state
-    return protocol.step(view, protocol.Decided(outcome=outcome)).state
+def _write_no_resend(tx: Tx, call: Call, decided: Decided) -> Call:
+    """Leave a call that may have been done, and may not be sent again now, to a person."""
+    decision, decision_id = decided
+    effect = replace(call.effect, decision_id=decision_id, policy_version=decision.policy_version)
+    why = "; ".join(reason.message for reason in decision.reasons)
+    return call.at(reconcile.leave(tx, effect, f"it may not be sent again: {why}"))
 
 
 def _write(tx: Tx, call: Call, effect: Effect) -> None:

@@ -12,6 +12,9 @@ from interlock.calls.propose import propose
 from interlock.calls.record import record, result_of
 from interlock.calls.road import Call, CallResult, Proposal, Road, view_of
 from interlock.domain.effect import EffectState
+from interlock.domain.run import Run, RunState
+from interlock.store import effects
+from interlock.store.engine import Tx
 
 
 async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallResult:
@@ -29,13 +32,25 @@ async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallRes
     return at
 
 
+def end_calls(tx: Tx, run: Run) -> None:
+    """End what the calls of an ended run left open, in the transaction that ends it.
+
+    Nobody can approve what will not be sent any more, and an unknown outcome is left to a person.
+    """
+    code = "run.cancelled" if run.state is RunState.CANCELLED else "run.ended"
+    for effect in effects.list_for_run(tx, run.run_id):
+        if effect.state in approve.WAITING:
+            approve.withdraw(tx, effect, code=code, message=f"the run is `{run.state}`")
+        elif effect.state in reconcile.UNKNOWN:
+            reconcile.leave(tx, effect, f"its run is `{run.state}` and can no longer find out")
+
+
 async def _next_station(road: Road, durable: Durable, call: Call) -> Call | CallResult:
     match call.effect.state:
         case EffectState.PROPOSED if call.is_stored and call.refusal is None:
             heard = await approve.hear(durable, call)
-            if heard.effect.state is not EffectState.PROPOSED:
-                return heard
-            return await _intend(road, durable, heard)
+            is_refused = heard.effect.state is not EffectState.PROPOSED
+            return heard if is_refused else await _intend(road, durable, heard)
         case EffectState.PROPOSED | EffectState.AUTHORIZED:
             return await _intend(road, durable, call)
         case EffectState.INTENT if call.sent_at_s and call.effect.epoch == durable.run.epoch:
@@ -46,9 +61,7 @@ async def _next_station(road: Road, durable: Durable, call: Call) -> Call | Call
             return await reconcile.take_over(durable, call)
         case EffectState.AMBIGUOUS:
             return await _recover(road, durable, call)
-        case EffectState.FAILED_DEFINITE if protocol.may_retry(
-            view_of(call.effect, call.known_tool)
-        ):
+        case EffectState.FAILED_DEFINITE if protocol.may_retry(view_of(call.effect, call.tool)):
             await reconcile.pause(durable, call)
             return await _intend(road, durable, call)
         case EffectState.PARKED:

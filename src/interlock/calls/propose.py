@@ -42,15 +42,12 @@ async def propose(road: Road, durable: Durable, proposal: Proposal) -> Call:
 def _resumed(live: Live, proposal: Proposal, effect: Effect) -> Call:
     tool = live.release.tool_version(effect.tool, effect.tool_version)
     binding = None if tool is None else live.release.bind(tool, effect.environment)
-    refusal = None
-    if binding is None and effect.state in {EffectState.PROPOSED, EffectState.AUTHORIZED}:
-        refusal = _unknown(proposal)
     return Call(
         proposal=proposal,
         effect=effect,
         tool=tool,
         binding=binding,
-        refusal=refusal,
+        refusal=_unknown(proposal) if binding is None else None,
         is_stored=True,
     )
 

@@ -11,10 +11,13 @@ intent     -lost->     ambiguous                            a newer epoch took o
 failed_definite -intend-> intent                            next attempt, same key, bounded
 ambiguous  -intend->   intent                               read, keyed, conditional: a resend
 ambiguous  -probe->    probing -probed-> succeeded | ambiguous | failed_definite | parked
-ambiguous  -give up->  failed_definite                      only a read
+ambiguous  -give up->  failed_definite                      only a read, which is never parked
 ambiguous  -park->     parked -settled-> confirmed_done | confirmed_absent | abandoned
 succeeded | confirmed_done -undone-> compensated
 ```
+
+Once an attempt's outcome is unknown the row is in doubt, until it succeeded or a probe found
+nothing: that a resend did nothing does not say what the attempt before it did.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ class Verdict(StrEnum):
     """What one attempt's reply means, as `record.classify` reads it from the tool's contract."""
 
     SUCCEEDED = "succeeded"
+    NOT_SENT = "not_sent"
     NOTHING_DONE = "nothing_done"
     CONFLICT = "conflict"
     GUARD_REFUSED = "guard_refused"
@@ -49,8 +53,10 @@ class Verdict(StrEnum):
 class EffectView:
     """What the protocol knows of an effect row and its tool.
 
-    Times are microseconds. `guard_until_us` is when a one-time link dies (None: never);
-    `is_guard_refused` whether a request of this row was refused by its guard.
+    Times are microseconds. `guard_until_us` is when a one-time link dies (None: never).
+    `is_in_doubt` if an attempt may have been done; `is_unsent` if the last one never left;
+    `is_guard_refused` if a request of this row was refused by its guard, `is_key_reused` if the
+    tool knows its key with another body.
     """
 
     effect_class: EffectClass
@@ -63,7 +69,10 @@ class EffectView:
     guard_until_us: int | None = None
     lag_us: int = 0
     has_probe: bool = False
+    is_in_doubt: bool = False
+    is_unsent: bool = False
     is_guard_refused: bool = False
+    is_key_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +153,7 @@ _DECIDED = {
 }
 _ANSWERED = {
     Verdict.SUCCEEDED: _S.SUCCEEDED,
+    Verdict.NOT_SENT: _S.FAILED_DEFINITE,
     Verdict.NOTHING_DONE: _S.FAILED_DEFINITE,
     Verdict.CONFLICT: _S.FAILED_DEFINITE,
     Verdict.GUARD_REFUSED: _S.AMBIGUOUS,
@@ -157,6 +167,8 @@ _SETTLED = {
     "abandoned": _S.ABANDONED,
 }
 
+
+_IN_DOUBT = frozenset({_S.AMBIGUOUS, _S.PROBING, _S.PARKED})
 
 _FROM: dict[type[Event], frozenset[EffectState]] = {
     Decided: frozenset({_S.PROPOSED, _S.AUTHORIZED, _S.FAILED_DEFINITE}),
@@ -183,12 +195,12 @@ def step(view: EffectView, event: Event) -> EffectView:
         case Intend():
             return _intended(view, event)
         case Answered(verdict=verdict):
-            is_refused = view.is_guard_refused or verdict is Verdict.GUARD_REFUSED
-            return replace(view, state=_ANSWERED[verdict], is_guard_refused=is_refused)
+            return _answered(view, verdict)
         case Lost(epoch=epoch):
-            return replace(view, state=_S.AMBIGUOUS, epoch=epoch)
+            return replace(view, state=_S.AMBIGUOUS, epoch=epoch, is_in_doubt=_is_write(view))
         case _:
-            return replace(view, state=_state_after(event))
+            after = replace(view, state=_state_after(event))
+            return replace(after, is_in_doubt=after.is_in_doubt and after.state in _IN_DOUBT)
 
 
 def _is_allowed(view: EffectView, event: Event) -> bool:
@@ -197,15 +209,17 @@ def _is_allowed(view: EffectView, event: Event) -> bool:
         case Intend(epoch=epoch, now_us=now_us):
             if view.state is _S.AMBIGUOUS and recover(view, now_us=now_us) != "resend":
                 return False
-            return epoch >= view.epoch and (
-                view.state is not _S.FAILED_DEFINITE or _has_attempts(view)
-            )
+            if view.state is _S.FAILED_DEFINITE and not may_retry(view):
+                return False
+            return epoch >= view.epoch
         case Answered(epoch=epoch, attempt=attempt):
             return (epoch, attempt) == (view.epoch, view.attempt)
         case Lost(epoch=epoch):
             return epoch > view.epoch
         case GiveUp():
-            return view.effect_class is EffectClass.READ
+            return not _is_write(view)
+        case Park():
+            return _is_write(view)
         case _:
             return True
 
@@ -243,6 +257,8 @@ def recover(view: EffectView, *, now_us: int) -> Recovery:
     sent again while key or guard lives; then they are probed if they can be, else parked. `blind`
     is never sent again.
     """
+    if view.is_key_reused:
+        return "park"
     match view.effect_class:
         case EffectClass.READ:
             return "resend" if _has_attempts(view) else "give_up"
@@ -266,12 +282,21 @@ def quiet_at_us(view: EffectView) -> int:
 
 
 def may_retry(view: EffectView) -> bool:
-    """Whether an attempt that provably did nothing may be followed by another."""
-    return view.state is _S.FAILED_DEFINITE and _has_attempts(view)
+    """Whether an attempt that provably did nothing may be followed by another.
+
+    Not if a guard refused the row: it would refuse the next attempt as well. A blind call is
+    followed by another only if it never left.
+    """
+    is_repeatable = view.effect_class is not EffectClass.BLIND or view.is_unsent
+    return (
+        view.state is _S.FAILED_DEFINITE
+        and _has_attempts(view)
+        and is_repeatable
+        and not view.is_guard_refused
+    )
 
 
 def _intended(view: EffectView, event: Intend) -> EffectView:
-    is_fresh_guard = view.state is not _S.AMBIGUOUS
     return replace(
         view,
         state=_S.INTENT,
@@ -279,7 +304,21 @@ def _intended(view: EffectView, event: Intend) -> EffectView:
         attempt=view.attempt + 1,
         first_sent_us=event.now_us if view.first_sent_us is None else view.first_sent_us,
         send_deadline_us=event.deadline_us,
-        is_guard_refused=view.is_guard_refused and not is_fresh_guard,
+        is_unsent=False,
+    )
+
+
+def _answered(view: EffectView, verdict: Verdict) -> EffectView:
+    state = _ANSWERED[verdict]
+    if view.is_in_doubt and state is _S.FAILED_DEFINITE:
+        state = _S.AMBIGUOUS
+    return replace(
+        view,
+        state=state,
+        is_in_doubt=state is _S.AMBIGUOUS and _is_write(view),
+        is_unsent=verdict is Verdict.NOT_SENT,
+        is_guard_refused=view.is_guard_refused or verdict is Verdict.GUARD_REFUSED,
+        is_key_reused=verdict is Verdict.KEY_REUSED,
     )
 
 
@@ -289,6 +328,10 @@ def _probed(event: Probed) -> EffectState:
     if event.found > 1:
         return _S.PARKED
     return _S.FAILED_DEFINITE if event.is_quiet else _S.AMBIGUOUS
+
+
+def _is_write(view: EffectView) -> bool:
+    return view.effect_class is not EffectClass.READ
 
 
 def _has_attempts(view: EffectView) -> bool:

@@ -13,7 +13,7 @@ from typing import Literal
 from interlock.calls import protocol
 from interlock.calls.durable import Dispatch, Durable
 from interlock.calls.protocol import Verdict
-from interlock.calls.record import Reading, write_outcome
+from interlock.calls.record import Reading, mark_undone, result_of, write_outcome
 from interlock.calls.road import Call, CallResult, CallState, Proposal, Road, view_of
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import Effect, EffectState, Evidence
@@ -21,13 +21,15 @@ from interlock.domain.errors import ConflictError, ContractError, ForbiddenError
 from interlock.domain.ids import EffectId, StepName
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Principal, PrincipalKind, Role
-from interlock.domain.tool import Probe, ToolVersion
+from interlock.domain.tool import EffectClass, Probe, ToolVersion
 from interlock.observe import emit
-from interlock.store import effects, spans
+from interlock.store import effects, runs, spans
 from interlock.store.engine import Database, Tx
 from interlock.tools.contract import Contract
 
 Ask = Callable[[Proposal], Awaitable[CallResult]]
+UNKNOWN = frozenset({EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING})
+"""States of a call that was, or may have been, sent and of which nothing more is known."""
 _MAX_PROBES = 5
 _LONGEST_PAUSE_S = 60.0
 
@@ -37,11 +39,11 @@ async def take_over(durable: Durable, call: Call) -> Call:
 
     def mark(tx: Tx) -> Effect:
         before = effects.get(tx, call.effect.effect_id)
-        after = protocol.step(
-            view_of(before, call.known_tool), protocol.Lost(epoch=durable.run.epoch)
-        )
+        after = protocol.step(view_of(before, call.tool), protocol.Lost(epoch=durable.run.epoch))
         _see(tx, before, "owner.lost", {"epoch": durable.run.epoch})
-        effect = replace(before, state=after.state, epoch=after.epoch)
+        effect = replace(
+            before, state=after.state, epoch=after.epoch, is_in_doubt=after.is_in_doubt
+        )
         return effects.move(tx, before, effect)
 
     return call.at(await durable.transact("call.takeover", mark, tool=call.effect.tool))
@@ -50,38 +52,75 @@ async def take_over(durable: Durable, call: Call) -> Call:
 async def recover(road: Road, durable: Durable, call: Call, ask: Ask) -> Call | CallResult:
     """Take an ambiguous effect one station further; a call that may be sent again comes back so."""
     now_us = await durable.read(lambda tx: tx.now_us)
-    action = protocol.recover(view_of(call.effect, call.known_tool), now_us=now_us)
-    if call.effect.error_code == "call.key_reused":
-        action = "park"
+    action = protocol.recover(view_of(call.effect, call.tool), now_us=now_us)
     if action == "probe":
         return await _probe(road, durable, call, ask)
-    if action == "park":
-        return await park(durable, call, "nothing but a person can tell whether it was done")
-    if action == "give_up":
-        return await _give_up(durable, call)
-    return call
+    if action == "resend":
+        return call
+    return await _leave(durable, call, "nothing but a person can tell whether it was done")
 
 
 async def pause(durable: Durable, call: Call) -> None:
     """Wait before the next attempt: doubling from a second, jittered, at least the upstream's hint.
 
-    Counted from the outcome in the row, with jitter from the effect's id, so that every replay
-    waits for the same instant; an owner that was lost left no outcome and costs no pause.
+    Counted from the outcome in the row. The end is recorded, since the hint is gone on a replay,
+    which has to wait for the same instant. An owner that was lost left no outcome: no pause.
     """
     effect = call.effect
+    if effect.outcome_us is None:
+        return
     spread = int(effect.effect_id[:8], 16) / 0xFFFF_FFFF + 0.5
-    wait_s = min(_LONGEST_PAUSE_S, 2.0 ** max(0, effect.attempt - 1)) * spread
-    wait_s = max(call.retry_after_s, wait_s)
-    if effect.outcome_us is not None:
-        name = StepName(f"{effect.step_name}#pause.{effect.attempt}")
-        await durable.sleep(name, effect.outcome_us + round(wait_s * 1_000_000))
+    wait_s = min(_LONGEST_PAUSE_S, 2.0 ** (effect.attempt - 1)) * spread
+    until_us = effect.outcome_us + round(max(call.retry_after_s, wait_s) * 1_000_000)
+    name = f"{effect.step_name}#pause.{effect.attempt}"
+    recorded = await durable.commit(
+        StepName(f"{name}.until"), lambda _tx: until_us, kind="call.pause"
+    )
+    await durable.sleep(StepName(name), int(str(recorded)))
 
 
-async def park(durable: Durable, call: Call, why: str) -> Call:
-    """Leave the effect to a person."""
+def leave(tx: Tx, effect: Effect, why: str) -> Effect:
+    """Leave an unknown outcome to a person; a read, which changed nothing, has just failed.
 
+    `effect` may carry changes that are written with it; state, epoch and attempt are the row's.
+    """
+    view = view_of(effect, None)
+    if view.state is EffectState.INTENT:
+        lost = protocol.Answered(epoch=view.epoch, attempt=view.attempt, verdict=Verdict.UNKNOWN)
+        view = protocol.step(view, lost)
+    if effect.effect_class is EffectClass.READ:
+        after = protocol.step(view, protocol.GiveUp())
+        code, message = effect.error_code or "call.unanswered", effect.error_message or why
+    else:
+        after = protocol.step(view, protocol.Park())
+        code, message = "effect.parked", why
+        _see(tx, effect, "parked", {"why": why})
+    left = effects.move(
+        tx,
+        effect,
+        replace(
+            effect,
+            state=after.state,
+            is_in_doubt=after.is_in_doubt,
+            error_code=code,
+            error_message=message,
+        ),
+    )
+    spans.close(
+        tx,
+        left.run_id,
+        left.step_name,
+        end_us=tx.now_us,
+        status=emit.effect_status(left.state),
+        error_code=left.error_code,
+        attributes=emit.effect_outcome(left),
+    )
+    return left
+
+
+async def _leave(durable: Durable, call: Call, why: str) -> Call:
     def write(tx: Tx) -> Effect:
-        return _parked(tx, effects.get(tx, call.effect.effect_id), call.known_tool, why)
+        return leave(tx, effects.get(tx, call.effect.effect_id), why)
 
     return call.at(await durable.transact("call.park", write, tool=call.effect.tool))
 
@@ -109,6 +148,8 @@ def settle(
         raise ForbiddenError(msg)
 
     def write(tx: Tx) -> Effect:
+        # The run first, as its own code locks: then neither waits for the other.
+        runs.lock_any(tx, effects.get(tx, effect_id).run_id)
         before = effects.get(tx, effect_id)
         if before.tenant != by.tenant:
             msg = f"`{by.name}` belongs to another tenant"
@@ -116,17 +157,14 @@ def settle(
         if before.state is not EffectState.PARKED:
             msg = f"the effect is `{before.state}`, only a parked one can be settled"
             raise ConflictError(msg)
-        state = {
-            "done": EffectState.CONFIRMED_DONE,
-            "absent": EffectState.CONFIRMED_ABSENT,
-            "abandoned": EffectState.ABANDONED,
-        }[answer]
+        after = protocol.step(view_of(before, None), protocol.Settled(answer=answer))
         effect = effects.move(
             tx,
             before,
             replace(
                 before,
-                state=state,
+                state=after.state,
+                is_in_doubt=after.is_in_doubt,
                 external_id=external_id or before.external_id,
                 outcome_us=tx.now_us,
                 error_code=None if answer == "done" else f"effect.{answer}",
@@ -134,6 +172,8 @@ def settle(
             ),
         )
         _see(tx, effect, f"settled.{answer}", {"reason": reason}, by=by.name)
+        if answer == "done":
+            mark_undone(tx, effect)
         spans.close(
             tx,
             effect.run_id,
@@ -160,30 +200,50 @@ async def _probe(road: Road, durable: Durable, call: Call, ask: Ask) -> Call | C
     probe = tool.effect.probe
     # INVARIANT: the protocol asks for a probe only if the tool has one.
     assert probe is not None
-    n = await durable.read(lambda tx: effects.count_evidence(tx, call.effect.effect_id, "probed"))
-    if n >= _MAX_PROBES:
-        return await park(durable, call, f"{n} probes did not settle it")
-    asked = await durable.transact("call.probe", lambda tx: _begin_probe(tx, call, n + 1))
-    answer = await ask(_question(call, probe, n + 1))
-    is_quiet = protocol.quiet_at_us(view_of(asked, tool)) <= await durable.read(lambda t: t.now_us)
+    n = 1 + await durable.read(
+        lambda tx: effects.count_evidence(tx, call.effect.effect_id, "probed")
+    )
+    if n > _MAX_PROBES:
+        return await _leave(durable, call, f"{n - 1} probes did not settle it")
+    try:
+        question = _question(call, probe, n)
+    except InputError as error:
+        return await _leave(durable, call, f"its probe cannot be worded: {error.message}")
+    asked = await durable.transact("call.probe", lambda tx: _begin_probe(tx, call, n))
+    answer = await ask(question)
     found = _found(call, probe, answer)
-    if len(found) == 1:
-        return await _was_done(road, durable, call.at(asked), found[0], n=n + 1)
+    if found is not None and len(found) == 1:
+        return await _was_done(road, durable, call.at(asked), found[0], n=n)
+    quiet_us = protocol.quiet_at_us(view_of(asked, tool))
 
     def write(tx: Tx) -> Effect:
-        event = protocol.Probed(found=len(found), is_quiet=is_quiet and _is_known(answer))
-        after = protocol.step(view_of(asked, tool), event)
-        _see(tx, asked, "probed", {"found": len(found), "is_quiet": is_quiet})
-        spans.put(tx, emit.probe_span(asked, n=n + 1, start_us=tx.now_us, end_us=tx.now_us))
-        if after.state is EffectState.PARKED:
-            return _parked(tx, asked, tool, f"the probe found {len(found)} effects")
-        return effects.move(tx, asked, replace(asked, state=after.state))
+        # The answer counts for the moment of the question: it may be a replay of an old one.
+        is_quiet = quiet_us <= effects.get(tx, answer.effect_id).created_us
+        spans.put(tx, emit.probe_span(asked, n=n, start_us=tx.now_us, end_us=tx.now_us))
+        count = None if found is None else len(found)
+        _see(tx, asked, "probed", {"found": count, "is_quiet": is_quiet})
+        return _write_probed(tx, asked, tool, found, is_quiet=is_quiet)
 
     probed = call.at(await durable.transact("call.probe", write, tool=tool.name))
     if probed.effect.state is EffectState.AMBIGUOUS:
-        name = StepName(f"{call.effect.step_name}#quiet.{n + 1}")
-        await durable.sleep(name, protocol.quiet_at_us(view_of(asked, tool)))
+        await durable.sleep(StepName(f"{call.effect.step_name}#quiet.{n}"), quiet_us)
     return probed
+
+
+def _write_probed(
+    tx: Tx, asked: Effect, tool: ToolVersion, found: list[Json] | None, *, is_quiet: bool
+) -> Effect:
+    """Write what a probe says that did not find exactly one effect; None says nothing."""
+    count = 0 if found is None else len(found)
+    event = protocol.Probed(found=count, is_quiet=is_quiet and found is not None)
+    after = protocol.step(view_of(asked, tool), event)
+    if after.state is EffectState.PARKED:
+        return leave(tx, asked, f"the probe found {count} effects")
+    moved = replace(asked, state=after.state, is_in_doubt=after.is_in_doubt)
+    if after.state is EffectState.FAILED_DEFINITE:
+        message = "a probe found that nothing was done"
+        moved = replace(moved, error_code="call.not_done", error_message=message)
+    return effects.move(tx, asked, moved)
 
 
 def _begin_probe(tx: Tx, call: Call, n: int) -> Effect:
@@ -212,24 +272,23 @@ def _documents(effect: Effect) -> dict[str, Json]:
     }
 
 
-def _is_known(answer: CallResult) -> bool:
-    return answer.state is CallState.SUCCEEDED
+def _found(call: Call, probe: Probe, answer: CallResult) -> list[Json] | None:
+    """Return what the probe found; None if it proves nothing.
 
-
-def _found(call: Call, probe: Probe, answer: CallResult) -> list[Json]:
-    """Return what the probe found; an unanswered probe found nothing and proves nothing."""
-    if not _is_known(answer):
-        return []
+    That is without an answer, or if nothing is left of what would tell our write from others.
+    """
+    wanted = fill(probe.equals, _documents(call.effect), optional=True)
+    # INVARIANT: `fill` keeps the shape of an object.
+    assert isinstance(wanted, dict)
+    if answer.state is not CallState.SUCCEEDED or (probe.equals and not wanted):
+        return None
     try:
         value = fill(probe.found, {"out": answer.output})
-        wanted = fill(probe.equals, _documents(call.effect), optional=True)
     except InputError:
         return []
     items: list[Json] = value if isinstance(value, list) else []
     if value is not None and not isinstance(value, list):
         items = [value]
-    if not isinstance(wanted, dict):
-        return items
     return [
         item
         for item in items
@@ -247,7 +306,8 @@ async def _was_done(
         output = found if not probe or probe.result is None else fill(probe.result, documents)
         Contract.of(tool.output_schema).check(output, what="result")
     except (InputError, ContractError) as error:
-        return await park(durable, call, f"it was done, but its result is unclear: {error.message}")
+        where = error.pointer if isinstance(error, ContractError) else error.message
+        return await _leave(durable, call, f"it was done, but its result is unclear: {where}")
     after = protocol.step(view_of(call.effect, tool), protocol.Probed(found=1, is_quiet=True))
     reading = Reading(verdict=Verdict.SUCCEEDED, output=output)
 
@@ -257,33 +317,10 @@ async def _was_done(
             tx,
             emit.probe_span(call.effect, n=n, start_us=tx.now_us, end_us=tx.now_us, found=1),
         )
-        return write_outcome(tx, road, call, after.state, reading).to_json()
+        return result_of(write_outcome(tx, road, call, after, reading)).to_json()
 
     value = await durable.commit(call.effect.step_name, write, kind="call.outcome", tool=tool.name)
     return CallResult.from_journal(value)
-
-
-async def _give_up(durable: Durable, call: Call) -> Call:
-    def write(tx: Tx) -> Effect:
-        before = effects.get(tx, call.effect.effect_id)
-        after = protocol.step(view_of(before, call.known_tool), protocol.GiveUp())
-        effect = effects.move(tx, before, replace(before, state=after.state))
-        spans.put(
-            tx, emit.tool_span(effect, parent_key=call.proposal.parent_span, end_us=tx.now_us)
-        )
-        return effect
-
-    return call.at(await durable.transact("call.give_up", write, tool=call.effect.tool))
-
-
-def _parked(tx: Tx, before: Effect, tool: ToolVersion, why: str) -> Effect:
-    after = protocol.step(view_of(before, tool), protocol.Park())
-    _see(tx, before, "parked", {"why": why})
-    return effects.move(
-        tx,
-        before,
-        replace(before, state=after.state, error_code="effect.parked", error_message=why),
-    )
 
 
 def _see(tx: Tx, effect: Effect, kind: str, detail: JsonObject, *, by: str = "interlock") -> None:

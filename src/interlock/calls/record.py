@@ -5,16 +5,26 @@ One transaction: outcome, touches, labels, spans and the journal row that is the
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from interlock.calls import protocol
 from interlock.calls.durable import Durable
-from interlock.calls.protocol import Verdict
-from interlock.calls.road import Call, CallResult, CallState, Road, labels_of, view_of
+from interlock.calls.protocol import EffectView, Verdict
+from interlock.calls.road import (
+    KEY_REUSED,
+    NOT_SENT,
+    Call,
+    CallResult,
+    CallState,
+    Road,
+    labels_of,
+    view_of,
+)
 from interlock.domain.canonical import Json
 from interlock.domain.effect import Effect, EffectState, Evidence, Reply, Transport
-from interlock.domain.errors import ContractError
-from interlock.domain.tool import EffectClass, ToolVersion
+from interlock.domain.errors import ContractError, FencedError
+from interlock.domain.tool import Guard, ToolVersion
 from interlock.observe import bodies, emit, lineage
 from interlock.store import effects, runs, spans, touches
 from interlock.store.engine import Tx
@@ -39,24 +49,23 @@ class Reading:
     is_retryable: bool = False
 
 
-def classify(reply: Reply, tool: ToolVersion, *, is_resend: bool) -> Reading:
-    """Read a reply by the tool's contract.
+def classify(reply: Reply, tool: ToolVersion, *, is_in_doubt: bool) -> Reading:
+    """Read a reply by the tool's contract (effects.md, section 5).
 
-    `nothing_done` only if nothing was sent or the contract says so; silence, 5xx, other 4xx, an
-    error result or an answer that breaks the contract are `unknown`: perhaps it was done.
+    `nothing_done` only if the contract says so; silence, 5xx, other 4xx, an error result or an
+    answer that breaks the contract are `unknown`: perhaps it was done. `is_in_doubt` if an earlier
+    attempt of the row may have been done: a guard may then have refused its echo.
     """
     if reply.transport is Transport.NOT_SENT:
         message = reply.problem or "the call was not sent"
-        return Reading(
-            verdict=Verdict.NOTHING_DONE, code="call.not_sent", message=message, is_retryable=True
-        )
+        return Reading(verdict=Verdict.NOT_SENT, code=NOT_SENT, message=message, is_retryable=True)
     if reply.transport is Transport.UNKNOWN:
         return _unknown("call.unanswered", reply.problem or "no answer came")
     spec, status = tool.effect, reply.status or 0
     if spec.guard is not None and status in spec.guard.refused:
-        return _guard_refused(tool, is_resend=is_resend)
+        return _guard_refused(spec.guard, is_in_doubt=is_in_doubt)
     if status in spec.key_reused:
-        return Reading(verdict=Verdict.KEY_REUSED, code="call.key_reused", message=_said(reply))
+        return Reading(verdict=Verdict.KEY_REUSED, code=KEY_REUSED, message=_said(reply))
     if status in spec.in_progress:
         return Reading(verdict=Verdict.IN_PROGRESS, code="call.in_progress", message=_said(reply))
     if status in spec.no_effect or status in _MCP_NO_EFFECT:
@@ -73,10 +82,9 @@ def classify(reply: Reply, tool: ToolVersion, *, is_resend: bool) -> Reading:
     return _checked(reply, tool)
 
 
-def _guard_refused(tool: ToolVersion, *, is_resend: bool) -> Reading:
-    guard = tool.effect.guard
+def _guard_refused(guard: Guard, *, is_in_doubt: bool) -> Reading:
     message = "the record changed since its version was read; read it again"
-    if guard is not None and guard.kind == "version" and not is_resend:
+    if guard.kind == "version" and not is_in_doubt:
         return Reading(verdict=Verdict.CONFLICT, code="call.conflict", message=message)
     return Reading(
         verdict=Verdict.GUARD_REFUSED,
@@ -95,7 +103,7 @@ def _checked(reply: Reply, tool: ToolVersion) -> Reading:
 
 
 def _unknown(code: str, message: str) -> Reading:
-    return Reading(verdict=Verdict.UNKNOWN, code=code, message=message, is_retryable=True)
+    return Reading(verdict=Verdict.UNKNOWN, code=code, message=message)
 
 
 def _said(reply: Reply) -> str:
@@ -105,11 +113,12 @@ def _said(reply: Reply) -> str:
 
 
 async def record(road: Road, durable: Durable, call: Call, reply: Reply) -> Call | CallResult:
-    """Commit what was seen; return the result if the call has ended, else the call as it stands."""
+    """Commit what was seen; return the result if the call has ended, else the call as it stands.
+
+    If another worker owns the run by now, the answer is kept as evidence and changes nothing.
+    """
     tool, before = call.known_tool, call.effect
-    reading = classify(reply, tool, is_resend=before.attempt > 1)
-    if reading.verdict is Verdict.CONFLICT and tool.effect.effect_class is EffectClass.READ:
-        reading = replace(reading, verdict=Verdict.UNKNOWN)
+    reading = classify(reply, tool, is_in_doubt=before.is_in_doubt)
     road.db.points.reach("reply.read", tool=tool.name)
     after = protocol.step(
         view_of(before, tool),
@@ -119,31 +128,33 @@ async def record(road: Road, durable: Durable, call: Call, reply: Reply) -> Call
     is_over = after.state is EffectState.SUCCEEDED or (
         after.state is EffectState.FAILED_DEFINITE and not can_retry
     )
-    if is_over:
-        value = await durable.commit(
-            before.step_name,
-            lambda tx: write_outcome(tx, road, call, after.state, reading).to_json(),
-            kind="call.outcome",
+    try:
+        if is_over:
+            value = await durable.commit(
+                before.step_name,
+                lambda tx: result_of(write_outcome(tx, road, call, after, reading)).to_json(),
+                kind="call.outcome",
+                tool=tool.name,
+            )
+            return CallResult.from_journal(value)
+        effect = await durable.transact(
+            "call.outcome",
+            lambda tx: write_outcome(tx, road, call, after, reading),
             tool=tool.name,
         )
-        return CallResult.from_journal(value)
-
-    def note(tx: Tx) -> Effect:
-        write_outcome(tx, road, call, after.state, reading)
-        return effects.get(tx, before.effect_id)
-
-    effect = await durable.transact("call.outcome", note, tool=tool.name)
+    except FencedError:
+        # Not by way of `durable`, which refuses a stale owner; evidence may come from anybody.
+        await asyncio.to_thread(road.db.run, "call.late", lambda tx: _see_late(tx, before, reading))
+        raise
     return replace(call.at(effect), retry_after_s=reply.retry_after_s or 0.0)
 
 
-def write_outcome(
-    tx: Tx, road: Road, call: Call, state: EffectState, reading: Reading
-) -> CallResult:
+def write_outcome(tx: Tx, road: Road, call: Call, after: EffectView, reading: Reading) -> Effect:
     """Write everything that a reading means for a row, in the caller's transaction."""
-    tool, before = call.known_tool, call.effect
-    did_succeed = state in {EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE}
+    tool, before, state = call.known_tool, call.effect, after.state
+    did_succeed = state is EffectState.SUCCEEDED
     guard = before.guard
-    if reading.verdict is Verdict.GUARD_REFUSED:
+    if after.is_guard_refused:
         guard = {**(guard or {}), "is_refused": True}
     touched = (
         lineage.touches_of(before, tool, output=reading.output, at_us=tx.now_us)
@@ -158,24 +169,24 @@ def write_outcome(
             before,
             state=state,
             guard=guard,
+            is_in_doubt=after.is_in_doubt,
             outcome_us=tx.now_us,
             result=reading.output if did_succeed else None,
             external_id=created[0] if created else before.external_id,
             error_code=None if did_succeed else reading.code,
             error_message=None if did_succeed else reading.message,
-            cost_micro_usd=before.cost_micro_usd
-            + (tool.price_micro_usd if state is EffectState.SUCCEEDED else 0),
+            cost_micro_usd=before.cost_micro_usd + (tool.price_micro_usd if did_succeed else 0),
         ),
     )
-    effects.add_evidence(tx, _evidence(tx, effect, reading))
+    effects.add_evidence(tx, _evidence(tx, effect, reading, kind="reply"))
     for touch in touched:
         touches.put(tx, touch)
     if did_succeed:
         runs.raise_labels(tx, effect.run_id, labels_of(tool))
         bodies.write_result(tx, effect, tool, key=road.key_secret)
-        _mark_undone(tx, effect)
+        mark_undone(tx, effect)
     _close_spans(tx, call, effect)
-    return result_of(effect)
+    return effect
 
 
 def result_of(effect: Effect) -> CallResult:
@@ -199,24 +210,29 @@ def result_of(effect: Effect) -> CallResult:
     )
 
 
-def _mark_undone(tx: Tx, effect: Effect) -> None:
+def mark_undone(tx: Tx, effect: Effect) -> None:
+    """Mark what an effect that was done has undone, if it is a compensation."""
     if effect.compensates is None:
         return
     original = effects.get(tx, effect.compensates)
-    if original.state in {EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE}:
-        effects.move(
-            tx,
-            original,
-            replace(original, state=EffectState.COMPENSATED, compensated_by=effect.effect_id),
-        )
+    if original.state is EffectState.COMPENSATED:
+        return
+    after = protocol.step(view_of(original, None), protocol.Undone())
+    effects.move(
+        tx, original, replace(original, state=after.state, compensated_by=effect.effect_id)
+    )
 
 
-def _evidence(tx: Tx, effect: Effect, reading: Reading) -> Evidence:
+def _see_late(tx: Tx, effect: Effect, reading: Reading) -> None:
+    effects.add_evidence(tx, _evidence(tx, effect, reading, kind="late"))
+
+
+def _evidence(tx: Tx, effect: Effect, reading: Reading, *, kind: str) -> Evidence:
     return Evidence(
         effect_id=effect.effect_id,
         attempt=effect.attempt,
         epoch=effect.epoch,
-        kind=f"reply.{reading.verdict}",
+        kind=f"{kind}.{reading.verdict}",
         detail={"code": reading.code, "message": reading.message},
         at_us=tx.now_us,
     )
@@ -225,15 +241,14 @@ def _evidence(tx: Tx, effect: Effect, reading: Reading) -> Evidence:
 def _close_spans(tx: Tx, call: Call, effect: Effect) -> None:
     attributes = emit.effect_outcome(effect)
     status = emit.effect_status(effect.state)
-    if effect.attempt > 0:
-        spans.close(
-            tx,
-            effect.run_id,
-            emit.send_key(effect),
-            end_us=tx.now_us,
-            status=status,
-            error_code=effect.error_code,
-            attributes=attributes,
-        )
+    spans.close(
+        tx,
+        effect.run_id,
+        emit.send_key(effect),
+        end_us=tx.now_us,
+        status=status,
+        error_code=effect.error_code,
+        attributes=attributes,
+    )
     end_us = None if effect.state is EffectState.AMBIGUOUS else tx.now_us
     spans.put(tx, emit.tool_span(effect, parent_key=call.proposal.parent_span, end_us=end_us))

@@ -19,10 +19,14 @@ from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
-from interlock.domain.tool import ENVIRONMENTS, Binding, Environment, ToolVersion
+from interlock.domain.tool import ENVIRONMENTS, Binding, EffectSpec, Environment, ToolVersion
 from interlock.policy.engine import ModelResource, World, build_world
 from interlock.store import registry
 from interlock.store.engine import Database, Tx
+
+NOT_SENT = "call.not_sent"
+KEY_REUSED = "call.key_reused"
+"""Error codes of a row from which the protocol reads how its last attempt ended."""
 
 _log = structlog.get_logger(__name__)
 
@@ -133,7 +137,7 @@ class Call:
     """A proposal on its way: its effect row (`is_stored` or not yet), tool, binding and facts.
 
     `refusal` is set if the proposal broke its contract or names nothing that can be called.
-    `sent_at_s` is the monotonic time at which the intent committed.
+    `sent_at_s` is the monotonic time from which the send deadline counts.
     """
 
     proposal: Proposal
@@ -143,7 +147,6 @@ class Call:
     refusal: Refusal | None = None
     is_stored: bool = False
     sent_at_s: float = 0.0
-    groups_waiting: tuple[str, ...] = ()
     retry_after_s: float = 0.0
 
     def at(self, effect: Effect) -> Call:
@@ -198,9 +201,12 @@ def labels_of(tool: ToolVersion) -> Labels:
     return Labels(names=tool.source.labels, is_untrusted=not tool.source.is_trusted)
 
 
-def view_of(effect: Effect, tool: ToolVersion) -> EffectView:
-    """Return what the effect protocol needs to know of a row and its tool."""
-    spec, guard = tool.effect, effect.guard or {}
+def view_of(effect: Effect, tool: ToolVersion | None) -> EffectView:
+    """Return what the effect protocol needs to know of a row and its tool.
+
+    Without the tool, which a later release may have dropped, there is no key, guard or probe.
+    """
+    spec, guard = EffectSpec() if tool is None else tool.effect, effect.guard or {}
     obtained_us = guard.get("obtained_us")
     is_link = spec.guard is not None and spec.guard.kind == "one_time_link"
     return EffectView(
@@ -216,5 +222,8 @@ def view_of(effect: Effect, tool: ToolVersion) -> EffectView:
         else None,
         lag_us=0 if spec.probe is None else round(spec.probe.lag_s * 1_000_000),
         has_probe=spec.probe is not None,
+        is_in_doubt=effect.is_in_doubt,
+        is_unsent=effect.error_code == NOT_SENT,
         is_guard_refused=guard.get("is_refused") is True,
+        is_key_reused=effect.error_code == KEY_REUSED,
     )

@@ -16,7 +16,10 @@ _HOUR_US = 3_600_000_000
 
 
 def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
-    """Read what the server knows, in the transaction that decides; nobody can send any of it."""
+    """Read what the server knows, in the transaction that decides; nobody can send any of it.
+
+    Counted are other calls: a resend is decided on the same numbers as the attempt before it.
+    """
     request = run.request
     window_us = tool.business_key.duplicate_window_h * _HOUR_US if tool.business_key else 0
     same_key = 0
@@ -33,7 +36,9 @@ def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
     return Facts(
         labels=run.labels,
         user=request.user,
-        calls_this_tool=effects.count_tool(tx, run.run_id, effect.tool),
+        calls_this_tool=effects.count_tool(
+            tx, run.run_id, effect.tool, other_than=effect.effect_id
+        ),
         calls_this_tool_1h=effects.count_tool_since(
             tx,
             request.tenant,
@@ -41,10 +46,13 @@ def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
             request.environment,
             effect.tool,
             tx.now_us - _HOUR_US,
+            other_than=effect.effect_id,
         ),
-        writes_this_run=effects.count_writes(tx, run.run_id),
+        writes_this_run=effects.count_writes(tx, run.run_id, other_than=effect.effect_id),
         same_key_count=same_key,
-        failures_this_tool=effects.failures_in_a_row(tx, run.run_id, effect.tool),
+        failures_this_tool=effects.failures_in_a_row(
+            tx, run.run_id, effect.tool, other_than=effect.effect_id
+        ),
         done=effects.done_tools(tx, [run.run_id, *runs.ancestors(tx, run.run_id)]),
         depth=request.depth,
         now_us=tx.now_us,
@@ -67,13 +75,19 @@ def decide(
         facts=facts,
         lifted=lifted,
     )
-    refusal = _refused_before_policy(live, call)
+    refusal = _refused_before_policy(call)
     world = live.worlds.get(effect.environment)
     if refusal is not None:
         return deny(refusal.code, refusal.message), request
     if world is None:
         return deny("policy.unavailable", "no policies are loaded for this environment"), request
-    return world.decide(request), request
+    decision = world.decide(request)
+    if decision.outcome is Outcome.NEEDS_APPROVAL and lifted.issuperset(decision.groups):
+        # Fail closed: the run would wait for nobody.
+        return deny(
+            "approval.unanswerable", "policy names no group that could still answer"
+        ), request
+    return decision, request
 
 
 def deny(code: str, message: str) -> Decision:
@@ -106,13 +120,12 @@ def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
     )
 
 
-def _refused_before_policy(live: Live, call: Call) -> Reason | None:
+def _refused_before_policy(call: Call) -> Reason | None:
     if call.refusal is not None:
         return Reason(code=call.refusal.code, message=call.refusal.message)
-    binding = live.release.bind(call.known_tool, call.effect.environment)
-    if binding is None or binding.pin != call.effect.pin:
+    if call.binding is None or call.binding.pin != call.effect.pin:
         return Reason(code="tool.moved", message="the tool version is no longer bound here")
-    if binding.is_quarantined:
-        why = binding.reason or "its upstream changed"
+    if call.binding.is_quarantined:
+        why = call.binding.reason or "its upstream changed"
         return Reason(code="tool.quarantined", message=f"the tool is quarantined: {why}")
     return None

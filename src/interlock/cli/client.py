@@ -82,9 +82,11 @@ class Client:
         given = {key: value for key, value in query.items() if value is not None}
         return self._send("GET", path, query=given)
 
-    def post(self, *path: str, body: JsonObject | None = None) -> JsonObject:
-        """Send a POST with a JSON body."""
-        return self._send("POST", path, body=body)
+    def post(
+        self, *path: str, body: JsonObject | None = None, key: str | None = None
+    ) -> JsonObject:
+        """Send a POST with a JSON body; `key` makes a repeat of it the same request."""
+        return self._send("POST", path, body=body, key=key)
 
     def _send(
         self,
@@ -93,10 +95,14 @@ class Client:
         *,
         body: JsonObject | None = None,
         query: Mapping[str, str | int | list[str]] | None = None,
+        key: str | None = None,
     ) -> JsonObject:
         # A segment is what a person typed: it must not lead elsewhere.
         address = "/".join(("/api/v1", *(quote(segment, safe="") for segment in path)))
-        request = self._http.request(method, address, params=dict(query or {}), json=body)
+        headers = {} if key is None else {"Idempotency-Key": key}
+        request = self._http.request(
+            method, address, params=dict(query or {}), json=body, headers=headers
+        )
         try:
             answer = self._loop.run_until_complete(request)
         except httpx2.HTTPError as error:

@@ -18,19 +18,21 @@ from interlock.tools.functions import installed_functions
 from interlock.tools.proposal import Proposal
 
 
-def from_mcp(config: Config, folder: Path, *, server: str, owner: str) -> None:
+def from_mcp(
+    config: Config, folder: Path, *, server: str, owner: str, reference: str | None
+) -> None:
     """Propose the tools of an MCP server that the project in `folder` declares."""
-    entry = _server(folder, server, protocol="mcp")
+    entry = _server(folder, server, kinds={"mcp-http", "mcp-stdio"})
     secret = None
-    if entry.credentials is not None:
-        secret = Credentials(config.data_dir / "secrets").resolve(entry.credentials)
+    if reference is not None:
+        secret = Credentials(config.data_dir / "secrets").resolve(reference)
     asked = discover.from_mcp(entry, owner=owner, secret=secret, variables=os.environ)
     _write(folder, asyncio.run(asked))
 
 
 def from_openapi(document: Path, folder: Path, *, server: str, owner: str) -> None:
     """Propose the operations of an OpenAPI document as tools of a server of the project."""
-    entry = _server(folder, server, protocol="http")
+    entry = _server(folder, server, kinds={"http"})
     try:
         text = document.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -41,9 +43,38 @@ def from_openapi(document: Path, folder: Path, *, server: str, owner: str) -> No
 
 def from_python(folder: Path, *, server: str, owner: str) -> None:
     """Propose the functions that installed packages offer."""
-    entry = _server(folder, server, protocol="python")
+    entry = _server(folder, server, kinds={"python"})
     functions = installed_functions()
     if not functions:
         msg = "no installed package offers functions; declare entry points `interlock.functions`"
         raise InputError(msg)
     _write(folder, discover.from_functions(functions.values(), entry, owner=owner))
+
+
+def _server(folder: Path, name: str, *, kinds: set[str]) -> Server:
+    """Return a server entry of the project: nothing else is ever connected to or started."""
+    servers = load(read_folder(folder)).servers
+    server = servers.get(name)
+    if server is None:
+        hint = did_you_mean(name, servers) or "declare it in a file below `servers/`"
+        raise InputError(f"the project has no server `{name}`; {hint}")
+    if server.kind not in kinds:
+        wanted = " or ".join(f"`{kind}`" for kind in sorted(kinds))
+        raise InputError(f"the server `{name}` speaks `{server.kind}`, and {wanted} is needed")
+    return server
+
+
+def _write(folder: Path, proposal: Proposal) -> None:
+    for line in proposal.notes:
+        note(f"note: {line}")
+    if not proposal.files:
+        raise InputError("there is nothing to import")
+    for path, text in sorted(proposal.files.items()):
+        file = folder / path
+        if file.exists():
+            note(f"kept {file}, which exists already")
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        say(f"wrote {file}")
+    say("review the files: what each tool does, and how a repeat is kept harmless; then plan")

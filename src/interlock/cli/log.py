@@ -33,7 +33,10 @@ def log_to_file(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Stays open as long as the process, which is one command.
     stream = (folder / FILE).open("a", encoding="utf-8")
-    render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    render: list[structlog.typing.Processor] = [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]
     _configure(render, stream, level=logging.WARNING)
 
 

@@ -7,6 +7,7 @@ import typer
 from interlock.cli.commands import (
     approvals,
     effects,
+    evals,
     keys,
     processes,
     project,
@@ -36,6 +37,7 @@ app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.add_typer(effects.app, name="effect")
 app.add_typer(effects.calls, name="call")
+app.add_typer(evals.app, name="eval")
 app.add_typer(tools.app, name="tool")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(triggers.app, name="trigger")

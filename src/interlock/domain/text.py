@@ -8,9 +8,9 @@ from interlock.domain.canonical import Json, canonical_text
 
 
 def visible(value: Json) -> str:
-    """Render a value with control, format and direction characters spelled out.
+    r"""Render a value with control, format and direction characters spelled out.
 
-    >>> visible("a\\u202eb")
+    >>> visible("a\u202eb")
     'a⟨U+202E⟩b'
     """
     text = value if isinstance(value, str) else canonical_text(value)

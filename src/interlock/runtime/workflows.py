@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from interlock.calls.compensate import Undo, compensate
 from interlock.calls.durable import Durable
+from interlock.calls.pipeline import end_calls
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import InputError, StepFailedError
@@ -56,10 +57,11 @@ async def run_segment(services: Services, durable: Durable) -> RunOutcome:
 
 
 def close_trace(tx: Tx, run: Run, outcome: RunOutcome) -> None:
-    """Close the spans that are still open when a run ends, in the transaction that ends it.
+    """Close the calls and spans still open when a run ends, in the transaction that ends it.
 
     The engine calls it for every run, so also for one that was cancelled or never began.
     """
+    end_calls(tx, run)
     opened = {span.key: span for span in spans.list_for_run(tx, run.run_id)}
     if emit.ROOT_KEY not in opened:
         spans.put(tx, emit.workflow_span(run))

@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 
 from interlock.app import Interlock
 from interlock.domain.errors import ForbiddenError, UnauthenticatedError
+from interlock.domain.ids import TenantId
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
 from interlock.store import keys
 from interlock.store.engine import Tx
@@ -60,12 +61,13 @@ def mint_key(
     kind: PrincipalKind,
     roles: frozenset[Role],
     groups: frozenset[str] = frozenset(),
+    tenant: TenantId = DEFAULT_TENANT,
     by: str,
     expires_us: int | None = None,
 ) -> tuple[str, str]:
     """Store a new key and return its id and its token, which cannot be read again."""
     token = KEY_PREFIX + secrets.token_urlsafe(32)
-    principal = Principal(name=name, kind=kind, tenant=DEFAULT_TENANT, roles=roles, groups=groups)
+    principal = Principal(name=name, kind=kind, tenant=tenant, roles=roles, groups=groups)
     key_id = keys.put_key(
         tx, principal, secret_hash=hash_secret(token), by=by, expires_us=expires_us
     )

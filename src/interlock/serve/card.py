@@ -1,4 +1,4 @@
-"""The approval card: what a person must see before answering, computed from the bound call alone."""
+"""The approval card: what a person must see before answering, from the bound call alone."""
 
 from __future__ import annotations
 

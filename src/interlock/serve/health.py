@@ -1,4 +1,4 @@
-"""Health for machines: alive, and ready to accept work; the only routes besides webhooks without sign-in."""
+"""Health for machines: alive, and ready to accept work; nobody signs in for it."""
 
 from __future__ import annotations
 

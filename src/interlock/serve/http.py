@@ -1,15 +1,17 @@
-"""The HTTP application: guards that every request passes, errors as people and programs read them."""
+"""The HTTP application: guards that every request passes, and errors as people read them."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interlock.app import Interlock
@@ -26,6 +28,7 @@ from interlock.serve.routes import (
     approvals,
     catalog,
     effects,
+    evals,
     keys,
     operations,
     project,
@@ -38,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+_PORT: Final = re.compile(r":[0-9]*$")
 
 
 def create_app(interlock: Interlock) -> FastAPI:
@@ -48,11 +52,12 @@ def create_app(interlock: Interlock) -> FastAPI:
         description="The control plane for AI agents. Errors are `{error: {code, message}}`.",
         docs_url=None,
         redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
+        # Its own would be open to everyone; `operations` has one that asks for sign-in.
+        openapi_url=None,
     )
     app.state.interlock = interlock
     app.include_router(webhooks.router)
-    for noun in (runs, approvals, effects, catalog, triggers, project, keys, operations):
+    for noun in (runs, approvals, effects, catalog, triggers, project, keys, evals, operations):
         app.include_router(noun.router, prefix="/api/v1")
     app.include_router(health.router)
     pages.install(app)
@@ -118,7 +123,7 @@ class HostGuard:
         """Pass the request on, or refuse it with 400 (421 for an unknown host)."""
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].lower()
+            host = _PORT.sub("", headers.get(b"host", b"").decode("latin-1")).lower()
             if host not in self._hosts:
                 await _refuse(scope, receive, send, 421, f"this server is not `{host[:80]}`")
                 return

@@ -11,16 +11,28 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from fastapi import Request
-from fastapi.sse import ServerSentEvent
+from fastapi import Request, Response
+from fastapi.sse import ServerSentEvent, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
-from interlock.domain.errors import InterlockError
+from interlock.domain.errors import InterlockError, UnauthenticatedError
 from interlock.serve.auth import interlock_of, is_signed_in
+from interlock.serve.status import status_of
 from interlock.store.engine import Tx
 
 LOOK_EVERY_S = 0.25
 SIGNED_OUT = "signed-out"
+
+
+def refused(error: InterlockError) -> Response:
+    """Return the answer to who may not listen: a stream that says why and is over."""
+    event = SIGNED_OUT if isinstance(error, UnauthenticatedError) else "refused"
+    return Response(
+        format_sse_event(event=event, data_str=""),
+        status_of(error),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store"},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

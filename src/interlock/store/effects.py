@@ -191,6 +191,7 @@ def effect_of(row: RowMapping) -> Effect:
         key_hash=row["key_hash"],
         key_text=row["key_text"],
         guard=None if row["guard"] is None else unpack_object(row["guard"]),
+        is_in_doubt=row["is_in_doubt"],
         decision_id=DecisionId(row["decision_id"]) if row["decision_id"] else None,
         policy_version=row["policy_version"],
         first_sent_us=row["first_sent_us"],
@@ -208,11 +209,17 @@ def effect_of(row: RowMapping) -> Effect:
 
 
 # What policy asks of the ledger. "Counted" are effects from the intent on, except those that
-# certainly did nothing: calls in flight on other workers count, denied ones do not.
-_COUNTED = (
-    table.c.intent_us.is_not(None),
-    table.c.state.not_in((EffectState.FAILED_DEFINITE, EffectState.CONFIRMED_ABSENT)),
+# certainly did nothing: calls in flight on other workers count, denied ones do not, nor does one
+# whose attempt failed for sure and whose next was refused.
+_NOTHING_DONE = (
+    EffectState.PROPOSED,
+    EffectState.AUTHORIZED,
+    EffectState.DENIED,
+    EffectState.DRAFTED,
+    EffectState.FAILED_DEFINITE,
+    EffectState.CONFIRMED_ABSENT,
 )
+_COUNTED = (table.c.intent_us.is_not(None), table.c.state.not_in(_NOTHING_DONE))
 _DONE = (EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE)
 _NOT_DONE = (
     EffectState.FAILED_DEFINITE,
@@ -225,9 +232,9 @@ _NOT_DONE = (
 _FAILURES_SEEN = 100
 
 
-def count_tool(tx: Tx, run_id: RunId, tool: ToolName) -> int:
+def count_tool(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId | None = None) -> int:
     """Count a run's calls of a tool."""
-    return _count(tx, table.c.run_id == run_id, table.c.tool == tool)
+    return _count(tx, table.c.run_id == run_id, table.c.tool == tool, *_others(other_than))
 
 
 def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fits another's place
@@ -237,6 +244,8 @@ def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fit
     environment: Environment,
     tool: ToolName,
     since_us: int,
+    *,
+    other_than: EffectId | None = None,
 ) -> int:
     """Count a workflow's calls of a tool in one environment since a moment, in all runs."""
     return _count(
@@ -246,12 +255,13 @@ def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fit
         table.c.tool == tool,
         table.c.environment == environment,
         table.c.intent_us >= since_us,
+        *_others(other_than),
     )
 
 
-def count_writes(tx: Tx, run_id: RunId) -> int:
+def count_writes(tx: Tx, run_id: RunId, *, other_than: EffectId | None = None) -> int:
     """Count a run's writing calls."""
-    return _count(tx, table.c.run_id == run_id, table.c.is_write)
+    return _count(tx, table.c.run_id == run_id, table.c.is_write, *_others(other_than))
 
 
 def count_same_key(
@@ -267,15 +277,18 @@ def count_same_key(
     return _count(
         tx,
         *same_key(tenant, tool, key_hash, since_us),
-        table.c.effect_id != other_than,
+        *_others(other_than),
     )
 
 
-def failures_in_a_row(tx: Tx, run_id: RunId, tool: ToolName) -> int:
+def failures_in_a_row(
+    tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId | None = None
+) -> int:
     """Count a run's last calls of a tool that did not succeed, up to 100; calls in flight aside."""
     query = (
         select(table.c.state)
         .where(table.c.run_id == run_id, table.c.tool == tool, table.c.state.in_(_DONE + _NOT_DONE))
+        .where(*_others(other_than))
         .order_by(table.c.intent_us.desc())
         .limit(_FAILURES_SEEN)
     )
@@ -336,6 +349,10 @@ def same_key(
     )
 
 
+def _others(effect_id: EffectId | None) -> tuple[ColumnElement[bool], ...]:
+    return () if effect_id is None else (table.c.effect_id != effect_id,)
+
+
 def _count(tx: Tx, *conditions: ColumnElement[bool]) -> int:
     query = select(func.count()).select_from(table).where(*conditions, *_COUNTED)
     return tx.connection.execute(query).scalar_one()
@@ -348,6 +365,7 @@ def _mutable(effect: Effect) -> dict[str, object]:
         "attempt": effect.attempt,
         "call_digest": effect.call_digest,
         "guard": pack_optional(effect.guard),
+        "is_in_doubt": effect.is_in_doubt,
         "decision_id": effect.decision_id,
         "policy_version": effect.policy_version,
         "first_sent_us": effect.first_sent_us,

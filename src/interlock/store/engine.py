@@ -225,6 +225,12 @@ class Database:
                 with snapshot.begin():
                     yield Tx(snapshot, clock=self._clock, is_writing=False)
 
+    def version(self, tx: Tx) -> str:
+        """Return the database's product and version, as `SQLite 3.45.1`."""
+        if self.dialect == "sqlite":
+            return f"SQLite {sqlite3.sqlite_version}"
+        return f"PostgreSQL {tx.connection.execute(text('SHOW server_version')).scalar_one()}"
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()

@@ -25,6 +25,10 @@ class ApiKey:
     expires_us: int | None = None
     revoked_us: int | None = None
 
+    def works_at(self, now_us: int) -> bool:
+        """Return whether the key lets its principal in at a moment."""
+        return self.revoked_us is None and (self.expires_us is None or self.expires_us > now_us)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:

@@ -238,6 +238,9 @@ approval_use = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 
+_LIVE_COMPENSATION = (
+    "compensates IS NOT NULL AND state NOT IN ('denied', 'failed_definite', 'confirmed_absent')"
+)
 effect = Table(
     "effect",
     metadata,
@@ -260,6 +263,7 @@ effect = Table(
     Column("key_text", Text),
     Column("idem_key", Text, nullable=False),
     Column("guard", Text),
+    Column("is_in_doubt", Boolean, nullable=False),
     Column("decision_id", Text),
     Column("policy_version", Text),
     Column("state", Text, nullable=False),
@@ -286,10 +290,8 @@ effect = Table(
         "ix_effect_compensates",
         "compensates",
         unique=True,
-        sqlite_where=text("compensates IS NOT NULL AND state NOT IN ('denied', 'failed_definite')"),
-        postgresql_where=text(
-            "compensates IS NOT NULL AND state NOT IN ('denied', 'failed_definite')"
-        ),
+        sqlite_where=text(_LIVE_COMPENSATION),
+        postgresql_where=text(_LIVE_COMPENSATION),
     ),
     Index(
         "ix_effect_open",

@@ -118,7 +118,7 @@ def set_(
         str, typer.Argument(metavar="REFERENCE", help="secret://<system>/<environment>/<name>")
     ],
 ) -> None:
-    """Store a credential, asked for or read from a pipe (an argument would be visible to others)."""
+    """Store a credential, asked for or read from a pipe: arguments are visible to others."""
     if sys.stdin.isatty():
         value: str = typer.prompt("secret", hide_input=True)
     else:

@@ -7,51 +7,46 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
-from rich.tree import Tree
 
 from interlock.cli.client import Client
 from interlock.cli.output import (
-    cell,
+    AsJson,
     connected,
-    money,
+    note,
     out,
     part,
     rows_of,
+    say,
     show_json,
     table,
     tells_errors,
     when,
 )
-from interlock.domain.canonical import JsonObject, parse
-from interlock.domain.errors import InputError
+from interlock.cli.run_view import print_changes, print_run, trace_tree
+from interlock.domain.canonical import JsonObject, canonical_text, parse
+from interlock.domain.errors import InputError, UnavailableError
+from interlock.domain.run import RunState
+from interlock.domain.tool import Environment
 
 app = typer.Typer(help="Runs: what they did, what they do, what remains.", no_args_is_help=True)
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 _ENDED = frozenset({"succeeded", "failed", "cancelled", "dead_lettered"})
-_MARKS = {
-    "done": "✓",
-    "running": "▸",
-    "waiting": "◷",
-    "failed": "✗",
-    "skipped": "–",
-    "to_come": "·",
-}
+_LOOK_EVERY_S = 0.5
 
 
 @app.command("list")
 @tells_errors
 def list_(
     workflow: Annotated[str | None, typer.Option(help="Only this workflow.")] = None,
-    state: Annotated[list[str] | None, typer.Option(help="Only these states.")] = None,
+    state: Annotated[list[RunState] | None, typer.Option(help="Only these states.")] = None,
     *,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
+    states = [str(one) for one in state or ()]
     with connected() as client:
-        body = client.get("runs", workflow=workflow, state=state, limit=limit)
+        body = client.get("runs", workflow=workflow, state=states, limit=limit)
     if as_json:
         show_json(body)
         return
@@ -68,7 +63,9 @@ def list_(
             )
             for run in rows_of(body, "runs")
         ],
-        empty="no runs yet; start one with `interlock run start WORKFLOW` or send an event",
+        empty="no run is like that"
+        if workflow or states
+        else "no runs yet; start one with `interlock run start WORKFLOW` or send an event",
     )
 
 
@@ -82,24 +79,27 @@ def show(
 ) -> None:
     """Show a run: its steps, what it waits for and, with --trace, everything it did."""
     with connected() as client:
-        body = client.get(f"runs/{run_id}/trace" if trace else f"runs/{run_id}")
+        body = client.get("runs", run_id, *(["trace"] if trace else []))
     if as_json:
         show_json(body)
     elif trace:
-        out.print(_tree(body))
+        out.print(trace_tree(body))
     else:
-        _print_run(body)
+        print_run(body)
 
 
 @app.command()
 @tells_errors
 def start(
-    workflow: Annotated[str, typer.Argument(help="The workflow's name.")],
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow's name.")],
+    *,
     input_file: Annotated[
         Path | None, typer.Option("--input", help="A JSON file with the run's input.")
     ] = None,
-    *,
-    environment: Annotated[str | None, typer.Option(help="dev, stage or prod.")] = None,
+    environment: Annotated[
+        Environment | None, typer.Option(help="Else the one of the settings.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="The same key again names the same run.")] = None,
 ) -> None:
     """Start a run by hand; prints its id."""
     value: JsonObject = {}
@@ -110,10 +110,11 @@ def start(
             raise InputError(msg)
         value = parsed
     with connected() as client:
-        body = client.post(
-            "runs", {"workflow": workflow, "environment": environment, "input": value}
-        )
-    out.print(str(body["run_id"]))
+        body: JsonObject = {"workflow": workflow, "environment": environment, "input": value}
+        started = client.post("runs", body=body, key=key)
+        if not client.is_remote:
+            note("no server runs; the run waits for `interlock serve`")
+    say(str(started["run_id"]))
 
 
 @app.command()
@@ -124,18 +125,21 @@ def watch(
     timeout_s: Annotated[float, typer.Option("--timeout", help="Give up after seconds.")] = 600.0,
 ) -> None:
     """Follow a run until it ends; exit code 0 if it succeeded, 1 if it ended otherwise."""
-    deadline = time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + timeout_s
     seen: dict[str, str] = {}
     with connected() as client:
         while True:
-            body = client.get(f"runs/{run_id}")
-            _print_changes(body, seen)
-            if body["state"] in _ENDED:
-                raise typer.Exit(0 if body["state"] == "succeeded" else 1)
-            if time.monotonic() > deadline:
-                msg = f"the run is still `{body['state']}` after {timeout_s:g} s"
-                raise InputError(msg)
-            time.sleep(0.5)
+            run = _look(client, run_id, deadline_s)
+            print_changes(run, seen)
+            if run["state"] in _ENDED:
+                raise typer.Exit(0 if run["state"] == "succeeded" else 1)
+            if not client.is_remote:
+                msg = "no server runs, so nothing goes on; start `interlock serve`"
+                raise UnavailableError(msg)
+            if time.monotonic() > deadline_s:
+                msg = f"the run is still `{run['state']}` after {timeout_s:g} s"
+                raise UnavailableError(msg)
+            time.sleep(_LOOK_EVERY_S)
 
 
 @app.command()
@@ -143,8 +147,8 @@ def watch(
 def cancel(run_id: RunArgument) -> None:
     """Ask a run and its children to stop; nothing new is sent after the current call."""
     with connected() as client:
-        body = client.post(f"runs/{run_id}/cancel")
-    out.print("cancelling" if body["is_cancelling"] else "the run has ended already")
+        body = client.post("runs", run_id, "cancel")
+    say("cancelling" if body["is_cancelling"] else "the run has ended already")
 
 
 @app.command()
@@ -156,85 +160,60 @@ def compensate(
 ) -> None:
     """Undo the effects of an ended run, latest first; each undo is governed like any call."""
     with connected() as client:
-        body = client.get(f"runs/{run_id}/compensation")
+        undone = rows_of(client.get("runs", run_id, "compensation"), "effects")
         table(
             ("effect", "tool", "will be undone", "why not"),
-            [
-                (undo["effect_id"], undo["tool"], undo["is_undone"], undo["why"])
-                for undo in rows_of(body, "effects")
-            ],
+            [(undo["effect_id"], undo["tool"], undo["is_undone"], undo["why"]) for undo in undone],
             empty="the run has no effects to undo",
         )
-        if not preview and rows_of(body, "effects"):
-            _follow_undo(client, run_id)
+        if preview or not any(undo["is_undone"] for undo in undone):
+            return
+        started = client.post("runs", run_id, "compensate")
+    say(f"undo run {started['run_id']} started; follow it with `interlock run watch`")
 
 
-def _follow_undo(client: Client, run_id: str) -> None:
-    started = client.post(f"runs/{run_id}/compensate")
-    out.print(f"undo run {started['run_id']} started; follow it with `interlock run watch`")
-
-
-def _print_run(run: JsonObject) -> None:
-    request = run["request"]
-    out.print(Text(f"run {run['run_id']}", style="bold"))
-    facts = (
-        ("workflow", f"{part(request, 'workflow')} v{part(request, 'workflow_version')}"),
-        ("environment", part(request, "environment")),
-        ("trigger", f"{part(request, 'trigger', 'source')} {part(request, 'trigger', 'key')}"),
-        ("state", run["state"]),
-        ("end state", run["end_state"]),
-        ("reason", run["reason"] or run["error_message"]),
-        ("started", when(run["created_us"])),
-        ("ended", when(run["ended_us"])),
-        ("cost", money(run["cost_micro_usd"])),
+@app.command()
+@tells_errors
+def blackboard(run_id: RunArgument, *, as_json: AsJson = False) -> None:
+    """Show what the agents of a run tree share: each version with writer and labels."""
+    with connected() as client:
+        body = client.get("runs", run_id, "blackboard")
+    if as_json:
+        show_json(body)
+        return
+    table(
+        ("key", "version", "writer", "labels", "when", "value"),
+        [
+            (
+                entry["key"],
+                entry["version"],
+                entry["writer"],
+                part(entry, "labels", "names"),
+                when(entry["at_us"]),
+                canonical_text(entry["value"]),
+            )
+            for entry in rows_of(body, "entries")
+        ],
+        empty="nothing is shared",
     )
-    for name, value in facts:
-        if value not in (None, "-"):
-            out.print(Text(f"  {name:<12}", style="dim") + cell(value))
-    for step in rows_of(run, "steps"):
-        mark = _MARKS.get(str(step["state"]), "?")
-        out.print(Text(f"  {mark} {step['name']:<20} ") + cell(step["state"]))
-    for wait in rows_of(run, "waits"):
-        until = f" until {when(wait['due_us'])}" if wait["due_us"] is not None else ""
-        out.print(Text(f"  waits for {wait['topic']}{until}", style="yellow"))
 
 
-def _print_changes(run: JsonObject, seen: dict[str, str]) -> None:
-    for step in rows_of(run, "steps"):
-        name, state = str(step["name"]), str(step["state"])
-        if seen.get(name) != state and state != "to_come":
-            out.print(Text(f"{_MARKS.get(state, '?')} {name} {state}"))
-        seen[name] = state
-    state = str(run["state"])
-    if seen.get("") != state:
-        reason = f" ({run['reason']})" if run["reason"] else ""
-        out.print(Text("run ") + cell(state) + Text(reason))
-    seen[""] = state
-
-
-def _tree(node: JsonObject) -> Tree:
-    tree = Tree(_label(node))
-    for child in rows_of(node, "children"):
-        tree.add(_tree(child))
-    return tree
-
-
-def _label(node: JsonObject) -> Text:
-    label = Text(str(node["name"]), style="bold" if node.get("parent_key") is None else "")
-    for fact in ("state", "detail"):
-        if node.get(fact):
-            label += Text("  ") + cell(node[fact])
-    duration = node.get("duration_us")
-    if isinstance(duration, int):
-        label += Text(f"  {duration / 1000:.0f} ms", style="dim")
-    cost = node.get("cost_micro_usd")
-    if isinstance(cost, int) and cost:
-        label += Text(f"  {money(cost)}", style="dim")
-    return label
+def _look(client: Client, run_id: str, deadline_s: float) -> JsonObject:
+    """Return the run, also if the server is being restarted meanwhile."""
+    is_told = False
+    while True:
+        try:
+            return client.get("runs", run_id)
+        except UnavailableError:
+            if time.monotonic() > deadline_s:
+                raise
+        if not is_told:
+            note("the server does not answer; asking again")
+        is_told = True
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _who(run: JsonObject) -> str:
-    request = run["request"]
-    agent = part(request, "agent")
-    name = str(part(request, "workflow"))
+    agent = part(run["request"], "agent")
+    name = str(part(run["request"], "workflow"))
     return f"{name}/{agent}" if agent else name

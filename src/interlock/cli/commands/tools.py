@@ -92,19 +92,25 @@ def show_tool(name: str, *, as_json: AsJson = False) -> None:
         "output": canonical_text(body["output_schema"]),
     }
     for label, value in facts.items():
-        out.print(Text(f"  {label:<13}", style="dim") + cell(value))
-    out.print(Text(f"  input        {canonical_text(body['input_schema'])}"))
-    out.print(Text(f"  output       {canonical_text(body['output_schema'])}"))
+        fact(label, value)
 
 
 @imports.command("mcp")
 @tells_errors
-def import_mcp(server: ServerName, owner: Owner, *, folder: Folder = Path()) -> None:
+def import_mcp(
+    server: ServerName,
+    owner: Owner,
+    *,
+    secret: Annotated[
+        str | None, typer.Option(help="The credential's reference, if it wants one.")
+    ] = None,
+    folder: Folder = Path(),
+) -> None:
     """Ask an MCP server of the project for its tools; whatever it says, each is write and blind."""
     # Loads the MCP SDK, which the other commands need not spend time on.
     from interlock.cli import importing  # noqa: PLC0415
 
-    importing.from_mcp(settings(), folder, server=server, owner=owner)
+    importing.from_mcp(settings(), folder, server=server, owner=owner, reference=secret)
 
 
 @imports.command("openapi")

@@ -77,15 +77,14 @@ def _sections(flow: JsonObject) -> list[tuple[str, list[str]]]:
                 for m in rows_of(flow, "failure_modes")
             ],
         ),
-        (
-            "success",
-            [
-                f"ends in {_listed(success.get('end_states'))}, "
-                f"{success.get('objective')} of runs within {success.get('within_s')} s"
-            ],
-        ),
+        ("success", [_success(success)]),
         ("autonomy", levels or ["level 0 everywhere: drafts only"]),
     ]
+
+
+def _success(success: JsonObject) -> str:
+    share, within_s = success.get("objective"), success.get("within_s")
+    return f"ends in {_listed(success.get('end_states'))}, {share} of runs within {within_s} s"
 
 
 def _trigger(trigger: JsonObject) -> str:

@@ -38,9 +38,8 @@ def inbox(app: App, caller: SignedIn, reader: Reader) -> HTMLResponse:
     """Show what waits for people, riskiest first, and what was answered last."""
     with app.db.reading() as tx:
         values = _inbox_values(app, tx, reader)
-        mark = versions.of_inbox(tx, reader.tenant)
-        chrome = chrome_of(tx, caller)
-    return page("approvals.html", caller=caller, mark=mark, **chrome, **values)
+        values |= chrome_of(tx, caller) | {"mark": versions.of_inbox(tx, reader.tenant)}
+    return page("approvals.html", values, caller=caller)
 
 
 @router.get("/approvals/live", response_class=EventSourceResponse)
@@ -50,7 +49,7 @@ async def follow_inbox(
     """Stream the inbox whenever an approval is asked, answered or expires."""
     live = Live(
         mark=lambda tx: versions.of_inbox(tx, reader.tenant),
-        fragment=lambda tx: render("_approvals.html", **_inbox_values(app, tx, reader)),
+        fragment=lambda tx: render("_approvals.html", _inbox_values(app, tx, reader)),
     )
     async for event in follow(request, live, after=after):
         yield event
@@ -78,7 +77,7 @@ async def follow_approval(
     """Stream only that the card has changed: nothing that is half written is ever replaced."""
     live = Live(
         mark=lambda tx: versions.of_approval(tx, approval.approval_id),
-        fragment=lambda _tx: render("_changed.html"),
+        fragment=lambda _tx: render("_changed.html", {}),
     )
     async for event in follow(request, live, after=after):
         yield event
@@ -164,9 +163,9 @@ def _card_page(
             "mark": versions.of_approval(tx, approval.approval_id),
             "now_us": tx.now_us,
         }
-        chrome = chrome_of(tx, caller)
+        values |= chrome_of(tx, caller)
     status_code = 200 if error is None else status_of(error)
-    return page("approval.html", caller=caller, status_code=status_code, **chrome, **values)
+    return page("approval.html", values, caller=caller, status_code=status_code)
 
 
 def _refusal(tx: Tx, approval: Approval, reader: Principal) -> str | None:

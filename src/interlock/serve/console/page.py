@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
@@ -27,6 +27,7 @@ from interlock.serve.auth import Caller, SignedIn, check_csrf
 from interlock.serve.console import words
 from interlock.serve.console.assets import Assets
 from interlock.serve.status import status_of
+from interlock.serve.stream import refused
 
 SIGN_IN: Final = "/sign-in"
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -77,25 +78,32 @@ def _environment() -> Environment:
 _ENVIRONMENT: Final = _environment()
 
 
-def render(template: str, **values: object) -> str:
-    """Render a template or fragment that needs no nonce."""
-    return _ENVIRONMENT.get_template(template).render(**values)
+def render(template: str, values: Mapping[str, object]) -> str:
+    """Render a template or fragment."""
+    return _ENVIRONMENT.get_template(template).render(values)
 
 
 def page(
-    template: str, *, caller: Caller | None, status_code: int = 200, **values: object
+    template: str,
+    values: Mapping[str, object],
+    *,
+    caller: Caller | None = None,
+    status_code: int = 200,
 ) -> HTMLResponse:
     """Render a whole page; `caller` is who is signed in, None on pages for everyone."""
     nonce = secrets.token_urlsafe(16)
     return HTMLResponse(
-        render(template, nonce=nonce, caller=caller, **values),
+        render(template, {**values, "nonce": nonce, "caller": caller}),
         status_code,
         headers=_HEADERS | {"Content-Security-Policy": _CSP.format(nonce=nonce)},
     )
 
 
 class PageRoute(APIRoute):
-    """A route of the console: its errors are pages, and who is not signed in is led to sign in."""
+    """A route of the console: its errors are pages, and who is not signed in is led to sign in.
+
+    A stream that cannot begin ends at once, with the event that it would have ended with.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the handler with answers for people."""
@@ -104,20 +112,20 @@ class PageRoute(APIRoute):
         async def answer(request: Request) -> Response:
             try:
                 return await handler(request)
-            except UnauthenticatedError as error:
-                if request.url.path == SIGN_IN:
+            except InterlockError as error:
+                if self.is_sse_stream:
+                    return refused(error)
+                if not isinstance(error, UnauthenticatedError) or request.url.path == SIGN_IN:
                     return _error_page(error)
                 return RedirectResponse(SIGN_IN, 303, headers=_HEADERS)
             except RequestValidationError:
                 return _error_page(InputError("the address of this page is not one that we know"))
-            except InterlockError as error:
-                return _error_page(error)
 
         return answer
 
 
 def _error_page(error: InterlockError) -> Response:
-    return page("error.html", caller=None, status_code=status_of(error), error=error)
+    return page("error.html", {"error": error}, status_code=status_of(error))
 
 
 async def read_form(request: Request) -> dict[str, str]:

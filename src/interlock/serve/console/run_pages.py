@@ -53,9 +53,8 @@ def list_runs(
     wanted = _Wanted(states=tuple(state or ()), workflow=workflow or None, before_us=before_us)
     with app.db.reading() as tx:
         values = _list_values(app, tx, reader, wanted)
-        mark = versions.of_runs(tx, reader.tenant)
-        chrome = chrome_of(tx, caller)
-    return page("runs.html", caller=caller, mark=mark, **chrome, **values)
+        values |= chrome_of(tx, caller) | {"mark": versions.of_runs(tx, reader.tenant)}
+    return page("runs.html", values, caller=caller)
 
 
 @router.get("/runs/live", response_class=EventSourceResponse)
@@ -72,7 +71,7 @@ async def follow_runs(
     wanted = _Wanted(states=tuple(state or ()), workflow=workflow or None)
     live = Live(
         mark=lambda tx: versions.of_runs(tx, reader.tenant),
-        fragment=lambda tx: render("_runs.html", **_list_values(app, tx, reader, wanted)),
+        fragment=lambda tx: render("_runs.html", _list_values(app, tx, reader, wanted)),
     )
     async for event in follow(request, live, after=after):
         yield event
@@ -86,9 +85,8 @@ def show_run(
     with app.db.reading() as tx:
         run = own_run(tx, reader, run_id)
         values = _run_values(app, tx, run, view)
-        mark = _mark(tx, run.run_id)
-        chrome = chrome_of(tx, caller)
-    return page("run.html", caller=caller, mark=mark, **chrome, **values)
+        values |= chrome_of(tx, caller) | {"mark": _mark(tx, run.run_id)}
+    return page("run.html", values, caller=caller)
 
 
 def found_run(app: App, reader: Reader, run_id: str) -> Run:
@@ -109,7 +107,7 @@ async def follow_run(
     """Stream the body of a run's page whenever the run moves on, and as its open bars grow."""
 
     def fragment(tx: Tx) -> str:
-        return render("_run.html", **_run_values(app, tx, runs.get(tx, run.run_id), view))
+        return render("_run.html", _run_values(app, tx, runs.get(tx, run.run_id), view))
 
     live = Live(mark=lambda tx: _mark(tx, run.run_id), fragment=fragment)
     async for event in follow(request, live, after=after):

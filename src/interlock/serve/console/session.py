@@ -33,7 +33,7 @@ Anyone = Annotated[Principal, Depends(form_needs(*Role))]
 @router.get(SIGN_IN)
 def show_sign_in(link: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
     """Show a button that uses the link: a preview of the link must not use it up."""
-    return page("sign_in.html", caller=None, link=link)
+    return page("sign_in.html", {"link": link})
 
 
 @router.post(SIGN_IN)

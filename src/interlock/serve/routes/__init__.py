@@ -1,1 +1,1 @@
-"""REST, a file per noun; every route says who may call it and calls the same functions as the console."""
+"""REST, a file per noun; every route says who may call it."""

@@ -7,9 +7,11 @@ from fastapi import APIRouter
 from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import NotFoundError
 from interlock.domain.ids import ToolName, WorkflowName
+from interlock.domain.principal import Principal
 from interlock.domain.record import object_to_json, to_json
-from interlock.domain.release import pin_of
+from interlock.domain.release import Release, pin_of
 from interlock.domain.tool import ToolVersion
+from interlock.domain.workflow import WorkflowSpec
 from interlock.serve.auth import App
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import StrictRoute
@@ -28,7 +30,7 @@ def list_tools(app: App, _reader: Reader) -> JsonObject:
 
 @router.get("/tools/{name}")
 def show_tool(app: App, _reader: Reader, name: str) -> JsonObject:
-    """Return one tool: its manifest, its pin, what its effect class promises, who may propose it."""
+    """Return one tool: its manifest, its pin, and which seats may propose it."""
     with app.db.reading() as tx:
         release = app.release(tx)
     tool = release.tools.get(ToolName(name))
@@ -50,22 +52,19 @@ def show_tool(app: App, _reader: Reader, name: str) -> JsonObject:
 
 
 @router.get("/workflows")
-def list_workflows(app: App, _reader: Reader) -> JsonObject:
-    """List the live workflows."""
+def list_workflows(app: App, reader: Reader) -> JsonObject:
+    """List the live workflows of the reader's tenant."""
     with app.db.reading() as tx:
         release = app.release(tx)
-    return {"workflows": [object_to_json(flow) for _, flow in sorted(release.workflows.items())]}
+    own = [flow for _, flow in sorted(release.workflows.items()) if flow.tenant == reader.tenant]
+    return {"workflows": [object_to_json(flow) for flow in own]}
 
 
 @router.get("/workflows/{name}")
-def show_workflow(app: App, _reader: Reader, name: str) -> JsonObject:
+def show_workflow(app: App, reader: Reader, name: str) -> JsonObject:
     """Return one workflow: triggers, seats, approvals, failure modes, success criteria."""
     with app.db.reading() as tx:
-        release = app.release(tx)
-    flow = release.workflows.get(WorkflowName(name))
-    if flow is None:
-        raise NotFoundError(f"there is no workflow `{name}`")
-    return object_to_json(flow)
+        return object_to_json(own_workflow(app.release(tx), reader, name))
 
 
 @router.get("/releases")
@@ -73,6 +72,14 @@ def list_releases(app: App, _reader: Reader) -> JsonObject:
     """List what was applied, newest first: number, digest, by whom, when."""
     with app.db.reading() as tx:
         return {"releases": to_json(tuple(registry.list_releases(tx)))}
+
+
+def own_workflow(release: Release, reader: Principal, name: str) -> WorkflowSpec:
+    """Return a live workflow of the reader's tenant; raises `NotFoundError`."""
+    found = release.workflows.get(WorkflowName(name))
+    if found is None or found.tenant != reader.tenant:
+        raise NotFoundError(f"there is no workflow `{name}`")
+    return found
 
 
 def _row(tool: ToolVersion) -> JsonObject:

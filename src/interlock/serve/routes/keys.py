@@ -11,9 +11,10 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import ForbiddenError, NotFoundError
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.record import to_json
-from interlock.serve.auth import App, Caller, SignedIn, mint_key, mint_link, needs
+from interlock.serve.auth import App, SignedIn, mint_key, mint_link, needs
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import keys
+from interlock.store.engine import Tx
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
 Admin = Annotated[Principal, Depends(needs(Role.ADMIN))]
@@ -25,47 +26,67 @@ class KeyBody(Body):
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[a-z0-9][a-z0-9._@-]*$")
     kind: PrincipalKind = Field(default=PrincipalKind.USER, strict=False)
-    roles: frozenset[Role] = Field(strict=False)
+    roles: frozenset[Annotated[Role, Field(strict=False)]] = Field(strict=False)
     groups: frozenset[str] = Field(default=frozenset(), strict=False)
     expires_in_s: int | None = Field(default=None, ge=60)
 
 
 @router.get("")
-def list_keys(app: App, _admin: Admin) -> JsonObject:
-    """List keys without their secrets."""
+def list_keys(app: App, admin: Admin) -> JsonObject:
+    """List all keys ever made, newest first, without their tokens."""
     with app.db.reading() as tx:
-        return {"keys": to_json(tuple(keys.list_keys(tx)))}
+        return {"keys": to_json(tuple(keys.list_keys(tx, tenant=admin.tenant)))}
 
 
 @router.post("", status_code=201)
 def create_key(app: App, admin: Admin, body: KeyBody) -> JsonObject:
-    """Create a key; its token is shown once. An admin cannot also be an approver."""
-    if {Role.ADMIN, Role.APPROVER} <= body.roles:
-        raise ForbiddenError("an admin cannot approve calls; give the roles to two people")
+    """Create a key; its token is shown once. No name may be both admin and approver."""
 
-    key_id, token = app.db.run(
-        "key.create",
-        lambda tx: mint_key(
+    def create(tx: Tx) -> tuple[str, str]:
+        _check_duties(tx, admin, body)
+        return mint_key(
             tx,
             name=body.name,
             kind=body.kind,
             roles=body.roles,
             groups=body.groups,
+            tenant=admin.tenant,
             by=admin.name,
             expires_us=None
             if body.expires_in_s is None
             else tx.now_us + body.expires_in_s * 1_000_000,
-        ),
-    )
+        )
+
+    key_id, token = app.db.run("key.create", create)
     return {"key_id": key_id, "token": token}
 
 
 @router.post("/{key_id}/revoke")
-def revoke_key(app: App, _admin: Admin, key_id: str) -> JsonObject:
+def revoke_key(app: App, admin: Admin, key_id: str) -> JsonObject:
     """Revoke a key; its sessions end with it."""
-    if not app.db.run("key.revoke", lambda tx: keys.revoke_key(tx, key_id)):
-        raise NotFoundError(f"there is no live key `{key_id}`")
+
+    def revoke(tx: Tx) -> None:
+        own = {key.key_id for key in keys.list_keys(tx, tenant=admin.tenant)}
+        if key_id not in own or not keys.revoke_key(tx, key_id):
+            raise NotFoundError(f"there is no live key `{key_id}`")
+
+    app.db.run("key.revoke", revoke)
     return {"key_id": key_id}
+
+
+def _check_duties(tx: Tx, admin: Principal, body: KeyBody) -> None:
+    """Refuse what would let one name rule who may come in and approve calls too."""
+    roles = body.roles.union(
+        *(
+            key.principal.roles
+            for key in keys.list_keys(tx, tenant=admin.tenant)
+            if key.principal.name == body.name and key.works_at(tx.now_us)
+        )
+    )
+    if {Role.ADMIN, Role.APPROVER} <= roles:
+        raise ForbiddenError(
+            f"`{body.name}` would be admin and approver; give the roles to two people"
+        )
 
 
 @router.post("/sign-in-link", status_code=201)
@@ -73,15 +94,10 @@ def sign_in_link(
     app: App, caller: SignedIn, _who: Annotated[Principal, Depends(_ANYONE)]
 ) -> JsonObject:
     """Return a console link for the caller's own principal; it works once, for 15 minutes."""
-    return {
-        "url": link_for(app.url, app.db.run("link.create", lambda tx: mint_link(tx, _id(caller))))
-    }
+    secret = app.db.run("link.create", lambda tx: mint_link(tx, caller.key_id))
+    return {"url": link_for(app.url, secret)}
 
 
 def link_for(url: str, secret: str) -> str:
-    """Return the address of a sign-in link; the secret is in the fragment-free query, used once."""
+    """Return the address of a sign-in link."""
     return f"{url}/sign-in?link={secret}"
-
-
-def _id(caller: Caller) -> str:
-    return caller.key_id

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, FastAPI, Query, Request
 
 from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.record import object_to_json, to_json
 from interlock.observe import questions
+from interlock.serve import doctor
 from interlock.serve.auth import App
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import StrictRoute
@@ -37,10 +38,18 @@ def summary(app: App, reader: Reader, since: Since = "1d") -> JsonObject:
         return object_to_json(questions.summary(tx, reader.tenant, tx.now_us - span_us))
 
 
+@router.get("/openapi.json")
+def openapi(request: Request, _reader: Reader) -> JsonObject:
+    """Return the OpenAPI document of this REST interface."""
+    app: FastAPI = request.app
+    document: JsonObject = app.openapi()
+    return document
+
+
 @router.get("/doctor")
-def doctor(app: App, _reader: Reader) -> JsonObject:
-    """Check database, migrations, clock, workers and the pickle ban; say what to do."""
-    return {"checks": to_json(app.doctor())}
+def show_doctor(app: App, _reader: Reader) -> JsonObject:
+    """Check database, clock, files, release, models, secrets and workers; say what to do."""
+    return {"checks": to_json(doctor.examine(app))}
 
 
 def span_of(text: str) -> int:

@@ -30,6 +30,9 @@
 
   // The session has ended: the page itself says where to sign in.
   document.addEventListener("signed-out", () => location.reload());
+  document.addEventListener("htmx:sse:error", (event) => {
+    if (event.detail.status === 401) location.reload();
+  });
 
   if (button) {
     button.hidden = false;

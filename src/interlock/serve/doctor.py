@@ -1,0 +1,130 @@
+"""The doctor: checks what this installation rests on and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from interlock.app import INSTANCE_KEY, Interlock
+from interlock.domain.errors import InterlockError
+from interlock.domain.release import Release
+from interlock.domain.run import RunState
+from interlock.store import leases, migrate, runs
+from interlock.store.engine import Tx
+
+_SKEW_US = 1_000_000
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding: what was checked, whether it is well, and what to do if not."""
+
+    name: str
+    is_ok: bool
+    message: str
+
+
+def examine(app: Interlock) -> tuple[Check, ...]:
+    """Check database, clock, files, release, models, secrets and workers; changes nothing."""
+    is_current = migrate.is_current(app.db)
+    with app.db.reading() as tx:
+        release = app.release(tx)
+        return (
+            Check(name="database", is_ok=True, message=f"{app.db.version(tx)} answers"),
+            Check(
+                name="tables",
+                is_ok=is_current,
+                message="as this version needs them"
+                if is_current
+                else "of another version; stop all servers and start this one",
+            ),
+            _clock(app, tx),
+            _files(app),
+            Check(
+                name="release",
+                is_ok=release.number > 0,
+                message=f"release {release.number} is live"
+                if release.number
+                else "nothing is applied; run `interlock apply FOLDER`",
+            ),
+            _models(app, release),
+            _secrets(app, release),
+            _workers(tx),
+        )
+
+
+def _clock(app: Interlock, tx: Tx) -> Check:
+    if app.db.dialect == "sqlite":
+        return Check(name="clock", is_ok=True, message="the database uses this machine's clock")
+    skew_us = abs(tx.now_us - time.time_ns() // 1000)
+    told = f"this machine and the database differ by {skew_us / 1_000_000:.3f} s"
+    is_ok = skew_us < _SKEW_US
+    return Check(name="clock", is_ok=is_ok, message=told if is_ok else f"{told}; set the clocks")
+
+
+def _files(app: Interlock) -> Check:
+    folder = app.config.data_dir
+    kept = (folder, folder / INSTANCE_KEY, folder / "secrets")
+    open_ones = [path for path in kept if path.exists() and path.stat().st_mode & _OTHERS]
+    if open_ones:
+        message = f"others may read `{open_ones[0]}`; run `chmod go= {open_ones[0]}`"
+        return Check(name="files", is_ok=False, message=message)
+    return Check(name="files", is_ok=True, message=f"`{folder}` is yours alone")
+
+
+def _models(app: Interlock, release: Release) -> Check:
+    wanted = {agent.model: agent.name for agent in release.agents.values()}
+    problems = [
+        f"the agent `{agent}` wants the model `{model}`; set [models.{model}] in interlock.toml"
+        for model, agent in sorted(wanted.items())
+        if model not in app.config.models
+    ]
+    for name, settings in sorted(app.config.models.items()):
+        if app.price(name, 1, 1) is None:
+            problems.append(f"the model `{name}` has no price, so it is refused; declare one")
+        if settings.api_key is not None:
+            problems += _unreadable(app, settings.api_key)
+    if problems:
+        return Check(name="models", is_ok=False, message="; ".join(problems))
+    told = ", ".join(f"{name} ({m.provider})" for name, m in sorted(app.config.models.items()))
+    return Check(name="models", is_ok=True, message=told or "none, and no agent needs one")
+
+
+def _secrets(app: Interlock, release: Release) -> Check:
+    references = sorted(set(_references(release)))
+    problems = [problem for one in references for problem in _unreadable(app, one)]
+    if problems:
+        return Check(name="secrets", is_ok=False, message="; ".join(problems))
+    told = f"{len(references)} of the live release can be read"
+    return Check(name="secrets", is_ok=True, message=told if references else "none are needed")
+
+
+def _references(release: Release) -> Iterator[str]:
+    for tool in release.tools.values():
+        for binding in tool.environments.values():
+            if binding.credentials is not None:
+                yield binding.credentials
+    for workflow in release.workflows.values():
+        for trigger in workflow.triggers:
+            if trigger.secret is not None:
+                yield trigger.secret
+
+
+def _unreadable(app: Interlock, reference: str) -> list[str]:
+    try:
+        app.intake.resolve(reference)
+    except InterlockError:
+        return [f"no secret at `{reference}`; run `interlock secret set {reference}`"]
+    return []
+
+
+def _workers(tx: Tx) -> Check:
+    working = [one for one in leases.list_executors(tx) if one.lease_end_us > tx.now_us]
+    queued = runs.count_by_state(tx).get(RunState.QUEUED, 0)
+    told = f"{len(working)} at work, {queued} runs queued"
+    if queued and not working:
+        return Check(name="workers", is_ok=False, message=f"{told}; start `interlock serve`")
+    return Check(name="workers", is_ok=True, message=told)
