@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 # What to test and how: make test ARGS="tests/store -x"
 ARGS ?=
 
-.PHONY: help env demo test check fmt lock upgrade clean
+.PHONY: help env demo test check fmt lock upgrade vendor clean
 
 help:
 	@echo 'make demo     set up everything and watch governed agents work on a real tracker'
@@ -15,6 +15,7 @@ help:
 	@echo 'make check    lint, types, import contracts, lock files, the built wheel'
 	@echo 'make fmt      format the code and mend what ruff can mend'
 	@echo 'make lock     bring the lock files to pyproject.toml; "make upgrade" takes new versions'
+	@echo "make vendor   refresh the console's front-end files from npm, as their manifest lists them"
 	@echo 'make clean    remove what make and the tools have made'
 
 env:
@@ -25,7 +26,7 @@ env:
 	"$$python" scripts/bootstrap.py
 
 demo: env
-	@$(PYTHON) examples/service_desk/demo.py
+	@$(PYTHON) -m examples.service_desk.demo
 
 test: env
 	@TEST_BROWSER="$$($(PYTHON) scripts/browser.py)" && export TEST_BROWSER && \
@@ -48,6 +49,9 @@ lock: env
 
 upgrade: env
 	$(PYTHON) scripts/lock.py --upgrade
+
+vendor: env
+	$(PYTHON) scripts/vendor.py
 
 clean:
 	rm -rf .venv .cache .interlock build dist htmlcov .coverage .coverage.* .hypothesis

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -24,11 +24,14 @@ PROMISES = [DOCS / "guarantees.md", DOCS / "threatmodel.md"]
 
 # Where codes are written down; what looks like one and is not: topics, events, kinds of evidence.
 CODED = ("domain/errors.py", "agents/*.py", "calls/*.py", "policy/*.py", "runtime/*.py")
-NOT_CODES = {"model.request", "owner.lost", "run.park", "run.wait"}
+NOT_CODES = {"call.late", "model.request", "owner.lost", "run.park", "run.wait"}
 # Made of parts, or raised at an edge.
 OTHER_CODES = {"effect.absent", "effect.abandoned", "http", "refused"}
 NAMED_CALLS = {"commit", "reach", "run", "transact", "transaction"}
 LOG_CALLS = {"critical", "debug", "error", "exception", "info", "warning"}
+
+CODE_ARGUMENTS = {"code", "error_code"}
+CODE = re.compile(r"(?!interlock)[a-z_]+\.[a-z_]+")
 
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -50,22 +53,19 @@ def _codes(path: Path) -> Iterator[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
             names |= set(node.args[:1]) if called in NAMED_CALLS | LOG_CALLS else set()
             names |= {keyword.value for keyword in node.keywords if keyword.arg == "kind"}
-            for keyword in node.keywords:
-                if keyword.arg in {"code", "error_code"} and isinstance(
-                    keyword.value, ast.Constant
-                ):
-                    yield str(keyword.value.value)
-        elif isinstance(node, ast.Assign) and [ast.Name] == [type(name) for name in node.targets]:
-            is_code = ast.unparse(node.targets[0]) == "code" and isinstance(
-                node.value, ast.Constant
-            )
-            yield from [ast.literal_eval(node.value)] if is_code else []
-    for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if is_text and node not in names:
-            text = ast.literal_eval(node)
-            is_dotted = re.fullmatch(r"(?!interlock)[a-z_]+\.[a-z_]+", text)
-            yield from [text] if is_dotted and text not in NOT_CODES else []
+            written = [keyword.value for keyword in node.keywords if keyword.arg in CODE_ARGUMENTS]
+            yield from _texts(written)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            yield from _texts([node.value] if ast.unparse(target) == "code" else [])
+    dotted = _texts(node for node in ast.walk(tree) if node not in names)
+    yield from (text for text in dotted if CODE.fullmatch(text) and text not in NOT_CODES)
+
+
+def _texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def _default(field: object) -> object:

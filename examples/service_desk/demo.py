@@ -1,6 +1,6 @@
 """`make demo`: governed agents do the work of an IT service desk on a real issue tracker.
 
-    python examples/service_desk/demo.py [--keep FOLDER] [--stay]
+    .venv/bin/python -m examples.service_desk.demo [--keep FOLDER] [--stay]
 
 Five chapters, then the tracker is compared with what it should hold: exit code 0 if it is exactly
 that, else 1. The model is a scripted one (models/demo.yaml: no key, no network) unless
@@ -19,11 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from ending import check, expected_tickets
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from stage import DATABASE, DemoError, Model, Object, Stage
+
+from examples.service_desk.ending import check, expected_tickets
+from examples.service_desk.stage import DATABASE, DemoError, Model, Object, Stage
 
 MODEL = "INTERLOCK_DEMO_MODEL"
 RUN_LIMIT_S = 120.0
@@ -223,7 +224,7 @@ class Story:
             if trace["state"] in ENDED:
                 self._print_end(trace)
                 return told
-            if until_approval and any(key.endswith("needs_approval") for key in told):
+            if until_approval and any(key.endswith(" asked") for key in told):
                 return told
             time.sleep(0.2)
         raise DemoError(f"the run of ticket {ticket} has not ended after {RUN_LIMIT_S:.0f} s")
@@ -295,25 +296,34 @@ def lines_of(node: Object) -> Iterator[tuple[str, str, str]]:
     match node["kind"]:
         case "invoke_agent":
             yield key, "cyan", f"agent {name}"
+        case "interlock.handoff":
+            yield key, "cyan", f"hand-off to {name}, in a run of its own"
         case "execute_tool":
             yield from _call_lines(node, key, name)
+        case _:
+            pass
     for child in node["children"]:
         yield from lines_of(child)
 
 
 def _call_lines(node: Object, key: str, name: str) -> Iterator[tuple[str, str, str]]:
     decisions = [child for child in node["children"] if child["kind"] == "interlock.decide"]
-    asked = [d for d in decisions if d["state"] == "needs_approval"]
-    if asked:
-        yield f"{key} needs_approval", "yellow", f"◷ {name}  waits: {asked[0]['detail']}"
+    for decision in decisions:
+        if decision["state"] == "needs_approval":
+            groups = ", ".join(decision["attributes"]["interlock.decision.groups"])
+            why = decision["reasons"][0]["message"]
+            yield f"{key} asked", "yellow", f"◷ {name}  waits for {groups}: {why}"
     for probe in node["children"]:
         if probe["kind"] == "interlock.probe" and probe["end_us"] is not None:
-            yield f"{key} {probe['key']}", "magenta", f"? {name}  was it done before the crash?"
-    why = f"  {decisions[-1]['detail']}" if decisions else ""
+            line = f"? {name}  its outcome is unknown: the tracker is asked"
+            yield f"{key} {probe['key']}", "magenta", line
+    first = decisions[-1]["reasons"][0] if decisions else None
     if node["state"] == "succeeded":
-        yield f"{key} end", "", f"✓ {name}{why}"
+        rule = f"  allowed by {first['policy_id']}" if first else ""
+        yield f"{key} end", "", f"✓ {name}{rule}"
     elif node["state"] in {"denied", "rejected", "drafted", "failed", "parked"}:
-        yield f"{key} end", "red", f"✗ {name}  {node['state']}:{why}"
+        rule = f" by {first['policy_id']}: {first['message']}" if first else ""
+        yield f"{key} end", "red", f"✗ {name}  {node['state']}{rule}"
 
 
 def say(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from stage import DemoError, Object
+from examples.service_desk.stage import DemoError, Object
 
 AGENT = "triage-bot"
 

@@ -25,6 +25,8 @@ from secrets import token_bytes
 from types import TracebackType
 from typing import Any, Self
 
+from scripts import postgres
+
 HERE = Path(__file__).resolve().parent
 WORLD = HERE / "world"
 # What of this folder is the project; the rest is the world around it and this demonstration.
@@ -57,7 +59,7 @@ class Program:
         """Start it, out of reach of Ctrl-C in the terminal: `stop` ends it in order."""
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  # a command of this demonstration
+            self._process = subprocess.Popen(
                 self._command,
                 cwd=cwd,
                 env=env,
@@ -225,7 +227,7 @@ class Stage:
         settings.write_text(self._model.settings(port), encoding="utf-8")
 
     def _world(self, script: str, *arguments: str | Path) -> str:
-        done = subprocess.run(  # noqa: S603  # as above
+        done = subprocess.run(
             _script(script, *arguments), capture_output=True, text=True, env=self.env, check=False
         )
         if done.returncode:
@@ -237,9 +239,6 @@ class Stage:
 
     def use_postgres(self, url: str) -> None:
         """Keep Interlock's data in a fresh database on that server, dropped at the end."""
-        sys.path.append(str(HERE.parents[1]))
-        from scripts import postgres  # noqa: PLC0415  # only a checkout has it
-
         server = postgres.server_at(url)
         database = server.create_database()
         self._exits.callback(server.drop_database, database)
@@ -264,7 +263,7 @@ class Stage:
     def interlock(self, *arguments: str, given: str = "", token: str | None = None) -> str:
         """Run the command `interlock` in the project's folder; return what it prints."""
         env = self.env if token is None else self.env | {"INTERLOCK_TOKEN": token}
-        done = subprocess.run(  # noqa: S603  # as above
+        done = subprocess.run(
             [_beside_python("interlock"), *arguments],
             cwd=self.project,
             env=env,

@@ -6,7 +6,6 @@ small workflows of plain tool steps, which need no model.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -160,14 +159,9 @@ class Tracker(ServerProcess):
 
     @staticmethod
     def init(home: Path) -> Path:
-        """Make a tracker's folder, which takes a second; copies of it are as good."""
+        """Make a tracker's folder and return it."""
         subprocess.run([sys.executable, str(PROGRAM), "init", str(home)], check=True, timeout=30)
         return home
-
-    def copied_from(self, seeded: Path) -> Tracker:
-        """Fill the folder with a copy of one that `init` made."""
-        shutil.copytree(seeded, self.home)
-        return self
 
     def secret(self, user: str = "triage-bot") -> str:
         """Return a user's name and password, as the binding of the tools wants them."""
@@ -259,9 +253,9 @@ class Desk:
     ) -> RunId:
         """Start a run; the same words and person are the same run."""
         value: Json = {"ticket": ticket, "words": words}
-        return self.interlock.start_run(
-            workflow, environment="dev", value=value, by=by, key=words
-        )[0]
+        return self.interlock.start_run(workflow, environment="dev", value=value, by=by, key=words)[
+            0
+        ]
 
     def held(self, run_id: RunId) -> Run:
         """Return the run once it has ended or waits for a person; pauses cost no time."""

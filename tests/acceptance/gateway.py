@@ -30,6 +30,9 @@ class Passing:
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+Spoil = Callable[[Passing], bytes]
+
+
 def leave(passing: Passing) -> bytes:
     """Give the answer as it is."""
     return passing.answer(passing.status, passing.body)
@@ -39,30 +42,28 @@ class Gateway:
     """Passes requests on; `before` sees each first, `spoil` makes the bytes that answer it.
 
     `passed` receives each request with the server's own answer, 502 if the server is away. Where
-    answers name the server's address they name the gateway's instead.
+    answers name the server's address they name the gateway's instead. `upstream` may be moved.
     """
 
     def __init__(self, upstream: str, listener: ThreadingHTTPServer) -> None:
         self.url = f"http://127.0.0.1:{listener.server_port}"
         self.before: Callable[[Passing], None] = lambda _passing: None
-        self.spoil: Callable[[Passing], bytes] = leave
+        self.spoil: Spoil = leave
         self.passed: queue.SimpleQueue[Passing] = queue.SimpleQueue()
-        self._upstream = upstream
+        self.upstream = upstream
 
     def handle(self, request: Passing, headers: dict[str, str], body: bytes) -> bytes:
         """Pass one request on and return what its sender gets."""
         self.before(request)
         status, answer = self._forward(request, headers, body)
-        answer = answer.replace(self._upstream.encode(), self.url.encode())
+        answer = answer.replace(self.upstream.encode(), self.url.encode())
         passing = Passing(method=request.method, path=request.path, status=status, body=answer)
         spoilt = self.spoil(passing)
         self.passed.put(passing)
         return spoilt
 
-    def _forward(
-        self, request: Passing, headers: dict[str, str], body: bytes
-    ) -> tuple[int, bytes]:
-        server = http.client.HTTPConnection(urlsplit(self._upstream).netloc, timeout=20)
+    def _forward(self, request: Passing, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        server = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=20)
         with closing(server):
             try:
                 server.request(request.method, request.path, body=body or None, headers=headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,9 +25,8 @@ from tests.acceptance.desk import (
     project,
     settings,
 )
-from tests.acceptance.gateway import Gateway, Passing
+from tests.acceptance.gateway import Gateway, Passing, Spoil
 
-Spoil = Callable[[Passing], bytes]
 GARBAGE: dict[str, Spoil] = {
     "no answer": lambda _passing: b"",
     "not HTTP": lambda _passing: b"*** stack smashing detected ***\r\n\r\n",
@@ -208,6 +207,7 @@ def test_tracker_that_is_away_is_a_definite_failure_with_its_fallback(
         effect.error_code,
         effect.attempt,
     )
+    assert "no one-time link from `tracker-dev`: " in str(effect.error_message)
     assert {"away": []} == tracker.opened_as("away")
 
 

@@ -124,18 +124,20 @@ def test_a_person_settles_a_parked_effect_and_the_run_goes_on(
     assert 1 == len(_received(recorder, "/blind/items"))
 
 
-@pytest.mark.parametrize("effect_class", WRITES)
+@pytest.mark.parametrize(
+    ("effect_class", "attempts"), [("keyed", 4), ("conditional", 4), ("probed", 4), ("blind", 1)]
+)
 def test_a_refusal_without_effect_is_retried_a_bounded_number_of_times(
-    bench: RoadBench, recorder: Recorder, effect_class: str
+    bench: RoadBench, recorder: Recorder, effect_class: str, attempts: int
 ) -> None:
-    """Four attempts of one row with the same key, then the step fails for good."""
+    """Attempts of one row with the same key, then the step fails for good; a blind one has one."""
     recorder.arm(Fault(kind="refuse", path=PATH_OF[effect_class], count=9))
 
     run_id = bench.run(WORKFLOW_OF[effect_class], {"text": "hello"})
     _let_time_pass(bench, run_id)
 
     effect = bench.effects(run_id)[0]
-    assert (EffectState.FAILED_DEFINITE, 4) == (effect.state, effect.attempt)
+    assert (EffectState.FAILED_DEFINITE, attempts) == (effect.state, effect.attempt)
     assert RunState.FAILED is bench.get(run_id).state
     assert 0 == len(recorder.log().effects)
 

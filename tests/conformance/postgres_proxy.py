@@ -74,14 +74,14 @@ class CommitEater:
             if self._is_armed and b"COMMIT" in data:
                 self._is_armed, self.has_eaten = False, True
                 eaten.set()
-            server.sendall(data)
+            _send(server, data)
         _break(server)
 
     def _backward(
         self, client: socket.socket, server: socket.socket, eaten: threading.Event
     ) -> None:
         while (data := _receive(server)) and not eaten.is_set():
-            client.sendall(data)
+            _send(client, data)
         _break(client)
 
 
@@ -90,6 +90,12 @@ def _receive(source: socket.socket) -> bytes:
         return source.recv(65536)
     except OSError:
         return b""
+
+
+def _send(target: socket.socket, data: bytes) -> None:
+    # The other thread may have broken the connection a moment ago.
+    with suppress(OSError):
+        target.sendall(data)
 
 
 def _break(connection: socket.socket) -> None:

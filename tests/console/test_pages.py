@@ -5,9 +5,13 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, Page, ViewportSize
 
 from interlock.domain.canonical import JsonObject
+from interlock.domain.principal import Role
+from interlock.serve.console import approval_pages, pages, run_pages, session
 from tests.console import seed
 from tests.console.conftest import Console, Visit, sign_in
 
@@ -197,3 +201,19 @@ def test_another_tenants_run_does_not_exist(console: Console, visit: Visit) -> N
     assert answer is not None
     assert 404 == answer.status
     assert "There is no run" in visit.page.locator("main").inner_text()
+
+
+def test_every_page_states_who_may_call_it() -> None:
+    """Each route of the console declares its roles; only signing in is for everyone."""
+
+    def roles_of(dependant: Dependant) -> set[Role]:
+        own = set(getattr(dependant.call, "roles", ()))
+        return own.union(*(roles_of(inner) for inner in dependant.dependencies))
+
+    routers = (pages, session, run_pages, approval_pages)
+    routes = [route for module in routers for route in module.router.routes]
+    found = {r.path: roles_of(r.dependant) for r in routes if isinstance(r, APIRoute)}
+
+    assert len(found) >= 9
+    assert ["/sign-in"] == [path for path, roles in found.items() if not roles]
+    assert {Role.APPROVER} == found["/approvals/{approval_id}/answer"]

@@ -22,5 +22,5 @@ def test_facts_start_from_nothing() -> None:
     """Facts that nobody computed claim no history, no person and no group."""
     facts = Facts()
 
-    assert (None, frozenset(), frozenset()) == (facts.user, facts.user_groups, facts.done)
+    assert (None, frozenset()) == (facts.user, facts.done)
     assert 0 == facts.writes_this_run + facts.same_key_count + facts.calls_this_tool

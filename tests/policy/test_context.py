@@ -80,7 +80,6 @@ def test_context_has_exactly_the_declared_facts() -> None:
     """Schema and context cannot drift apart."""
     facts = Facts(
         user="ann",
-        user_groups=frozenset({"b", "a"}),
         labels=Labels(names=frozenset({"pii"}), tenants=frozenset({"acme"}), is_untrusted=True),
         done=frozenset({"y", "x"}),
     )
@@ -88,7 +87,7 @@ def test_context_has_exactly_the_declared_facts() -> None:
     context = facts_context(facts, lifted=frozenset({"leads"}))
 
     assert set(FACT_TYPES) == set(context)
-    assert {"name": "ann", "groups": ["a", "b"]} == context["user"]
+    assert {"name": "ann"} == context["user"]
     assert [{"__entity": {"type": "Tenant", "id": "acme"}}] == context["tenants"]
 
 

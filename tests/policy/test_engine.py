@@ -113,6 +113,16 @@ def test_guardrail_beside_an_approval_rule_denies() -> None:
     assert (Outcome.DENY, ("no-c1",)) == (decision.outcome, decision.policy_ids)
 
 
+def test_guardrail_is_the_first_reason() -> None:
+    """What nobody can lift is said before what somebody could."""
+    stop = '@id("z-last") @why("never") forbid (principal, action == Action::"billing.refund.create", resource);'  # noqa: E501  # one policy
+    live = world(GRANT_WRITES, OVER_500, stop)
+
+    decision = live.decide(request(arguments=BIG))
+
+    assert ["z-last", "refund-over-500"] == [reason.policy_id for reason in decision.reasons]
+
+
 def test_reserved_groups_are_resolved_to_teams() -> None:
     """`workflow-owner` and `system-owner` become the teams of this call's workflow and system."""
     grant = '@id("all") @owner("platform") permit (principal, action in Action::"write", resource);'

@@ -58,9 +58,9 @@ async def prepare(road: Road, durable: Durable, call: Call) -> Call:
     with durable.in_flight():
         try:
             guard = await road.sender.prepare(call)
-        except InterlockError:
-            # Nothing was sent; the call goes on without a link, and `send` will refuse it.
-            guard = None
+        except InterlockError as error:
+            # Nothing was sent; the call goes on without a link, and `send` refuses it with this.
+            guard = {"problem": error.message}
     now_us = await durable.read(lambda tx: tx.now_us)
     stamped: JsonObject | None = None if guard is None else {**guard, "obtained_us": now_us}
     return replace(call, effect=replace(call.effect, guard=stamped))
@@ -121,9 +121,10 @@ class ConnectorSender:
     async def send(self, call: Call) -> Reply:
         """Send the attempt whose intent was committed, before its deadline."""
         tool = call.known_tool
-        guard = tool.effect.guard
-        if guard and guard.kind == "one_time_link" and "link" not in (call.effect.guard or {}):
-            return _not_sent(f"`{tool.system}` gave no one-time link")
+        guard, prepared = tool.effect.guard, call.effect.guard or {}
+        if guard and guard.kind == "one_time_link" and "link" not in prepared:
+            problem = prepared.get("problem")
+            return _not_sent(str(problem or f"`{tool.system}` gave no one-time link"))
         try:
             outgoing = await self._outgoing(call, tool.limits.timeout_s)
             connector = self._connect(call.known_binding.server)

@@ -241,6 +241,10 @@ def _write_probed(
         return leave(tx, asked, f"the probe found {count} effects")
     moved = replace(asked, state=after.state, is_in_doubt=after.is_in_doubt)
     if after.state is EffectState.FAILED_DEFINITE:
+        guard = tool.effect.guard
+        if guard is not None and guard.kind == "version":
+            # A change is seen only until the next one: absence is no proof as it is for a creation.
+            return leave(tx, asked, "the record holds other values, perhaps written after ours")
         message = "a probe found that nothing was done"
         moved = replace(moved, error_code="call.not_done", error_message=message)
     return effects.move(tx, asked, moved)

@@ -24,7 +24,9 @@ def log_to_terminal(log_format: Literal["console", "json"]) -> None:
     else:
         # The default would print local variables, which hold content and secrets.
         plain = structlog.dev.plain_traceback
-        render = [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+        render = [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+        ]
     _configure(render, sys.stderr, level=logging.INFO)
 
 

@@ -37,6 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON."
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_FORBIDDEN = 403
 _STYLES = {
     "succeeded": "green",
     "approved": "green",
@@ -77,6 +78,8 @@ def tells_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except RefusedError as error:
             _complain(error.problems or (error.message,))
+            if error.status == _FORBIDDEN and TOKEN_VARIABLE not in os.environ:
+                note(f"you act as this machine's user; set {TOKEN_VARIABLE} to act by another key")
         except ProblemsError as error:
             _complain(tuple(map(str, error.problems)))
         except InterlockError as error:

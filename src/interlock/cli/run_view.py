@@ -18,7 +18,6 @@ _MARKS = {
     "to_come": "·",
 }
 _UNTOLD = {"to_come", "not_reached"}
-_SHOWN_REASONS = {"deny", "needs_approval", "draft"}
 
 
 def print_run(run: JsonObject) -> None:
@@ -53,17 +52,16 @@ def print_run(run: JsonObject) -> None:
         fact("child run", child)
 
 
-def print_changes(run: JsonObject, seen: dict[str, str]) -> None:
+def print_changes(run: JsonObject, seen: dict[str, str], *, waits_for: str | None) -> None:
     """Print each step, and the run, whose state is not the one in `seen`; bring that up to date."""
     for step in rows_of(run, "steps"):
         name, state = str(step["name"]), str(step["state"])
         if seen.get(name) != state and state not in _UNTOLD:
             out.print(_step(step))
         seen[name] = state
-    state = str(run["state"])
+    state = f"{run['state']}{f' for {waits_for}' if waits_for else ''}"
     if seen.get("") != state:
-        reason = f" ({run['reason']})" if run["reason"] else ""
-        out.print(Text("run ") + cell(state) + Text(reason))
+        out.print(Text("run ") + cell(state))
     seen[""] = state
 
 
@@ -75,10 +73,9 @@ def trace_tree(node: JsonObject) -> Tree:
 
 
 def _grow(tree: Tree, node: JsonObject) -> None:
-    if node["state"] in _SHOWN_REASONS:
-        for reason in rows_of(node, "reasons"):
-            rule = reason["policy_id"] or reason["code"]
-            tree.add(cell(f"rule {rule}: {reason['message']}"))
+    # The first reason is the node's own line.
+    for reason in rows_of(node, "reasons")[1:]:
+        tree.add(cell(f"also {reason['message']} ({reason['policy_id'] or reason['code']})"))
     for child in rows_of(node, "children"):
         _grow(tree.add(_label(child)), child)
 

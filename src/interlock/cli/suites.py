@@ -25,10 +25,14 @@ from interlock.tools.functions import installed_functions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What a suite said (the form is `evals.report.body`), and the project's files that it saw."""
+    """What a suite said (the form is `evals.report.body`), and the project's files that it saw.
+
+    `is_whole` says that every case ran, as often as the suite wants: less is no evidence.
+    """
 
     body: JsonObject
     texts: Mapping[str, str]
+    is_whole: bool
 
 
 def run(
@@ -74,7 +78,12 @@ def run(
         workflow=workflow.version,
         interlock=version("interlock"),
     )
-    return Judged(body=report.body(golden, results, versions=versions), texts=texts)
+    return Judged(
+        body=report.body(golden, results, versions=versions),
+        texts=texts,
+        is_whole=len(results) == len(golden.cases)
+        and (repeats or golden.repeats) >= golden.repeats,
+    )
 
 
 def read(folder: Path) -> Suite:
@@ -83,7 +92,8 @@ def read(folder: Path) -> Suite:
     try:
         documents = files.parse(str(path), path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise _broken(path, f"cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error.reason
+        raise _broken(path, f"cannot be read: {why}") from None
     if len(documents) != 1:
         raise _broken(path, f"a suite is one document, this file holds {len(documents)}")
     return suite.read(documents[0].content, folder, complain=documents[0].problem)

@@ -56,7 +56,6 @@ class Facts:
 
     labels: Labels = field(default_factory=Labels)
     user: str | None = None
-    user_groups: frozenset[str] = frozenset()
     calls_this_tool: int = 0
     calls_this_tool_1h: int = 0
     writes_this_run: int = 0

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from interlock.calls import approve
 from interlock.calls.durable import Dispatch
@@ -110,6 +110,16 @@ class CaseResult:
     repeats: tuple[Repeat, ...]
     findings: tuple[Finding, ...] = ()
 
+    @classmethod
+    def of(cls, case: Case, repeats: tuple[Repeat, ...]) -> Self:
+        """Return the result of some repeats, which have to be equal."""
+        seen = {fingerprint(repeat.seen) for repeat in repeats if repeat.seen is not None}
+        if len(seen) <= 1:
+            return cls(case=case, repeats=repeats)
+        message = f"{len(repeats)} repeats made {len(seen)} different sets of calls"
+        diverged = Finding(station=Station.VALIDITY, code="diverged", message=message)
+        return cls(case=case, repeats=repeats, findings=(diverged,))
+
     @property
     def verdict(self) -> Verdict:
         """The gravest verdict of its repeats; repeats that pass but differ have `diverged`."""
@@ -122,13 +132,8 @@ def run_case(
     suite: Suite, case: Case, install: Install, *, folder: Path, scratch: Path, repeats: int
 ) -> CaseResult:
     """Run a case some times and judge it; `scratch` is where `prepare_worlds` has been."""
-    done = tuple(_repeat(suite, case, install, folder, scratch) for _ in range(repeats))
-    seen = {fingerprint(repeat.seen) for repeat in done if repeat.seen is not None}
-    findings: tuple[Finding, ...] = ()
-    if len(seen) > 1:
-        message = f"{repeats} repeats made {len(seen)} different sets of calls, expected equal ones"
-        findings = (Finding(station=Station.VALIDITY, code="diverged", message=message),)
-    return CaseResult(case=case, repeats=done, findings=findings)
+    done = (_repeat(suite, case, install, folder, scratch) for _ in range(repeats))
+    return CaseResult.of(case, tuple(done))
 
 
 def prepare_worlds(suite: Suite, *, folder: Path, scratch: Path) -> None:

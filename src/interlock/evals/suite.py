@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -16,6 +16,8 @@ from interlock.domain.run import RunState
 from interlock.domain.tool import Environment
 
 SUITE_FILE = "suite.yaml"
+
+T = TypeVar("T")
 
 _STRICT = ConfigDict(extra="forbid")
 Trait = Literal["read", "write", "destructive", "egress", "irreversible"]
@@ -30,13 +32,21 @@ def _is_inside(path: str) -> str:
     return path
 
 
+def _is_filled(items: tuple[T, ...]) -> tuple[T, ...]:
+    if not items:
+        raise ValueError("must not be empty")
+    return items
+
+
 def _has_source(pointer: str) -> str:
     if not all(pointer.partition(":/")):
         raise ValueError("must be <program>:/<pointer>, as tracker:/issues")
     return pointer
 
 
-Words = Annotated[tuple[str, ...], Field(min_length=1)]
+# Not a minimal length: pydantic also finds a list too short that holds nothing but misfits.
+NotEmpty = AfterValidator(_is_filled)
+Words = Annotated[tuple[str, ...], NotEmpty]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Inside = Annotated[str, AfterValidator(_is_inside)]
 Source = Annotated[str, AfterValidator(_has_source)]
@@ -224,7 +234,7 @@ class Suite:
     repeats: Annotated[int, Field(ge=1, le=20)]
     limits: Limits
     model: Program
-    cases: Annotated[tuple[Case, ...], Field(min_length=1)]
+    cases: Annotated[tuple[Case, ...], NotEmpty]
     world: Mapping[Name, Program] = field(default_factory=dict)
     references: tuple[Source, ...] = ()
 

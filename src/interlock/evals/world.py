@@ -15,8 +15,8 @@ from interlock.domain.canonical import Json, parse
 from interlock.domain.errors import UnavailableError
 from interlock.evals.suite import Program
 
-START_S = 30.0
-COMMAND_S = 60.0
+START_S = 60.0
+COMMAND_S = 120.0
 _LOG_END = 2000
 
 

@@ -69,10 +69,7 @@ FACT_TYPES: Mapping[str, JsonObject] = MappingProxyType(
         "user": {
             "type": "Record",
             "required": False,
-            "attributes": {
-                "name": {"type": "String"},
-                "groups": {"type": "Set", "element": {"type": "String"}},
-            },
+            "attributes": {"name": {"type": "String"}},
         },
         "labels": {"type": "Set", "element": {"type": "Entity", "name": "Label"}},
         "tenants": {"type": "Set", "element": {"type": "Entity", "name": "Tenant"}},
@@ -107,7 +104,7 @@ def facts_context(facts: Facts, *, lifted: frozenset[str]) -> JsonObject:
         "now": {"__extn": {"fn": "datetime", "arg": iso(facts.now_us)}},
     }
     if facts.user is not None:
-        context["user"] = {"name": facts.user, "groups": _texts(facts.user_groups)}
+        context["user"] = {"name": facts.user}
     return context
 
 

@@ -155,8 +155,11 @@ class World:
         version = self._slice_version(seat, part)
         if first.diagnostics.errors or first.decision is cedarpy.Decision.NoDecision:
             return self._answer(Outcome.DENY, reasons=_errors(first), version=version)
-        ids = sorted(first.diagnostics.reasons)
-        determining = [part.policies[policy_id] for policy_id in ids]
+        determining = sorted(
+            (part.policies[policy_id] for policy_id in first.diagnostics.reasons),
+            # What nobody can lift comes first: callers are told the first reason.
+            key=lambda policy: (policy.group is not None, policy.policy_id),
+        )
         if first.decision is cedarpy.Decision.Allow:
             reasons = [_because("policy.allowed", policy) for policy in determining]
             return self._answer(Outcome.ALLOW, reasons=reasons, version=version)

@@ -20,6 +20,7 @@ from interlock.domain.errors import (
     InputError,
     NotFoundError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from interlock.domain.ids import RunId, TenantId, WorkflowName
 from interlock.domain.pointer import fill
@@ -74,6 +75,7 @@ def accept_webhook(
     same id and body again returns the first run.
 
     Raises:
+        UnavailableError: nothing is applied yet.
         NotFoundError: no live trigger listens to this source.
         UnauthenticatedError: no signature holds, or the timestamp is more than 5 minutes off.
         InputError: the body is not strict JSON, or breaks the workflow's input contract.
@@ -81,6 +83,9 @@ def accept_webhook(
     """
     with intake.db.reading() as tx:
         release, now_us = intake.live.at(tx).release, tx.now_us
+    if not release.number:
+        # A source that repeats until it is heard must not be told that nobody will ever listen.
+        raise UnavailableError("no project is applied yet; send it again later")
     listening = list(_webhooks(release, source))
     if not listening:
         raise NotFoundError(f"no workflow listens to the webhook `{source}`")

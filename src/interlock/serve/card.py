@@ -56,6 +56,8 @@ def card_of(tx: Tx, release: Release, approval: Approval) -> Card:
     """Compute the card of an approval from its effect row, the registry and the decision."""
     effect = effects.get(tx, approval.effect_id)
     run = runs.get(tx, approval.run_id)
+    # A hand-off is started by its parent; people know what started the whole.
+    trigger = runs.get(tx, run.request.root_id or run.run_id).request.trigger
     tool = release.tool_version(effect.tool, effect.tool_version)
     decided = [
         d
@@ -86,5 +88,5 @@ def card_of(tx: Tx, release: Release, approval: Approval) -> Card:
         seats=tuple(str(seat) for seat in effect.seats),
         workflow=effect.workflow,
         labels=tuple(labels),
-        trigger=f"{run.request.trigger.source} {run.request.trigger.key}",
+        trigger=f"{trigger.source} {trigger.key}",
     )

@@ -67,7 +67,7 @@ def _clock(app: Interlock, tx: Tx) -> Check:
 
 def _files(app: Interlock) -> Check:
     folder = app.config.data_dir
-    kept = (folder, folder / INSTANCE_KEY, folder / "secrets")
+    kept = (folder, folder / INSTANCE_KEY)
     open_ones = [path for path in kept if path.exists() and path.stat().st_mode & _OTHERS]
     if open_ones:
         message = f"others may read `{open_ones[0]}`; run `chmod go= {open_ones[0]}`"

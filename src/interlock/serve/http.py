@@ -19,6 +19,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import (
     InputError,
     InterlockError,
+    NotFoundError,
     ProblemsError,
     UnauthenticatedError,
 )
@@ -39,6 +40,8 @@ from interlock.serve.status import status_of
 
 log = structlog.get_logger(__name__)
 
+_NOT_FOUND: Final = 404
+_WRONG_METHOD: Final = 405
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 _PORT: Final = re.compile(r":[0-9]*$")
@@ -92,7 +95,12 @@ async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, InterlockError):
         return await _on_error(request, error.__cause__)
-    return JSONResponse(error_body("http", str(error.detail)), error.status_code)
+    code, message = "http", str(error.detail)
+    if error.status_code == _NOT_FOUND:
+        code, message = NotFoundError.code, f"there is nothing at `{request.url.path}`"
+    elif error.status_code == _WRONG_METHOD:
+        message = f"`{request.url.path}` takes no {request.method}"
+    return JSONResponse(error_body(code, message), error.status_code, headers=error.headers)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:

@@ -19,7 +19,7 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
-from interlock.domain.canonical import JsonObject, canonical_text
+from interlock.domain.canonical import Json, JsonObject, canonical_text
 from interlock.domain.effect import EffectState
 
 app = typer.Typer(help="The ledger of effects.", no_args_is_help=True)
@@ -121,7 +121,6 @@ def _print_effect(effect: JsonObject) -> None:
         "effect_class",
         "environment",
         "workflow",
-        "seats",
         "run_id",
         "step_name",
         "attempt",
@@ -134,6 +133,8 @@ def _print_effect(effect: JsonObject) -> None:
     ):
         if effect[name] is not None:
             fact(name.replace("_", " "), effect[name], width=_WIDTH)
+    seats = [f"{seat['workflow']}/{seat['agent']}" for seat in rows_of(effect, "seats")]
+    fact("seats", list[Json](seats), width=_WIDTH)
     fact("arguments", canonical_text(effect["arguments"]), width=_WIDTH)
     fact("cost", money(effect["cost_micro_usd"]), width=_WIDTH)
     for decided in rows_of(effect, "decisions"):

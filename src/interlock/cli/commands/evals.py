@@ -41,7 +41,8 @@ def run(
 ) -> None:
     """Run a suite and store its result; exit code 0 pass, 1 fail, 3 error.
 
-    Starts the programs that the suite names, on loopback, with data in a temporary folder.
+    Starts the programs that the suite names, on loopback, with data in a temporary folder. A
+    result of some cases, or of fewer repeats than the suite wants, is shown and not stored.
     """
     try:
         body = _run(folder, tuple(case or ()), repeats=repeats, as_json=as_json)
@@ -82,7 +83,10 @@ def _run(
         show_json(judged.body)
     else:
         _print(judged.body)
-    _store(judged.body, judged.texts)
+    if judged.is_whole:
+        _store(judged.body, judged.texts)
+    else:
+        note("not stored, as only a part of the suite was run")
     return judged.body
 
 

@@ -126,5 +126,7 @@ def set_(
     if not value:
         msg = "no value on standard input; pipe the secret in"
         raise InputError(msg)
-    Credentials(settings().data_dir / "secrets").store(reference, value)
+    folder = settings().data_dir
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    Credentials(folder / "secrets").store(reference, value)
     say("stored")

@@ -24,7 +24,7 @@ from interlock.cli.output import (
 )
 from interlock.cli.run_view import print_changes, print_run, trace_tree
 from interlock.domain.canonical import JsonObject, canonical_text, parse
-from interlock.domain.errors import InputError, UnavailableError
+from interlock.domain.errors import InputError, JsonError, UnavailableError
 from interlock.domain.run import RunState
 from interlock.domain.tool import Environment
 
@@ -104,11 +104,7 @@ def start(
     """Start a run by hand; prints its id."""
     value: JsonObject = {}
     if input_file is not None:
-        parsed = parse(input_file.read_bytes())
-        if not isinstance(parsed, dict):
-            msg = f"`{input_file}` holds no JSON object"
-            raise InputError(msg)
-        value = parsed
+        value = _read_object(input_file)
     with connected() as client:
         body: JsonObject = {"workflow": workflow, "environment": environment, "input": value}
         started = client.post("runs", body=body, key=key)
@@ -130,7 +126,7 @@ def watch(
     with connected() as client:
         while True:
             run = _look(client, run_id, deadline_s)
-            print_changes(run, seen)
+            print_changes(run, seen, waits_for=_waits_for(client, run))
             if run["state"] in _ENDED:
                 raise typer.Exit(0 if run["state"] == "succeeded" else 1)
             if not client.is_remote:
@@ -196,6 +192,29 @@ def blackboard(run_id: RunArgument, *, as_json: AsJson = False) -> None:
         ],
         empty="nothing is shared",
     )
+
+
+def _waits_for(client: Client, run: JsonObject) -> str | None:
+    """Return what a waiting run waits for in the end: below it, if it waits for a child run."""
+    reason = run["reason"] if run["state"] == "waiting" else None
+    kind, _, name = str(reason or "").partition("/")
+    if kind == "child":
+        child = client.get("runs", name)
+        below = _waits_for(client, child)
+        return f"run {name}" if below is None else f"{below} in run {name}"
+    return None if reason is None else f"{kind} {name}".rstrip()
+
+
+def _read_object(file: Path) -> JsonObject:
+    try:
+        value = parse(file.read_bytes())
+    except JsonError as error:
+        msg = f"`{file}`: {error.message}"
+        raise InputError(msg) from None
+    if not isinstance(value, dict):
+        msg = f"`{file}` holds no JSON object"
+        raise InputError(msg)
+    return value
 
 
 def _look(client: Client, run_id: str, deadline_s: float) -> JsonObject:

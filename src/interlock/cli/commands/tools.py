@@ -58,7 +58,7 @@ def list_tools(*, as_json: AsJson = False) -> None:
         "environments",
     )
     table(
-        columns,
+        [column.replace("_", " ") for column in columns],
         [tuple(tool[column] for column in columns) for tool in rows_of(body, "tools")],
         empty="no tools yet; apply a project with `interlock apply FOLDER`",
     )

@@ -65,17 +65,20 @@ def show(workflow: Workflow, name: Name, *, as_json: AsJson = False) -> None:
         show_json(body)
         return
     say(f"{workflow}/{name}", style="bold")
-    fact("kind", part(body, "trigger", "kind"))
-    fact("source", _source(body))
-    fact("time zone", part(body, "trigger", "timezone"))
-    fact("catch-up", part(body, "trigger", "catch_up"))
+    kind = part(body, "trigger", "kind")
+    fact("kind", kind)
     fact("environment", part(body, "trigger", "environment"))
+    if kind != "manual":
+        fact("source", _source(body))
     for condition in rows_of(_trigger(body), "when"):
         wanted = condition["is_in"] or [condition["equals"]]
         say(f"  only if {condition['at']} is {cell(wanted).plain}")
-    fact("paused", body["is_paused"])
-    fact("last", when(body["last_us"]))
-    fact("next", when(body["next_us"]))
+    if kind == "cron":
+        fact("time zone", part(body, "trigger", "timezone"))
+        fact("catch-up", part(body, "trigger", "catch_up"))
+        fact("paused", body["is_paused"])
+        fact("last", when(body["last_us"]))
+        fact("next", when(body["next_us"]))
 
 
 @app.command()

@@ -88,8 +88,8 @@ def _success(success: JsonObject) -> str:
 
 
 def _trigger(trigger: JsonObject) -> str:
-    what = trigger["source"] or trigger["schedule"] or "by hand"
-    return f"{trigger['name']}: {trigger['kind']} {what} -> {trigger['environment']}"
+    what = trigger["source"] or trigger["schedule"] or ""
+    return f"{trigger['name']}: {trigger['kind']} {what}".rstrip() + f" in {trigger['environment']}"
 
 
 def _step(step: JsonObject) -> str:

@@ -131,6 +131,8 @@ class _Layout:
     def rows(self, node: TraceNode, *, depth: int) -> Iterator[Row]:
         inside = tuple(child for child in node.children if child.kind in _INSIDE)
         below = [child for child in node.children if child.kind not in _INSIDE]
+        # A probe is made by a call of its own.
+        below += [inner for child in inside for inner in child.children]
         child_id = None
         if node.kind is SpanKind.HANDOFF:
             child_id = next((c.run_id for c in below if c.run_id != node.run_id), None)

@@ -55,7 +55,7 @@ _STATUS: Final[Mapping[str, Status]] = {
     "needs_approval": Status("Needs approval", "person", "wait"),
     "draft": Status("Draft only", "draft", "idle"),
     "deny": Status("Denied", "shield", "bad"),
-    "pending": Status("Waiting for an answer", "person", "wait"),
+    "pending": Status("Awaiting answer", "person", "wait"),
     "approved": Status("Approved", "check", "ok"),
     "rejected": Status("Rejected", "cross", "bad"),
     "expired": Status("Expired", "clock", "bad"),
