@@ -132,7 +132,7 @@ def terminals(tmp_path: Path, ports: dict[str, int]) -> Iterator[Terminals]:
     opened.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_tool_and_policy_are_added_as_the_text_says(
     tmp_path: Path, ports: dict[str, int], terminals: Terminals
 ) -> None:

@@ -20,6 +20,7 @@ from interlock.domain.tool import EffectClass
 S = EffectState
 END = frozenset({S.SUCCEEDED, S.FAILED_DEFINITE, S.PARKED})
 DEADLINE_US = 1
+NOW_US = 0
 KEY_TTL_US = 5
 
 
@@ -40,7 +41,6 @@ class World:
     """
 
     row: EffectView
-    now_us: int = 0
     owner: int = 1
     is_unsent: bool = False
     zombie: Sent | None = None
@@ -48,7 +48,7 @@ class World:
     replies: tuple[tuple[Sent, Verdict], ...] = ()
     applied: int = 0
     received: int = 0
-    crashes: int = 1
+    crashes: int = 2
     faults: int = 1
 
 
@@ -63,7 +63,7 @@ class Rules:
     step: Callable[[EffectView, protocol.Event], EffectView] = protocol.step
     recover: Callable[..., Recovery] = _recover
     is_quiet: Callable[[World], bool] = field(
-        default=lambda world: protocol.quiet_at_us(world.row) <= world.now_us
+        default=lambda world: protocol.quiet_at_us(world.row) <= NOW_US
     )
     is_late_sent: bool = False
 
@@ -111,8 +111,7 @@ def _broken(world: World, *, is_stuck: bool) -> str | None:
         return "blind received twice"
     if is_write and row.state is S.SUCCEEDED and world.applied != 1:
         return "succeeded without an effect"
-    under_way = [*world.on_the_way, *([world.zombie] if world.zombie else [])]
-    may_act = any(world.now_us < sent.deadline_us for sent in under_way)
+    may_act = bool(world.on_the_way) or world.zombie is not None
     if is_write and row.state is S.FAILED_DEFINITE and (world.applied or may_act):
         return "failed, and was or may be done"
     if row.state is S.PARKED and not is_write:
@@ -131,7 +130,7 @@ def _moves(world: World, rules: Rules) -> Iterator[tuple[str, World]]:
 def _all_moves(world: World, rules: Rules) -> Iterator[tuple[str, World | None]]:
     row = world.row
     yield from _outside(world)
-    yield from _zombie(world, rules)
+    yield from _zombie(world)
     for reply in world.replies:
         yield f"answer {reply[1]}", _answered(world, reply, rules)
     if world.crashes and row.state in {S.INTENT, S.PROBING}:
@@ -141,7 +140,7 @@ def _all_moves(world: World, rules: Rules) -> Iterator[tuple[str, World | None]]
         return
     if row.state is S.AUTHORIZED or (row.state is S.FAILED_DEFINITE and protocol.may_retry(row)):
         yield "intend", _intend(world, rules)
-    if row.state is S.INTENT and world.now_us >= (row.send_deadline_us or 0):
+    if row.state is S.INTENT and NOW_US >= (row.send_deadline_us or 0):
         late = Sent(row.epoch, row.attempt, 0)
         yield "timeout", _answered(world, (late, Verdict.UNKNOWN), rules)
     if row.state is S.AMBIGUOUS:
@@ -149,12 +148,37 @@ def _all_moves(world: World, rules: Rules) -> Iterator[tuple[str, World | None]]
     if row.state is S.PROBING:
         event = protocol.Probed(found=world.applied, is_quiet=rules.is_quiet(world))
         yield f"probed {world.applied}", _stepped(world, event, rules)
-    if world.now_us < max(KEY_TTL_US + DEADLINE_US, row.send_deadline_us or 0):
-        yield "time passes", replace(world, now_us=world.now_us + 1)
+    later = _later(world, rules)
+    if later != world:
+        yield "time passes", later
+
+
+def _later(world: World, rules: Rules) -> World:
+    """Let one unit of time pass: now is always 0, what lies ahead comes nearer.
+
+    What is over is alike, however long ago, and a request whose time is over is gone.
+    """
+    row = world.row
+    first_us = None if row.first_sent_us is None else max(-KEY_TTL_US, row.first_sent_us - 1)
+    if row.effect_class is not EffectClass.KEYED and first_us is not None:
+        first_us = 0
+    ahead = [replace(sent, deadline_us=sent.deadline_us - 1) for sent in world.on_the_way]
+    zombie = world.zombie
+    if zombie is not None:
+        zombie = replace(zombie, deadline_us=max(0, zombie.deadline_us - 1))
+        if zombie.deadline_us == 0 and not rules.is_late_sent:
+            zombie = None
+    deadline_us = None if row.send_deadline_us is None else max(0, row.send_deadline_us - 1)
+    return replace(
+        world,
+        row=replace(row, first_sent_us=first_us, send_deadline_us=deadline_us),
+        on_the_way=tuple(sent for sent in ahead if sent.deadline_us > 0),
+        zombie=zombie,
+    )
 
 
 def _recovered(world: World, rules: Rules) -> Iterator[tuple[str, World | None]]:
-    action = rules.recover(world.row, now_us=world.now_us)
+    action = rules.recover(world.row, now_us=NOW_US)
     if action == "resend":
         yield action, _intend(world, rules)
     elif action == "probe":
@@ -173,9 +197,7 @@ def _stepped(world: World, event: protocol.Event, rules: Rules) -> World | None:
 
 
 def _intend(world: World, rules: Rules) -> World | None:
-    event = protocol.Intend(
-        epoch=world.owner, now_us=world.now_us, deadline_us=world.now_us + DEADLINE_US
-    )
+    event = protocol.Intend(epoch=world.owner, now_us=NOW_US, deadline_us=NOW_US + DEADLINE_US)
     after = _stepped(world, event, rules)
     return None if after is None else replace(after, is_unsent=True)
 
@@ -204,16 +226,12 @@ def _lost(world: World, rules: Rules) -> World | None:
     return _stepped(handed, protocol.Lost(epoch=owner), rules)
 
 
-def _zombie(world: World, rules: Rules) -> Iterator[tuple[str, World]]:
-    """Wake a stopped worker: it looks at its deadline before it sends."""
+def _zombie(world: World) -> Iterator[tuple[str, World]]:
+    """Wake a stopped worker; one that finds its deadline over is gone in `_later`."""
     if world.zombie is None:
         return
     woken = replace(world, zombie=None)
-    if world.now_us < world.zombie.deadline_us or rules.is_late_sent:
-        on_the_way = (*world.on_the_way, world.zombie)
-        yield "zombie sends", replace(woken, on_the_way=on_the_way)
-    else:
-        yield "zombie gives up", woken
+    yield "zombie sends", replace(woken, on_the_way=(*world.on_the_way, world.zombie))
 
 
 def _outside(world: World) -> Iterator[tuple[str, World]]:
@@ -221,9 +239,6 @@ def _outside(world: World) -> Iterator[tuple[str, World]]:
     for index, sent in enumerate(world.on_the_way):
         left = world.on_the_way[:index] + world.on_the_way[index + 1 :]
         gone = replace(world, on_the_way=left)
-        if world.now_us >= sent.deadline_us:
-            yield "request dies", gone
-            continue
         verdict, applied = _tool(world)
         # More than two are broken already, and make no new states.
         got = replace(gone, received=min(2, world.received + 1))
@@ -245,7 +260,7 @@ def _tool(world: World) -> tuple[Verdict, int]:
         case EffectClass.READ:
             return Verdict.SUCCEEDED, 0
         case EffectClass.KEYED:
-            is_known = world.now_us < (world.row.first_sent_us or 0) + KEY_TTL_US
+            is_known = NOW_US < (world.row.first_sent_us or 0) + KEY_TTL_US
             return Verdict.SUCCEEDED, 1 if is_known else min(2, world.applied + 1)
         case EffectClass.CONDITIONAL if world.applied:
             return Verdict.GUARD_REFUSED, world.applied

@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from interlock.app import Interlock
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import (
-    InputError,
     InterlockError,
     NotFoundError,
     ProblemsError,
@@ -172,7 +171,7 @@ class BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
-                raise InputError(f"the body is larger than {self._max_bytes} bytes")
+                raise HTTPException(413, f"the body is larger than {self._max_bytes} bytes")
             return message
 
         return counted
