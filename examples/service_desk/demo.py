@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import time
@@ -29,6 +30,8 @@ from examples.service_desk.stage import DATABASE, DemoError, Model, Object, Stag
 MODEL = "INTERLOCK_DEMO_MODEL"
 RUN_LIMIT_S = 120.0
 PERSON_LIMIT_S = 60.0
+OWNERS = "finance-data-owners"
+HANDED_OVER = "handed_over"
 ENDED = frozenset({"succeeded", "failed", "cancelled", "dead_lettered"})
 CRASH_POINT = "send.after servicedesk.issue.create"
 
@@ -111,8 +114,10 @@ class Story:
         stage.start_interlock()
         done(f"interlock serve, on {'Postgres' if url else 'SQLite'}: {stage.url}")
         self._command("apply", ".", "--yes", tail=1)
-        create = ("key", "create", "dana", "--role", "viewer", "--role", "approver")
-        self._approver = stage.interlock(*create, "--group", "finance-data-owners").strip()
+        groups = [OWNERS] if self._model.is_scripted else [OWNERS, "security", "it-service-desk"]
+        create = ["key", "create", "dana", "--role", "viewer", "--role", "approver"]
+        create += [word for group in groups for word in ("--group", group)]
+        self._approver = stage.interlock(*create).strip()
         link = stage.interlock("key", "link", token=self._approver).strip()
         done("dana, who answers for the finance share, has a key; the console, signed in as dana:")
         out.print(Text(f"     {link}", style="bold cyan"))
@@ -136,12 +141,7 @@ class Story:
             "Read access to the finance share",
             "I plan the budget of the trade fair and need to read the files on the finance share.",
         )
-        seen = self._follow(ticket, until_approval=True)
-        approval = next(iter(self._stage.ask("approvals?state=pending")["approvals"]), None)
-        if approval is not None:
-            self._command("approval", "list")
-            self._get_approval(str(approval["approval_id"]))
-        self._follow(ticket, seen=seen)
+        self._follow(ticket)
         return ticket
 
     def killed(self) -> str:
@@ -170,7 +170,8 @@ class Story:
 
     def exfiltration(self) -> str:
         """Let an agent obey a ticket that tells it to mail the tickets outside."""
-        chapter(5, "A ticket gives orders to the agent, and the agent obeys")
+        obeys = ", and the agent obeys" if self._model.is_scripted else ""
+        chapter(5, f"A ticket gives orders to the agent{obeys}")
         ticket = self._open(
             "erin",
             "Request from our auditors",
@@ -182,6 +183,8 @@ class Story:
         denied = self._stage.ask("effects?workflow=service_desk&state=denied")["effects"]
         for effect in denied:
             self._command("call", "show", str(effect["effect_id"]))
+        if not denied:
+            note("this model did not obey: it proposed nothing that had to be refused")
         return ticket
 
     def look_back(self) -> None:
@@ -209,12 +212,10 @@ class Story:
             time.sleep(0.2)
         raise DemoError(f"no run was started by ticket {ticket}")
 
-    def _follow(
-        self, ticket: str, *, seen: set[str] | None = None, until_approval: bool = False
-    ) -> set[str]:
-        """Print the calls of a run as they happen, until it ends or asks; return what was said."""
+    def _follow(self, ticket: str) -> None:
+        """Print the calls of a run as they happen, and have approvals answered, until it ends."""
         run_id = self._run_of(ticket)["run_id"]
-        told = set() if seen is None else seen
+        told: set[str] = set()
         deadline = time.monotonic() + RUN_LIMIT_S
         while time.monotonic() < deadline:
             trace = self._stage.ask(f"runs/{run_id}/trace")
@@ -224,38 +225,54 @@ class Story:
                     out.print(Text(f"     {line}", style=style))
             if trace["state"] in ENDED:
                 self._print_end(trace)
-                return told
-            if until_approval and any(key.endswith(" asked") for key in told):
-                return told
+                return
+            if trace["state"] == "waiting":
+                for approval in self._stage.ask("approvals?state=pending")["approvals"]:
+                    self._command("approval", "list")
+                    self._get_answer(approval)
+                    deadline = time.monotonic() + RUN_LIMIT_S
             time.sleep(0.2)
         raise DemoError(f"the run of ticket {ticket} has not ended after {RUN_LIMIT_S:.0f} s")
 
     def _print_end(self, trace: Object) -> None:
         if trace["state"] != "succeeded":
             raise DemoError(f"run {trace['run_id']} {trace['state']}: {trace['detail']}")
+        if trace["detail"] == HANDED_OVER:
+            run = self._stage.ask(f"runs/{trace['run_id']}")
+            why = next(step["error_message"] for step in run["steps"] if step["error_message"])
+            raise DemoError(f"the agents gave up and the ticket went to people: {why}")
         cost = trace["total_micro_usd"] / 1_000_000
         done(f"run {trace['state']}: {trace['detail']}, for ${cost:.4f} of model")
 
-    def _get_approval(self, approval_id: str) -> None:
-        """Wait for a person at the terminal, then approve as dana."""
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            note("approve it in the console (link above), or here within a minute:")
-            key = self._stage.folder / "dana.key"
-            key.touch(mode=0o600)
-            key.write_text(self._approver)
-            note(f"  cd {self._stage.project}")
-            note(f"  INTERLOCK_TOKEN=$(cat {key}) interlock approval approve {approval_id}")
-            deadline = time.monotonic() + PERSON_LIMIT_S
-            while time.monotonic() < deadline:
-                answered = self._stage.ask(f"approvals/{approval_id}")
-                if answered["state"] != "pending":
-                    done(f"{answered['state']} by {answered['answered_by']}")
-                    return
-                time.sleep(0.5)
-            note("nobody answered: the demonstration approves as dana")
-        else:
+    def _get_answer(self, approval: Object) -> None:
+        """Wait for a person at the terminal, then answer as dana."""
+        approval_id = str(approval["approval_id"])
+        if approval["group"] != OWNERS:  # only a model that is free in what it does comes here
+            reason = "not in this demonstration"
+            self._command("approval", "reject", approval_id, "--reason", reason, as_dana=True)
+        elif not (sys.stdin.isatty() and sys.stdout.isatty()):
             note("no terminal: the demonstration approves as its approver, dana")
-        self._command("approval", "approve", approval_id, token=self._approver)
+            self._command("approval", "approve", approval_id, as_dana=True)
+        elif not self._is_answered_by_person(approval_id):
+            note("nobody answered: the demonstration approves as dana")
+            self._command("approval", "approve", approval_id, as_dana=True)
+
+    def _is_answered_by_person(self, approval_id: str) -> bool:
+        note(f"answer it in the console (link above) within {PERSON_LIMIT_S:.0f} s, or here:")
+        key = self._stage.folder / "dana.key"
+        key.touch(mode=0o600)
+        key.write_text(self._approver)
+        program = Path(sys.executable).with_name("interlock")
+        note(f"  cd {self._stage.project}")
+        note(f"  INTERLOCK_TOKEN=$(cat {key}) {program} approval approve {approval_id}")
+        deadline = time.monotonic() + PERSON_LIMIT_S
+        while time.monotonic() < deadline:
+            answered = self._stage.ask(f"approvals/{approval_id}")
+            if answered["state"] != "pending":
+                done(f"{answered['state']} by {answered['answered_by']}")
+                return True
+            time.sleep(0.5)
+        return False
 
     def _is_killed(self, ticket: str) -> bool:
         """Wait until the server is gone; False if the run ends without that."""
@@ -269,10 +286,11 @@ class Story:
             raise DemoError("the server was not killed at the armed point")
         return True
 
-    def _command(self, *words: str, tail: int | None = None, token: str | None = None) -> None:
+    def _command(self, *words: str, tail: int | None = None, as_dana: bool = False) -> None:
         """Run `interlock` and show the command and what it prints, or the last lines of it."""
+        token = self._approver if as_dana else None
         printed = self._stage.interlock(*words, token=token).rstrip().splitlines()
-        out.print(Text(f"   $ interlock {' '.join(words)}", style="bold"))
+        out.print(Text(f"   $ interlock {shlex.join(words)}", style="bold"))
         for line in printed if tail is None else printed[-tail:]:
             out.print(Text(f"     {line}"))
 

@@ -139,8 +139,9 @@ class CallBench(RoadBench):
 
     def asked(self, run_id: RunId) -> list[Approval]:
         """Return the approvals of the run's effect, oldest first."""
+        effect_id = self.one(run_id).effect_id
         with self.db.reading() as tx:
-            return approvals.list_for_effect(tx, self.one(run_id).effect_id)
+            return approvals.list_for_effect(tx, effect_id)
 
     def approve(self, approval: Approval) -> None:
         """Let a person approve, and let the run go on."""

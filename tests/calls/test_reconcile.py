@@ -12,6 +12,7 @@ from interlock.calls.road import Call, CallState
 from interlock.domain.canonical import Json
 from interlock.domain.effect import EffectState, Reply
 from interlock.domain.errors import ConflictError, ForbiddenError
+from interlock.domain.ids import TenantId
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import RunState
 from interlock.runtime.segment import Segment
@@ -337,7 +338,7 @@ def test_a_blind_call_of_a_lost_owner_is_parked_and_its_late_answer_only_shown(
     [
         (replace(DANA, kind=PrincipalKind.SERVICE), "is not an operator"),
         (replace(DANA, roles=frozenset({Role.APPROVER})), "is not an operator"),
-        (replace(DANA, tenant="other"), "another tenant"),
+        (replace(DANA, tenant=TenantId("other")), "another tenant"),
     ],
     ids=["service", "role", "tenant"],
 )

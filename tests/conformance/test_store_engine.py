@@ -108,6 +108,16 @@ def test_database_tells_the_time_without_a_clock(store_url: str) -> None:
     assert START_US < first < second
 
 
+def test_version_names_the_product(db: Database) -> None:
+    """For people: which database this is."""
+    with db.reading() as tx:
+        version = db.version(tx)
+
+    product, _, number = version.partition(" ")
+    assert {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[db.dialect] == product
+    assert number[0].isdigit()
+
+
 def test_new_ids_sort_in_the_order_they_were_made(db: Database) -> None:
     """Ids of one process grow, so that rows can be ordered by them."""
     with db.reading() as tx:

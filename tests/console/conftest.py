@@ -90,9 +90,9 @@ def console(tmp_path: Path) -> Iterator[Console]:
     interlock.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium_path: Path) -> Iterator[Browser]:
-    """A headless browser."""
+    """A headless browser, one a module: while it is open its thread runs no other event loop."""
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=chromium_path, args=["--no-sandbox", "--disable-dev-shm-usage"]

@@ -51,8 +51,8 @@ def test_done_skipped_waiting_and_to_come_are_told_apart(tmp_path: Path) -> None
         } == states_of(plane, run_id, spec)
 
 
-def test_a_failed_step_shows_what_took_over(tmp_path: Path) -> None:
-    """The fallback is part of the step that failed."""
+def test_a_failed_step_shows_why_and_what_took_over(tmp_path: Path) -> None:
+    """Reason and fallback are part of the step that failed, also if the run went on."""
     modes = (FailureMode(code="*", then="step", target="tell", end="told"),)
     spec = workflow(REFUSED, LOOK, TELL, failure_modes=modes)
     with open_plane(tmp_path) as plane:
@@ -65,6 +65,7 @@ def test_a_failed_step_shows_what_took_over(tmp_path: Path) -> None:
             failed.error_code,
             failed.fallback,
         )
+        assert "titel" in str(failed.error_message)
         assert {"refused": "failed", "look": "not_reached", "tell": "done"} == states_of(
             plane, run_id, spec
         )

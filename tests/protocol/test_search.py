@@ -69,7 +69,7 @@ MUTANTS = {
     ),
     "a probe without quiet time": (EffectClass.PROBED, Rules(is_quiet=lambda _world: True)),
     "a resend's failure settles the first attempt": (EffectClass.KEYED, Rules(step=_forgetful)),
-    "an answer of another attempt": (EffectClass.KEYED, Rules(step=_of_anyone)),
+    "an answer of another attempt": (EffectClass.PROBED, Rules(step=_of_anyone)),
     "a timeout is a failure": (EffectClass.BLIND, Rules(step=_hopeful)),
     "a key used past its life": (
         EffectClass.KEYED,

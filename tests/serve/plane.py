@@ -14,7 +14,7 @@ from interlock.config import Config
 from interlock.domain.canonical import JsonObject, parse
 from interlock.domain.clock import Clock
 from interlock.domain.ids import TenantId
-from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
+from interlock.domain.principal import DEFAULT_TENANT, PrincipalKind, Role
 from interlock.manifest import apply
 from interlock.serve.auth import mint_key
 from interlock.serve.http import create_app
@@ -79,7 +79,13 @@ class Plane:
             given.setdefault("Content-Type", "application/json")
         transport = httpx2.ASGITransport(app=self.app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, path, json=body, content=content, headers=given)
+            return await client.request(
+                method,
+                path,
+                json=body,
+                content=content,
+                headers=[(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+            )
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -102,15 +108,15 @@ def body_of(response: httpx2.Response) -> JsonObject:
     return value
 
 
+def rows(body: JsonObject, key: str) -> list[JsonObject]:
+    """Return the objects of a list in an answer."""
+    listed = body[key]
+    assert isinstance(listed, list)
+    return [item for item in listed if isinstance(item, dict)]
+
+
 def error_of(response: httpx2.Response) -> tuple[int, str, str]:
     """Return status, code and message of an error answer."""
     error = body_of(response)["error"]
     assert isinstance(error, dict)
     return response.status_code, str(error["code"]), str(error["message"])
-
-
-def person(name: str, *roles: Role, groups: Iterable[str] = ()) -> Principal:
-    """Return a person of the default tenant."""
-    return Principal(
-        name=name, kind=PrincipalKind.USER, roles=frozenset(roles), groups=frozenset(groups)
-    )

@@ -37,6 +37,7 @@ inputs:
 agents: {}
 steps:
   - {name: hold, wait: go, timeout_s: 3600}
+approvals: []
 fallbacks:
   - {code: "*", then: stop}
 success: {end_state: done, counts: [done], objective: 0.9, within_s: 60}

@@ -11,6 +11,7 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
+from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import TenantId
 from interlock.domain.principal import Role
 from interlock.store import approvals, effects
@@ -153,7 +154,7 @@ def things(recorder: Recorder, sqlite_url: str) -> Things:
 @pytest.fixture
 def shared(tmp_path: Path, things: Things, sqlite_url: str) -> Iterator[Plane]:
     """An installation with the rows of `things`."""
-    assert things
+    assert things.run_id
     with Plane(tmp_path, database_url=sqlite_url) as opened:
         yield opened
 
@@ -168,7 +169,7 @@ async def test_another_tenants_things_do_not_exist(shared: Plane, things: Things
         "workflow": WORKFLOW_OF["keyed"],
         "name": "start",
     }
-    bodies = {
+    bodies: dict[str, JsonObject] = {
         "answer": {"answer": "approve", "digest": "sha256:0"},
         "settle": {"answer": "done", "reason": "I say so"},
     }

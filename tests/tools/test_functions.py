@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -10,7 +11,13 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.ids import EffectId
 from interlock.tools.contract import check_schema
-from interlock.tools.functions import EffectContext, functions_by_name, python_function
+from interlock.tools.functions import (
+    ENTRY_POINTS,
+    EffectContext,
+    functions_by_name,
+    installed_functions,
+    python_function,
+)
 
 
 def pay(
@@ -107,3 +114,38 @@ def test_secret_is_not_in_the_text_of_a_context() -> None:
     )
 
     assert "s3cret" not in repr(context)
+
+
+def install(folder: Path, entry: str) -> None:
+    """Write what an installed package that offers one function looks like."""
+    info = folder / "shop_tools-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-tools\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{entry}\n")
+    (folder / "shop_tools.py").write_text(
+        'def convert(amount: int) -> dict[str, int]:\n    """Convert."""\n    return {}\n'
+    )
+
+
+def test_installed_packages_offer_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name of the entry point, with the contract of the signature."""
+    install(tmp_path, "money.convert = shop_tools:convert")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = installed_functions()
+
+    assert ["money.convert"] == list(found)
+    assert {"amount": {"type": "integer"}} == found["money.convert"].input_schema["properties"]
+
+
+def test_a_function_that_does_not_load_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence says which package to mend."""
+    install(tmp_path, "money.convert = shop_tools:missing")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(InputError, match="`money.convert` of `shop_tools:missing` does not load"):
+        installed_functions()

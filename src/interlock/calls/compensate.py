@@ -26,6 +26,7 @@ TODO = StepName("undo#todo")
 _DONE = frozenset({EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE})
 _OPEN = reconcile.UNKNOWN | {EffectState.PARKED}
 _HOUR_US = 3_600_000_000
+_BLOCKED = "an effect after it is not undone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ async def compensate(
     for effect_id in ids:
         effect = await durable.read(partial(effects.get, effect_id=EffectId(str(effect_id))))
         if is_blocked:
-            undone.append(_undo_of(effect, "an effect after it is not undone"))
+            undone.append(_undo_of(effect, _BLOCKED))
             continue
         left = await _undo(road, durable, effect, seat, began_us=began_us)
         undone.append(_undo_of(effect, None if left is None else left.why))
@@ -77,9 +78,15 @@ async def compensate(
 def preview(tx: Tx, release: Release, run_id: RunId) -> tuple[Undo, ...]:
     """Say which effects of a run an undo would undo now, latest first; changes nothing."""
     previews: list[Undo] = []
+    is_blocked = False
     for effect in _writes(tx, run_id):
+        if is_blocked:
+            previews.append(_undo_of(effect, _BLOCKED))
+            continue
         worded = _worded(release, effect, began_us=tx.now_us)
-        previews.append(_undo_of(effect, worded.why if isinstance(worded, _Left) else None))
+        left = worded if isinstance(worded, _Left) else None
+        previews.append(_undo_of(effect, None if left is None else left.why))
+        is_blocked = left is not None and left.is_blocking
     return tuple(previews)
 
 

@@ -17,6 +17,7 @@ from interlock.domain.pointer import fill
 from interlock.domain.release import pin_of
 from interlock.domain.run import Run
 from interlock.domain.tool import BusinessKey, EffectClass, ToolVersion
+from interlock.observe import bodies
 from interlock.store import effects
 from interlock.store.engine import Tx
 from interlock.tools.contract import Contract
@@ -61,7 +62,7 @@ def _drafted(road: Road, live: Live, run: Run, proposal: Proposal, now_us: int) 
     arguments, refusal = _checked(tool if binding else None, proposal)
     effect_id = effect_id_of(run.run_id, proposal.step_name)
     key = tool.business_key if tool and not refusal else None
-    key_text = None if key is None else business_key_text(key, arguments)
+    key_text, shown_key = _key_texts(road, tool, key, arguments)
     effect = Effect(
         effect_id=effect_id,
         run_id=run.run_id,
@@ -82,7 +83,7 @@ def _drafted(road: Road, live: Live, run: Run, proposal: Proposal, now_us: int) 
         attempt=0,
         created_us=now_us,
         idem_key=idempotency_key_of(effect_id),
-        key_text=key_text,
+        key_text=shown_key,
         key_hash=None if key_text is None else _key_hash(road, run, proposal, key_text),
         compensates=proposal.compensates,
     )
@@ -110,6 +111,16 @@ def _checked(tool: ToolVersion | None, proposal: Proposal) -> tuple[JsonObject, 
 def _unknown(proposal: Proposal) -> Refusal:
     # A tool that does not exist here and one that this seat may not see read the same.
     return Refusal(code="tool.unknown", message=f"there is no tool `{proposal.tool}` for this seat")
+
+
+def _key_texts(
+    road: Road, tool: ToolVersion | None, key: BusinessKey | None, arguments: JsonObject
+) -> tuple[str | None, str | None]:
+    """Return a business key as it is hashed, and as rows may show it: redacted by contract."""
+    if tool is None or key is None:
+        return None, None
+    shown = bodies.redacted_arguments(arguments, tool, key=road.key_secret)
+    return business_key_text(key, arguments), business_key_text(key, shown)
 
 
 def _key_hash(road: Road, run: Run, proposal: Proposal, key_text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 from interlock.calls import protocol
 from interlock.calls.durable import Dispatch, Durable
 from interlock.calls.protocol import Verdict
-from interlock.calls.record import Reading, mark_undone, result_of, write_outcome
+from interlock.calls.record import Reading, close_send, mark_undone, result_of, write_outcome
 from interlock.calls.road import Call, CallResult, CallState, Proposal, Road, view_of
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import Effect, EffectState, Evidence
@@ -44,6 +44,9 @@ async def take_over(durable: Durable, call: Call) -> Call:
         effect = replace(
             before, state=after.state, epoch=after.epoch, is_in_doubt=after.is_in_doubt
         )
+        if before.state is EffectState.INTENT:
+            end_us = min(tx.now_us, before.send_deadline_us or tx.now_us)
+            close_send(tx, effect, end_us=end_us, error_code="owner.lost")
         return effects.move(tx, before, effect)
 
     return call.at(await durable.transact("call.takeover", mark, tool=call.effect.tool))
@@ -219,10 +222,12 @@ async def _probe(road: Road, durable: Durable, call: Call, ask: Ask) -> Call | C
     def write(tx: Tx) -> Effect:
         # The answer counts for the moment of the question: it may be a replay of an old one.
         is_quiet = quiet_us <= effects.get(tx, answer.effect_id).created_us
-        spans.put(tx, emit.probe_span(asked, n=n, start_us=tx.now_us, end_us=tx.now_us))
         count = None if found is None else len(found)
         _see(tx, asked, "probed", {"found": count, "is_quiet": is_quiet})
-        return _write_probed(tx, asked, tool, found, is_quiet=is_quiet)
+        moved = _write_probed(tx, asked, tool, found, is_quiet=is_quiet)
+        now_us = tx.now_us
+        spans.put(tx, emit.probe_span(moved, n=n, start_us=now_us, end_us=now_us, found=count))
+        return moved
 
     probed = call.at(await durable.transact("call.probe", write, tool=tool.name))
     if probed.effect.state is EffectState.AMBIGUOUS:
@@ -317,10 +322,8 @@ async def _was_done(
 
     def write(tx: Tx) -> Json:
         _see(tx, call.effect, "probed", {"found": 1})
-        spans.put(
-            tx,
-            emit.probe_span(call.effect, n=n, start_us=tx.now_us, end_us=tx.now_us, found=1),
-        )
+        seen, now_us = replace(call.effect, state=after.state), tx.now_us
+        spans.put(tx, emit.probe_span(seen, n=n, start_us=now_us, end_us=now_us, found=1))
         return result_of(write_outcome(tx, road, call, after, reading)).to_json()
 
     value = await durable.commit(call.effect.step_name, write, kind="call.outcome", tool=tool.name)

@@ -238,17 +238,22 @@ def _evidence(tx: Tx, effect: Effect, reading: Reading, *, kind: str) -> Evidenc
     )
 
 
-def _close_spans(tx: Tx, call: Call, effect: Effect) -> None:
-    attributes = emit.effect_outcome(effect)
-    status = emit.effect_status(effect.state)
+def close_send(tx: Tx, effect: Effect, *, end_us: int, error_code: str | None) -> None:
+    """Close the span of the effect's last attempt as the row stands now."""
     spans.close(
         tx,
         effect.run_id,
         emit.send_key(effect),
-        end_us=tx.now_us,
-        status=status,
-        error_code=effect.error_code,
-        attributes=attributes,
+        end_us=end_us,
+        status=emit.effect_status(effect.state),
+        error_code=error_code,
+        attributes=emit.effect_outcome(effect),
     )
+
+
+def _close_spans(tx: Tx, call: Call, effect: Effect) -> None:
+    if call.effect.state is EffectState.INTENT:
+        # What a probe found says nothing about how the last attempt was answered.
+        close_send(tx, effect, end_us=tx.now_us, error_code=effect.error_code)
     end_us = None if effect.state is EffectState.AMBIGUOUS else tx.now_us
     spans.put(tx, emit.tool_span(effect, parent_key=call.proposal.parent_span, end_us=end_us))

@@ -55,7 +55,9 @@ class LiveProject:
             return built
         release = registry.get_release(tx, number) if number else Release()
         with self._lock:
-            self._built = Live(release=release, worlds=self._worlds(release))
+            # Before the first release there is nothing to decide about: every call is denied.
+            worlds = self._worlds(release) if number else {}
+            self._built = Live(release=release, worlds=worlds)
             return self._built
 
     def _worlds(self, release: Release) -> dict[Environment, World]:

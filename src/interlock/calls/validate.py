@@ -98,9 +98,11 @@ def deny(code: str, message: str) -> Decision:
 def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
     """Return the digest that an approval binds to: whatever moves it voids the approval.
 
-    It covers seats, user, tenant, environment, tool, version, pin, arguments, run, effect and the
-    version of the policies that can match this call.
+    It covers seats, user, tenant, environment, tool, version, pin, server, credentials, arguments,
+    run, effect and the version of the policies that can match this call.
     """
+    tool = live.release.tool_version(effect.tool, effect.tool_version)
+    binding = None if tool is None else live.release.bind(tool, effect.environment)
     world = live.worlds.get(effect.environment)
     slices = [] if world is None else [world.slice_version(s, effect.tool) for s in effect.seats]
     return digest(
@@ -112,6 +114,8 @@ def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
             "tool": effect.tool,
             "version": effect.tool_version,
             "pin": effect.pin,
+            "server": None if binding is None else to_json(binding.server),
+            "credentials": None if binding is None else binding.credentials,
             "arguments": effect.arguments,
             "run": run.run_id,
             "effect": effect.effect_id,

@@ -23,6 +23,7 @@ from interlock.domain.canonical import Json, JsonObject, parse
 from interlock.domain.errors import InputError, InterlockError, JsonError, UnavailableError
 
 ADDRESS_FILE = "address.json"
+ALIVE = {"status": "alive"}
 TOKEN_VARIABLE = "INTERLOCK_TOKEN"  # noqa: S105  # the name of a variable
 URL_VARIABLE = "INTERLOCK_URL"
 _TIMEOUT_S = 30
@@ -150,11 +151,13 @@ def running_server(config: Config) -> Address | None:
     try:
         found = json.loads((config.data_dir / ADDRESS_FILE).read_text())
         address = Address(url=found["url"], token=found["token"])
-        # Not through a proxy, wherever the environment names one.
-        httpx2.get(f"{address.url}/healthz", timeout=5, trust_env=False).raise_for_status()
+        # Not through a proxy, wherever the environment names one; and no token yet: another
+        # program may listen where a server was killed.
+        answer = httpx2.get(f"{address.url}/healthz", timeout=5, trust_env=False)
+        is_ours = answer.json() == ALIVE
     except (OSError, ValueError, KeyError, TypeError, httpx2.HTTPError, httpx2.InvalidURL):
         return None
-    return address
+    return address if is_ours else None
 
 
 def write_address(folder: Path, address: Address) -> Path:

@@ -5,41 +5,45 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import structlog
+from structlog.typing import Processor
 
 FILE = "cli.log"
+_SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+_JSON: tuple[Processor, ...] = (
+    structlog.processors.format_exc_info,
+    structlog.processors.JSONRenderer(),
+)
 
 
 def log_to_terminal(log_format: Literal["console", "json"]) -> None:
     """Write events to stderr, one a line; tracebacks without the values of variables."""
-    if log_format == "json":
-        render: list[structlog.typing.Processor] = [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
-    else:
-        # The default would print local variables, which hold content and secrets.
-        plain = structlog.dev.plain_traceback
-        render = [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-        ]
-    _configure(render, sys.stderr, level=logging.INFO)
+    # The default would print local variables, which hold content and secrets.
+    plain = structlog.dev.plain_traceback
+    console = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=plain, pad_event_to=0
+    )
+    render = _JSON if log_format == "json" else (console,)
+    _configure(logging.StreamHandler(sys.stderr), render, level=logging.INFO)
 
 
-def log_to_file(folder: Path) -> None:
-    """Append warnings and errors to `cli.log` in the data folder; the terminal stays clean."""
+def log_to_file(folder: Path) -> Callable[[], None]:
+    """Append warnings and errors to `cli.log` in the data folder; the terminal stays clean.
+
+    Returns the function that ends it. Without an event there is no file.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # Stays open as long as the process, which is one command.
-    stream = (folder / FILE).open("a", encoding="utf-8")
-    render: list[structlog.typing.Processor] = [
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(),
-    ]
-    _configure(render, stream, level=logging.WARNING)
+    handler = logging.FileHandler(folder / FILE, delay=True, encoding="utf-8")
+    return _configure(handler, _JSON, level=logging.WARNING)
 
 
 def record_fault(folder: Path, error: BaseException) -> Path:
@@ -52,16 +56,33 @@ def record_fault(folder: Path, error: BaseException) -> Path:
     return file
 
 
-def _configure(render: list[structlog.typing.Processor], stream: TextIO, *, level: int) -> None:
+def _configure(
+    handler: logging.Handler, render: tuple[Processor, ...], *, level: int
+) -> Callable[[], None]:
+    """Send our events and the warnings of libraries through one handler."""
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            foreign_pre_chain=_SHARED,
+        )
+    )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *render,
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    # Libraries log as the standard library does: their warnings go the same way.
-    logging.basicConfig(stream=stream, level=logging.WARNING, force=True)
+    ours = logging.getLogger("interlock")
+    ours.setLevel(level)
+    logging.getLogger().addHandler(handler)
+
+    def end() -> None:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        ours.setLevel(logging.NOTSET)
+        structlog.reset_defaults()
+
+    return end

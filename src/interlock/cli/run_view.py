@@ -7,6 +7,7 @@ from rich.tree import Tree
 
 from interlock.cli.output import cell, fact, money, out, part, rows_of, say, when
 from interlock.domain.canonical import JsonObject
+from interlock.domain.text import visible
 
 _MARKS = {
     "done": "✓",
@@ -86,6 +87,8 @@ def _step(step: JsonObject) -> Text:
     for name in ("error_code", "fallback"):
         if step[name] is not None:
             line += Text("  ") + cell(step[name])
+    if step["error_message"] is not None:
+        line += Text(f"\n      {visible(step['error_message'])}", style="dim")
     return line
 
 

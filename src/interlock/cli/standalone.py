@@ -26,11 +26,16 @@ class Standalone:
 
 def open_standalone(config: Config) -> Standalone:
     """Open the application; no worker starts, so what is queued stays queued."""
-    log_to_file(config.data_dir)
+    end_log = log_to_file(config.data_dir)
     interlock = Interlock.open(config, functions=installed_functions())
+
+    def close() -> None:
+        interlock.close()
+        end_log()
+
     return Standalone(
         # A bug of ours is answered and logged as it is over a network, not raised here.
         transport=httpx2.ASGITransport(app=create_app(interlock), raise_app_exceptions=False),
         token=local_token(interlock),
-        close=interlock.close,
+        close=close,
     )

@@ -38,6 +38,14 @@ _LAST = 4
 _MAX_REFERENCES = 8
 
 
+def redacted_arguments(arguments: JsonObject, tool: ToolVersion, *, key: bytes) -> JsonObject:
+    """Return arguments as they may be shown: what their contract classes is dropped or a token."""
+    shown = _redacted(
+        arguments, [tool.input_schema], root=tool.input_schema, rules=_rules(tool), key=key
+    )
+    return shown if isinstance(shown, dict) else {}
+
+
 def write_arguments(tx: Tx, effect: Effect, tool: ToolVersion, *, key: bytes | None = None) -> None:
     """Store the arguments of a call; `key` makes tokens, without it such values are dropped."""
     rules = _rules(tool)

@@ -19,8 +19,8 @@ StepState = Literal["done", "skipped", "running", "waiting", "failed", "to_come"
 class StepProgress:
     """One step of a run: `what` it is (an agent, a tool, a topic), its state and its times.
 
-    `fallback` says what took over if it failed. A step that only runs after a failure is
-    `not_reached` unless that failure came.
+    `error_message` says why it failed, `fallback` what took over then. A step that only runs after
+    a failure is `not_reached` unless that failure came.
     """
 
     name: str
@@ -30,6 +30,7 @@ class StepProgress:
     started_us: int | None = None
     ended_us: int | None = None
     error_code: str | None = None
+    error_message: str | None = None
     fallback: str | None = None
 
 
@@ -74,6 +75,8 @@ def _progress(
     if state == "to_come" and is_only_after:
         state = "not_reached"
     kind, what = _kind(step)
+    failed = entries.get(failed_name(step.name))
+    failure = failed.value if failed is not None and isinstance(failed.value, dict) else {}
     return StepProgress(
         name=step.name,
         kind=kind,
@@ -82,6 +85,7 @@ def _progress(
         started_us=None if span is None else span.start_us,
         ended_us=None if span is None else span.end_us,
         error_code=None if span is None else span.error_code,
+        error_message=None if not failure else str(failure["message"]),
         fallback=None if fallback is None else fallback.name.removeprefix("fallback "),
     )
 

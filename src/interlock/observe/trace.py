@@ -179,6 +179,10 @@ def _detail(span: Span, run: Run, reasons: tuple[Reason, ...]) -> str:
                 attributes.get(semconv.OUTPUT_TOKENS),
             )
             return f"{tokens_in} tokens in, {tokens_out} out"
+        case SpanKind.PROBE if semconv.PROBE_FOUND in attributes:
+            return f"found {attributes[semconv.PROBE_FOUND]}"
+        case SpanKind.SEND if span.error_code == "owner.lost":
+            return "its worker was lost"
         case SpanKind.SEND:
             return f"to {attributes.get(semconv.SERVER)}"
         case SpanKind.HANDOFF:

@@ -46,6 +46,7 @@ POLL_S = 0.1
 SWEEP_S = 1.0
 _RENEW_HINTS_S = 60.0
 _LISTENER_S = 0.25
+_QUEUE_ENDS_S = 10.0
 
 _log = structlog.get_logger(__name__)
 _one_per_process = threading.Lock()
@@ -135,6 +136,7 @@ class DbosEngine:
             on_end=on_end,
             pause=pause,
         )
+        self._dbos: DBOS | None = None
         self._moved = threading.Condition()
         self._hints_due_s = time.monotonic() + _RENEW_HINTS_S
 
@@ -191,6 +193,7 @@ class DbosEngine:
         self._loop.call(self._drain())
         # It warns of hints that it may not see the end of; nothing depends on them.
         logging.getLogger("dbos").setLevel(logging.ERROR)
+        self._end_queue()
         DBOS.destroy(
             destroy_registry=True,
             workflow_completion_timeout_sec=timeout_s if self._runner.active else 0,
@@ -228,7 +231,7 @@ class DbosEngine:
     # --- DBOS
 
     def _launch(self) -> None:
-        DBOS(
+        self._dbos = DBOS(
             config={
                 "name": APPLICATION,
                 "system_database_engine": self._db.engine,
@@ -250,6 +253,20 @@ class DbosEngine:
 
         DBOS.workflow(name=WORKFLOW)(follow_hint)
         DBOS.launch()
+
+    def _end_queue(self) -> None:
+        """End the queue's thread before DBOS ends the event loop that it hands hints to.
+
+        DBOS does it the other way round, and a hint that is taken in between is lost until a new
+        one is given.
+        """
+        if self._dbos is None:
+            return
+        for event in self._dbos.background_thread_stop_events:
+            event.set()
+        for thread in threading.enumerate():
+            if thread.name == f"queue-worker-{QUEUE}":
+                thread.join(_QUEUE_ENDS_S)
 
     async def _follow_hint(self, run_id: RunId, segment: int) -> None:
         """Be the workflow of DBOS: lasts as long as the segment, so that its limits count."""

@@ -51,7 +51,12 @@ class Contract:
     def __init__(self, schema: JsonObject) -> None:
         try:
             self._validator = Draft202012Validator(
-                schema, validate_formats=True, pattern_options=RegexOptions(), offline=True
+                schema,
+                validate_formats=True,
+                pattern_options=RegexOptions(),
+                offline=True,
+                # Messages reach rows and logs; what was sent does not belong there.
+                mask="the value",
             )
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             msg = f"the schema cannot be used: {_first_line(str(error))}"

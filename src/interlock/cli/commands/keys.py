@@ -36,10 +36,8 @@ def _secrets() -> None:
 @tells_errors
 def create(
     name: Annotated[str, typer.Argument(help="Who the key is for, as dana or ci-bot.")],
-    role: Annotated[list[Role], typer.Option(help="What it may do; can be repeated.")],
-    group: Annotated[
-        list[str] | None, typer.Option(help="A team it answers for; can be repeated.")
-    ] = None,
+    role: Annotated[list[Role], typer.Option(help="What it may do.")],
+    group: Annotated[list[str] | None, typer.Option(help="A team it answers for.")] = None,
     *,
     is_service: Annotated[bool, typer.Option("--service", help="Not a person.")] = False,
     expires_in_s: Annotated[

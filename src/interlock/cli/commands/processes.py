@@ -17,15 +17,17 @@ def serve(
     ] = True,
 ) -> None:
     """Run the server: REST, webhooks, console and, unless told otherwise, scheduler and worker."""
+    config = settings()
     # The application takes seconds to load, which the other commands need not spend.
     from interlock.cli import server  # noqa: PLC0415
 
-    server.serve(settings(), with_worker=with_worker)
+    server.serve(config, with_worker=with_worker)
 
 
 @tells_errors
 def worker() -> None:
     """Run work from the Postgres database of a server; SIGTERM hands back what is unfinished."""
+    config = settings()
     from interlock.cli import server  # noqa: PLC0415  # as above
 
-    server.work(settings())
+    server.work(config)

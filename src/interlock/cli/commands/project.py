@@ -22,7 +22,9 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The project fold
 def init(
     folder: Folder = Path(),
     *,
-    name: Annotated[str | None, typer.Option(help="Else made of the folder's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The project's name, else made of the folder's.")
+    ] = None,
     owner: Annotated[str, typer.Option(help="The team that owns the project.")] = "platform",
 ) -> None:
     """Write a small project that is read-only until you widen it; replaces no file."""

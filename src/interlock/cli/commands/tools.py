@@ -23,6 +23,7 @@ from interlock.domain.canonical import JsonObject, canonical_text
 app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
 imports = typer.Typer(help="Write manifests for review from what exists.", no_args_is_help=True)
 app.add_typer(imports, name="import")
+ToolArgument = Annotated[str, typer.Argument(metavar="NAME", help="The tool's name.")]
 ServerName = Annotated[
     str, typer.Option("--server", help="The server entry of the project that reaches the tools.")
 ]
@@ -66,7 +67,7 @@ def list_tools(*, as_json: AsJson = False) -> None:
 
 @app.command("show")
 @tells_errors
-def show_tool(name: str, *, as_json: AsJson = False) -> None:
+def show_tool(name: ToolArgument, *, as_json: AsJson = False) -> None:
     """Show one tool: its promise, its contract, who may propose it."""
     with connected() as client:
         body = client.get("tools", name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from interlock.cli.output import (
@@ -16,6 +18,7 @@ from interlock.cli.output import (
 )
 from interlock.domain.canonical import JsonObject
 
+WorkflowArgument = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 app = typer.Typer(help="The live workflows.", no_args_is_help=True)
 
 
@@ -38,7 +41,7 @@ def list_workflows(*, as_json: AsJson = False) -> None:
 
 @app.command("show")
 @tells_errors
-def show_workflow(name: str, *, as_json: AsJson = False) -> None:
+def show_workflow(name: WorkflowArgument, *, as_json: AsJson = False) -> None:
     """Show one workflow: triggers, steps, seats, approvals, fallbacks, success criteria."""
     with connected() as client:
         body = client.get("workflows", name)
@@ -83,7 +86,8 @@ def _sections(flow: JsonObject) -> list[tuple[str, list[str]]]:
 
 
 def _success(success: JsonObject) -> str:
-    share, within_s = success.get("objective"), success.get("within_s")
+    share, within = success.get("objective"), success.get("within_s")
+    within_s = f"{within:g}" if isinstance(within, int | float) else "-"
     return f"ends in {_listed(success.get('end_states'))}, {share} of runs within {within_s} s"
 
 

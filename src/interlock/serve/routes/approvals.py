@@ -37,7 +37,7 @@ class AnswerBody(Body):
 def list_approvals(
     app: App, reader: Reader, *, state: ApprovalState = ApprovalState.PENDING
 ) -> JsonObject:
-    """List approvals of one state, oldest first, each with the call that it is about."""
+    """List approvals of one state, asked last first, each with the call that it is about."""
     with app.db.reading() as tx:
         found = approvals.list_approvals(tx, tenant=reader.tenant, states=(state,))
         return {"approvals": [_shown(app.release(tx), tx, approval) for approval in found]}

@@ -1,0 +1,117 @@
+"""`run`: starting, showing and ending runs where no server runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import Said, done, interlock
+
+UNKNOWN = "0190a0a0-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def applied(project: Path) -> Path:
+    """The sample project, live, and a file with a good input."""
+    done("apply", "--yes")
+    (project / "input.json").write_text('{"title": "vpn"}')
+    return project
+
+
+def start(*more: str) -> Said:
+    """Start a run of the sample's workflow."""
+    return interlock("run", "start", "look", "--input", "input.json", *more)
+
+
+@pytest.mark.usefixtures("applied")
+def test_a_run_is_started_listed_and_shown() -> None:
+    """Its id alone is on stdout; that nothing works on it is said beside."""
+    started = start()
+    run_id = started.out.strip()
+
+    shown = done("run", "show", run_id)
+    listed = json.loads(interlock("run", "list", "--json").out)
+
+    assert "no server runs; the run waits for `interlock serve`\n" == started.err
+    assert run_id in done("run", "list")
+    assert [run_id] == [run["run_id"] for run in listed["runs"]]
+    assert "state        queued" in shown
+    assert "· hold                 to_come" in shown
+    assert "invoke_workflow look  queued" in done("run", "show", run_id, "--trace")
+
+
+@pytest.mark.usefixtures("applied")
+def test_lists_can_be_narrowed() -> None:
+    """By workflow and state; an empty list says which."""
+    run_id = start().out.strip()
+
+    assert run_id in done("run", "list", "--workflow", "look", "--state", "queued")
+    assert "no run is like that" == done("run", "list", "--state", "failed", "--state", "waiting")
+    assert 2 == interlock("run", "list", "--state", "sleeping").code
+
+
+@pytest.mark.usefixtures("applied")
+def test_the_same_key_is_the_same_run() -> None:
+    """A script may be repeated."""
+    assert start("--key", "monday").out == start("--key", "monday").out
+    assert start("--key", "tuesday").out != start("--key", "monday").out
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"title": "a", "title": "b"}', "`bad.json`: the keys `title` and `title` are the same"),
+        ('{"title": NaN}', "`bad.json`: `NaN` is not a JSON number"),
+        ("[1]", "`bad.json` holds no JSON object"),
+        ("{", "`bad.json`: not JSON at line 1, column 2"),
+        ('{"titel": "a"}', "the input of `look` cannot be accepted"),
+        (None, "No such file or directory: `bad.json`"),
+    ],
+    ids=["twice", "nan", "list", "cut", "contract", "missing"],
+)
+def test_bad_input_is_one_sentence(applied: Path, content: str | None, problem: str) -> None:
+    """What is wrong and where; no run is made."""
+    if content is not None:
+        (applied / "bad.json").write_text(content)
+
+    code, error = interlock("run", "start", "look", "--input", "bad.json").refusal
+
+    assert (1, True) == (code, error.startswith(f"error: {problem}")), error
+    assert "no runs yet" in done("run", "list")
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "watch", "compensate", "blackboard"])
+@pytest.mark.usefixtures("applied")
+def test_an_unknown_run_is_one_sentence(command: str) -> None:
+    """The same for every command, also for ids that are paths."""
+    assert (1, f"error: there is no run `{UNKNOWN}`") == interlock("run", command, UNKNOWN).refusal
+    assert 1 == interlock("run", command, "../healthz").code
+
+
+@pytest.mark.usefixtures("applied")
+def test_a_run_can_be_asked_to_stop() -> None:
+    """The wish is kept until a worker acts on it."""
+    run_id = start().out.strip()
+
+    assert "cancelling" == done("run", "cancel", run_id)
+    assert "cancelling" == done("run", "cancel", run_id)
+
+
+@pytest.mark.usefixtures("applied")
+def test_watching_without_a_server_is_refused() -> None:
+    """Nothing would ever change."""
+    said = interlock("run", "watch", start().out.strip())
+
+    assert 1 == said.code
+    assert "error: no server runs, so nothing goes on; start `interlock serve`\n" == said.err
+
+
+@pytest.mark.usefixtures("applied")
+def test_a_run_without_effects_has_nothing_to_undo() -> None:
+    """And nothing on its blackboard."""
+    run_id = start().out.strip()
+
+    assert "the run has no effects to undo" == done("run", "compensate", run_id)
+    assert "nothing is shared" == done("run", "blackboard", run_id)

@@ -1,0 +1,151 @@
+"""`tool` and `tool import`: the registry, and manifests proposed from what exists."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import done, interlock
+
+MCP_SERVER = Path(__file__).resolve().parents[2] / "conformance" / "mcp_outside.py"
+PROJECT = """\
+interlock: v1
+kind: Project
+name: shop
+title: Shop
+include: [defaults]
+teams: [platform, security]
+---
+interlock: v1
+kind: System
+name: shop
+title: Shop
+owner: platform
+"""
+SERVER = "interlock: v1\nkind: Server\nname: shop-dev\nsystem: shop\nenvironment: dev\n"
+DOCUMENT = {
+    "openapi": "3.1.0",
+    "info": {"title": "Shop", "version": "1"},
+    "paths": {
+        "/orders/{id}": {
+            "get": {
+                "operationId": "getOrder",
+                "parameters": [
+                    {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+                ],
+                "responses": {
+                    "200": {
+                        "description": "ok",
+                        "content": {"application/json": {"schema": {"type": "object"}}},
+                    }
+                },
+            }
+        }
+    },
+}
+PACKAGE = '''
+def convert(amount: int, currency: str) -> dict[str, int]:
+    """Convert an amount."""
+    return {currency: amount}
+'''
+
+
+def declare(folder: Path, server: str) -> None:
+    """Write a project with one server entry."""
+    (folder / "project.yaml").write_text(PROJECT)
+    (folder / "servers").mkdir(exist_ok=True)
+    (folder / "servers" / "dev.yaml").write_text(SERVER + server)
+
+
+def test_an_openapi_document_becomes_a_project_that_applies(folder: Path) -> None:
+    """What is written for review loads as it is, and the registry shows it with its promise."""
+    declare(folder, "protocol: http\nurl: http://127.0.0.1:9000\n")
+    (folder / "shop.json").write_text(json.dumps(DOCUMENT))
+
+    written = done(
+        "tool", "import", "openapi", "shop.json", "--server", "shop-dev", "--owner", "platform"
+    )
+    done("apply", "--yes")
+
+    assert "wrote tools/shop.order.get.yaml" in written.splitlines()
+    assert "shop.order.get" in done("tool", "list")
+    shown = done("tool", "show", "shop.order.get")
+    assert "promise      changes nothing; may run twice" in shown
+    assert (1, "error: there is no tool `shop.order`") == (
+        interlock("tool", "show", "shop.order").refusal
+    )
+
+
+def test_importing_again_keeps_what_was_reviewed(folder: Path) -> None:
+    """A file that exists is not replaced."""
+    declare(folder, "protocol: http\nurl: http://127.0.0.1:9000\n")
+    (folder / "shop.json").write_text(json.dumps(DOCUMENT))
+    command = ("tool", "import", "openapi", "shop.json", "--server", "shop-dev")
+    done(*command, "--owner", "platform")
+    manifest = folder / "tools" / "shop.order.get.yaml"
+    manifest.write_text(manifest.read_text().replace("risk: 1", "risk: 2") + "# reviewed\n")
+
+    said = interlock(*command, "--owner", "platform")
+
+    assert "kept tools/shop.order.get.yaml, which exists already" in said.err
+    assert manifest.read_text().endswith("# reviewed\n")
+
+
+def test_an_mcp_server_of_the_project_is_asked(folder: Path) -> None:
+    """Over stdio, as the project declares; whatever it claims, its tools are blind writes."""
+    argv = json.dumps([sys.executable, str(MCP_SERVER)])
+    declare(folder, f"protocol: mcp-stdio\nargv: {argv}\n")
+
+    done("tool", "import", "mcp", "--server", "shop-dev", "--owner", "platform")
+
+    written = sorted(path.name for path in (folder / "tools").iterdir())
+    assert "shop.echo.call.yaml" in written
+    text = (folder / "tools" / "shop.echo.call.yaml").read_text()
+    assert ("group: write" in text, "class: blind" in text) == (True, True)
+    assert "+ tool shop.echo.call" in done("plan")
+
+
+def test_functions_of_installed_packages_become_tools(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package offers them as entry points; its name is not configuration, it is installed."""
+    declare(folder, "protocol: python\n")
+    site = folder / "site"
+    info = site / "shop_tools-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-tools\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[interlock.functions]\nmoney.convert = shop_tools:convert\n"
+    )
+    (site / "shop_tools.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(site)
+
+    done("tool", "import", "python", "--server", "shop-dev", "--owner", "platform")
+    done("apply", "--yes")
+
+    assert "shop.money_convert.call" in done("tool", "list")
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "problem"),
+    [
+        ("mcp", ["--server", "shop-dev"], "the server `shop-dev` speaks `http`, and `mcp-http`"),
+        ("mcp", ["--server", "shop-deev"], "has no server `shop-deev`; did you mean `shop-dev`?"),
+        ("openapi", ["no.json", "--server", "shop-dev"], "No such file or directory: `no.json`"),
+        ("openapi", ["servers/dev.yaml", "--server", "shop-dev"], "is no OpenAPI"),
+        ("python", ["--server", "shop-dev"], "the server `shop-dev` speaks `http`, and `python`"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_sentence(
+    folder: Path, kind: str, arguments: list[str], problem: str
+) -> None:
+    """Nothing is written."""
+    declare(folder, "protocol: http\nurl: http://127.0.0.1:9000\n")
+
+    code, error = interlock("tool", "import", kind, *arguments, "--owner", "platform").refusal
+
+    assert (1, True) == (code, problem in error), error
+    assert not (folder / "tools").exists()

@@ -1,0 +1,108 @@
+"""Keys over REST: made once, revoked at once, and nobody is both admin and approver."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.domain.canonical import JsonObject
+from interlock.domain.principal import Role
+from tests.serve.plane import API, Plane, body_of, error_of
+
+
+def asked(name: str, *roles: Role, **more: str | int | list[str] | None) -> JsonObject:
+    """Return the body that asks for a key."""
+    return {"name": name, "roles": [str(role) for role in roles], **more}  # type: ignore[dict-item]
+
+
+@pytest.fixture
+def admin(plane: Plane) -> str:
+    """The token of an admin."""
+    return plane.key(Role.ADMIN, name="root")
+
+
+async def test_a_new_key_lets_its_principal_in(plane: Plane, admin: str) -> None:
+    """With the roles and groups asked for, and no others."""
+    body = asked("dana", Role.VIEWER, Role.APPROVER, groups=["owners"])
+    made = await plane.send("POST", f"{API}/keys", token=admin, body=body)
+    token = str(body_of(made)["token"])
+
+    seen = await plane.send("GET", f"{API}/runs", token=token)
+    refused = await plane.send("GET", f"{API}/keys", token=token)
+
+    assert (201, 200, 403) == (made.status_code, seen.status_code, refused.status_code)
+    assert "`dana` needs one of the roles `admin`" == error_of(refused)[2]
+
+
+async def test_a_token_is_shown_once(plane: Plane, admin: str) -> None:
+    """The list has the key and not what opens it."""
+    made = await plane.send("POST", f"{API}/keys", token=admin, body=asked("dana", Role.VIEWER))
+    listed = await plane.send("GET", f"{API}/keys", token=admin)
+
+    assert str(body_of(made)["key_id"]) in listed.text
+    assert str(body_of(made)["token"]) not in listed.text
+
+
+async def test_a_revoked_key_is_unknown_at_once(plane: Plane, admin: str) -> None:
+    """Revoking works once; a second time there is no such live key."""
+    made = body_of(
+        await plane.send("POST", f"{API}/keys", token=admin, body=asked("dana", Role.VIEWER))
+    )
+    revoke = f"{API}/keys/{made['key_id']}/revoke"
+
+    first = await plane.send("POST", revoke, token=admin)
+    seen = await plane.send("GET", f"{API}/runs", token=str(made["token"]))
+    second = await plane.send("POST", revoke, token=admin)
+
+    assert (200, 401, 404) == (first.status_code, seen.status_code, second.status_code)
+
+
+async def test_no_key_is_admin_and_approver(plane: Plane, admin: str) -> None:
+    """Who lets people in does not also approve calls."""
+    both = asked("dana", Role.ADMIN, Role.APPROVER)
+    answer = await plane.send("POST", f"{API}/keys", token=admin, body=both)
+
+    message = "`dana` would be admin and approver; give the roles to two people"
+    assert (403, "forbidden", message) == error_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(Role.ADMIN, Role.APPROVER), (Role.APPROVER, Role.ADMIN)]
+)
+async def test_no_name_is_admin_and_approver_by_two_keys(
+    plane: Plane, admin: str, first: Role, second: Role
+) -> None:
+    """A second key does not go around the rule; a revoked one no longer counts."""
+    made = await plane.send("POST", f"{API}/keys", token=admin, body=asked("dana", first))
+    refused = await plane.send("POST", f"{API}/keys", token=admin, body=asked("dana", second))
+    await plane.send("POST", f"{API}/keys/{body_of(made)['key_id']}/revoke", token=admin)
+    accepted = await plane.send("POST", f"{API}/keys", token=admin, body=asked("dana", second))
+
+    assert (201, 403, 201) == (made.status_code, refused.status_code, accepted.status_code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        asked("", Role.VIEWER),
+        asked("Dana Smith", Role.VIEWER),
+        {"name": "dana", "roles": ["king"]},
+        {"name": "dana", "roles": ["viewer", "viewer", 1]},
+        asked("dana", Role.VIEWER, kind="robot"),
+        asked("dana", Role.VIEWER, expires_in_s=1),
+        asked("dana", Role.VIEWER, tenant="other"),
+    ],
+    ids=["empty", "spaces", "role", "number", "kind", "too-short", "tenant"],
+)
+async def test_a_key_that_cannot_be_is_refused(plane: Plane, admin: str, body: JsonObject) -> None:
+    """422 says which member."""
+    answer = await plane.send("POST", f"{API}/keys", token=admin, body=body)
+
+    assert (422, "input.invalid") == error_of(answer)[:2]
+
+
+async def test_a_sign_in_link_is_for_the_caller(plane: Plane) -> None:
+    """It leads to this installation's console."""
+    token = plane.key(Role.VIEWER)
+    answer = await plane.send("POST", f"{API}/keys/sign-in-link", token=token)
+
+    assert str(body_of(answer)["url"]).startswith(f"{plane.interlock.url}/sign-in?link=")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from interlock.app import Interlock
+from interlock.config import Config, ModelSettings
+from interlock.domain.ids import WorkflowName
+from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.serve import doctor
+from interlock.tools.credentials import Credentials
+from tests.manifest.sample import FILES
+from tests.serve.plane import API, Plane, body_of, rows
+from tests.serve.sample import REFERENCE, WORKFLOW, files
+
+
+def findings(plane: Plane) -> dict[str, tuple[bool, str]]:
+    """Return what the doctor finds, by name."""
+    return {check.name: (check.is_ok, check.message) for check in doctor.examine(plane.interlock)}
+
+
+def test_a_fresh_installation_is_well_but_for_what_is_missing(plane: Plane) -> None:
+    """Each finding says what to do."""
+    found = findings(plane)
+
+    assert {"release"} == {name for name, (is_ok, _) in found.items() if not is_ok}
+    assert (False, "nothing is applied; run `interlock apply FOLDER`") == found["release"]
+    assert found["database"][1].startswith("SQLite 3.")
+    assert (True, "none, and no agent needs one") == found["models"]
+
+
+def test_a_secret_that_is_not_stored_is_named(plane: Plane) -> None:
+    """With the command that stores it; afterwards it is well."""
+    plane.apply(files())
+    missing = findings(plane)["secrets"]
+    Credentials(plane.interlock.config.data_dir / "secrets").store(REFERENCE, "whsec_eA==")
+
+    assert (
+        False,
+        f"no secret at `{REFERENCE}`; run `interlock secret set {REFERENCE}`",
+    ) == missing
+    assert (True, "1 of the live release can be read") == findings(plane)["secrets"]
+
+
+def test_a_model_that_an_agent_wants_must_be_set(plane: Plane) -> None:
+    """The agent is named, and the section of the settings."""
+    plane.apply(FILES)
+
+    assert (
+        False,
+        "the agent `clerk` wants the model `default`; set [models.default] in interlock.toml",
+    ) == findings(plane)["models"]
+
+
+def test_a_model_needs_a_price_and_its_key(tmp_path: Path) -> None:
+    """Without a price every request would be refused; without its key, too."""
+    model = ModelSettings(
+        name="default", provider="openai-chat:made-up", api_key="secret://openai/dev/key"
+    )
+    opened = Interlock.open(Config(data_dir=tmp_path / "data", models={"default": model}))
+    found = {check.name: check.message for check in doctor.examine(opened)}
+    opened.close()
+
+    assert (
+        "the model `default` has no price, so it is refused; declare one;"
+        " no secret at `secret://openai/dev/key`; run `interlock secret set secret://openai/dev/key`"
+    ) == found["models"]
+
+
+def test_a_data_folder_that_others_may_read_is_not_well(plane: Plane) -> None:
+    """The sentence holds the command that mends it."""
+    folder: Path = plane.interlock.config.data_dir
+    folder.chmod(0o755)
+
+    assert (False, f"others may read `{folder}`; run `chmod go= {folder}`") == (
+        findings(plane)["files"]
+    )
+
+
+def test_work_without_a_worker_is_not_well(plane: Plane) -> None:
+    """Runs that nobody takes are said to wait."""
+    plane.apply(files())
+    start(plane)
+
+    assert (False, "0 at work, 1 runs queued; start `interlock serve`") == (
+        findings(plane)["workers"]
+    )
+
+
+def start(plane: Plane) -> None:
+    """Start one run, which stays queued."""
+    plane.interlock.start_run(
+        WorkflowName(WORKFLOW),
+        environment="dev",
+        value={"title": "x"},
+        by=Principal(name="ops", kind=PrincipalKind.USER),
+        key=None,
+    )
+
+
+async def test_the_findings_are_asked_for_over_rest(plane: Plane) -> None:
+    """As the terminal shows them."""
+    body = body_of(await plane.send("GET", f"{API}/doctor", token=plane.key(Role.VIEWER)))
+
+    assert list(findings(plane)) == [check["name"] for check in rows(body, "checks")]
