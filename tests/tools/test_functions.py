@@ -147,5 +147,5 @@ def test_a_function_that_does_not_load_is_named(
     install(tmp_path, "money.convert = shop_tools:missing")
     monkeypatch.syspath_prepend(tmp_path)
 
-    with pytest.raises(InputError, match="`money.convert` of `shop_tools:missing` does not load"):
+    with pytest.raises(InputError, match=r"`money\.convert` of `shop_tools:missing` does not load"):
         installed_functions()
