@@ -4,14 +4,17 @@
 SYSTEM_PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done)
 PYTHON := .venv/bin/python
-# What to test and how: make test ARGS="tests/store -x"
+# What to test and how: make test ARGS="tests/calls -x"
 ARGS ?=
+
+# Trust the certificates that the machine trusts, as pip does.
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help env demo test check fmt lock upgrade vendor clean
 
 help:
 	@echo 'make demo     set up everything and watch governed agents work on a real tracker'
-	@echo 'make test     run all tests; ARGS="tests/store -x" runs some'
+	@echo 'make test     run all tests; ARGS="tests/calls -x" runs some'
 	@echo 'make check    lint, types, import contracts, lock files, the built wheel'
 	@echo 'make fmt      format the code and mend what ruff can mend'
 	@echo 'make lock     bring the lock files to pyproject.toml; "make upgrade" takes new versions'

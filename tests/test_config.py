@@ -118,3 +118,17 @@ def test_named_file_must_exist(tmp_path: Path) -> None:
     expected = ["site.toml: the settings file does not exist"]
 
     assert expected == _problems(tmp_path, {"INTERLOCK_CONFIG": "site.toml"})
+
+
+@pytest.mark.parametrize(
+    ("config", "url"),
+    [
+        (Config(), "http://127.0.0.1:8425"),
+        (Config(host="::1", port=80), "http://[::1]:80"),
+        (Config(public_url="https://interlock.example/"), "https://interlock.example"),
+    ],
+    ids=["default", "ipv6", "public"],
+)
+def test_links_lead_to_the_server(config: Config, url: str) -> None:
+    """To the public address if there is one, else to where it listens."""
+    assert url == config.url()

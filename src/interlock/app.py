@@ -57,7 +57,7 @@ class Interlock:
     ) -> None:
         self.config = config
         self.db = db
-        self.url = f"http://{config.host}:{config.port}"
+        self.url = config.url()
         credentials = Credentials(config.data_dir / "secrets")
         self._models = config.models
         self._pool = ConnectorPool(functions, variables=os.environ)

@@ -92,7 +92,9 @@ class Config:
 
     `data_dir`: database, keys and secrets; default `.interlock`. `database_url`: a Postgres
     database, default none, which means SQLite in `data_dir`. `host`, `port`: where the server
-    listens; default `127.0.0.1` and 8425, port 0 takes any free one. `environment`: the one that
+    listens; default `127.0.0.1` and 8425, port 0 takes any free one. `public_url`: the address by
+    which people reach it through a proxy, default none: links lead there and its host is answered
+    besides this machine's names. `environment`: the one that
     runs started by hand take; default `dev`. `models`: by name; agents that name none take
     `default`. `approval_ttl_s`: seconds until an unanswered approval counts as refused; default
     86400, 60 to 2592000. `log_format`: `console` (default) or `json`. `is_insecure`: allows to
@@ -108,6 +110,7 @@ class Config:
     )
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8425
+    public_url: Annotated[str, AfterValidator(_http_address)] | None = None
     environment: Environment = "dev"
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     approval_ttl_s: Annotated[int, Field(ge=60, le=2_592_000)] = 86_400
@@ -119,6 +122,13 @@ class Config:
     def store_url(self) -> str:
         """URL of the database: the one set, else the SQLite file in the data folder."""
         return self.database_url or f"sqlite:///{self.data_dir / 'interlock.db'}"
+
+    def url(self, port: int | None = None) -> str:
+        """Return where links lead: `public_url`, else the address of this machine at `port`."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port if port is None else port}"
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Config:

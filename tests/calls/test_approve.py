@@ -26,7 +26,7 @@ URL = "http://127.0.0.1:9"
 UNUSED = {
     path: ""
     for path in files(URL)
-    if any(name in path for name in ("_linked", "_probed", "conditional", "call_probed"))
+    if any(name in path for name in ("_linked", "_probed", "_blind", "conditional", "call_read"))
 }
 SIGNED_IN = {SERVER_PATH: f"{files(URL)[SERVER_PATH]}auth: bearer\n"} | {
     path: text.replace(
@@ -136,8 +136,16 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("is_answered", [False, True], ids=["asked", "approved"])
-@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+@pytest.mark.parametrize(
+    ("change", "is_answered"),
+    [
+        (CHANGES["address"], False),
+        (CHANGES["address"], True),
+        (CHANGES["way to sign in"], True),
+        (CHANGES["credentials"], False),
+    ],
+    ids=["address, asked", "address, approved", "way to sign in, approved", "credentials, asked"],
+)
 def test_a_call_that_would_go_elsewhere_is_asked_anew(
     asking: CallBench, change: tuple[str, str, str], *, is_answered: bool
 ) -> None:
@@ -175,7 +183,7 @@ def test_a_change_that_does_not_concern_the_call_voids_nothing(asking: CallBench
     """Another tool has a new version in the same release."""
     run_id = asking.call("keyed")
     [approval] = asking.asked(run_id)
-    path = f"tools/{TOOL_OF['blind']}.yaml"
+    path = f"tools/{TOOL_OF['read']}.yaml"
     asking.apply(_changed(path, "version: 1", "version: 2"))
 
     asking.approve(approval)

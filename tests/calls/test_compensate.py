@@ -38,7 +38,7 @@ def undoable(*, approve: bool = False, is_listed: bool = True, undo: str = UNDO)
         .replace("/blind/items", "/blind/removals")
         .replace("{mode: create, type: item, id: 'out:/id'}", "")
     )
-    tools = ", ".join([KEYED, BLIND, TOOL_OF["read"], *([REMOVE] if is_listed else [])])
+    tools = ", ".join([KEYED, BLIND, *([REMOVE] if is_listed else [])])
     workflow = project[WORKFLOW_PATH].replace(
         f"tools: [{KEYED}, {TOOL_OF['read']}]", f"tools: [{tools}]"
     )
@@ -48,7 +48,8 @@ def undoable(*, approve: bool = False, is_listed: bool = True, undo: str = UNDO)
     dropped = {
         path: ""
         for path in project
-        if path.startswith("workflows/") or "_linked" in path or "_probed" in path
+        if path.startswith("workflows/")
+        or path.endswith(("_linked.yaml", "_probed.yaml", "find.yaml"))
     }
     return dropped | {
         f"tools/{KEYED}.yaml": f"{project[f'tools/{KEYED}.yaml']}compensation: {undo}\n",

@@ -26,7 +26,7 @@ from tests.recorder_project import files
 UNUSED = {
     path: ""
     for path in files("http://x")
-    if any(name in path for name in ("_linked", "_probed", "_blind", "conditional"))
+    if any(name in path for name in ("_linked", "_probed", "_blind", "conditional", "call_read"))
 }
 STEP = StepName("answer/turn.1")
 

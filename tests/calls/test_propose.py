@@ -22,7 +22,7 @@ KEY = "business_key: {parts: [{at: 'in:/text', fold: words}]}\n"
 UNUSED = {
     path: ""
     for path in files("http://127.0.0.1:9")
-    if any(name in path for name in ("_linked", "_probed", "_blind", "conditional"))
+    if any(name in path for name in ("_linked", "_probed", "_blind", "conditional", "call_read"))
 }
 
 
@@ -135,10 +135,9 @@ def test_an_unknown_tool_is_refused_with_a_row(
     [
         ({"text": 31337}, "/text"),
         ({"text": "s3cret" * 100}, "/text"),
-        ({"text": ["s3cret"]}, "/text"),
         ({}, "/"),
     ],
-    ids=["type", "length", "list", "missing"],
+    ids=["type", "length", "missing"],
 )
 def test_a_broken_contract_is_refused_without_a_word_of_the_arguments(
     bench: CallBench, arguments: JsonObject, place: str
@@ -155,7 +154,7 @@ def test_a_broken_contract_is_refused_without_a_word_of_the_arguments(
     assert [] == bench.outside.sent
 
 
-@pytest.mark.parametrize("arguments", ["s3cret", ["s3cret"], 5], ids=["text", "list", "number"])
+@pytest.mark.parametrize("arguments", ["s3cret", ["s3cret"]], ids=["text", "list"])
 def test_arguments_that_are_no_object_are_refused_and_not_stored(
     bench: CallBench, arguments: Json
 ) -> None:

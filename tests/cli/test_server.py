@@ -103,6 +103,11 @@ def _check_story(run_id: str) -> None:
     assert "approved by dana" in call
     assert "reply.succeeded by interlock" in call
     assert call == done("effect", "show", effect_id)
+    explained = done("policy", "explain", effect_id)
+    assert ["needs_approval", "allow"] == [
+        line.split()[-1] for line in explained.splitlines() if not line.startswith(" ")
+    ]
+    assert "  agreed by            data-owners" in explained
     assert "interlock.decide  allow" in done("run", "show", run_id, "--trace")
     assert "runs        1 succeeded" in done("summary")
     assert "No business key was written more than once." == done("why", "duplicates")

@@ -27,10 +27,15 @@ class Plane:
     """An open installation; `send` asks it as the network would."""
 
     def __init__(
-        self, folder: Path, *, clock: Clock | None = None, database_url: str | None = None
+        self,
+        folder: Path,
+        *,
+        clock: Clock | None = None,
+        database_url: str | None = None,
+        config: Config | None = None,
     ) -> None:
-        config = Config(data_dir=folder / "data", database_url=database_url)
-        self.interlock = Interlock.open(config, clock=clock)
+        settings = config or Config(data_dir=folder / "data", database_url=database_url)
+        self.interlock = Interlock.open(settings, clock=clock)
         self.app = create_app(self.interlock)
 
     def apply(self, files: Mapping[str, str]) -> None:

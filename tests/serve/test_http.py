@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import httpx2
 import pytest
 
+from interlock.config import Config
 from interlock.domain.errors import InvariantError
 from interlock.domain.principal import Role
 from interlock.serve.http import MAX_BODY_BYTES
@@ -31,6 +33,18 @@ async def test_other_hosts_are_refused(plane: Plane, host: str) -> None:
     assert (421, "http", f"this server is not `{host.rpartition(':')[0] or host}`") == error_of(
         answer
     )
+
+
+async def test_the_name_of_a_proxy_is_answered(tmp_path: Path) -> None:
+    """The host of `public_url` is one of ours, and sign-in links lead there."""
+    config = Config(data_dir=tmp_path / "data", public_url="https://interlock.example/")
+    with Plane(tmp_path, config=config) as plane:
+        answer = await plane.send("GET", "/healthz", headers={"Host": "interlock.example"})
+        token = plane.key(Role.VIEWER)
+        link = await plane.send("POST", f"{API}/keys/sign-in-link", token=token)
+
+    assert 200 == answer.status_code
+    assert str(body_of(link)["url"]).startswith("https://interlock.example/sign-in?link=")
 
 
 async def test_forwarded_names_count_for_nothing(plane: Plane) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from interlock.cli.commands import (
@@ -9,6 +12,7 @@ from interlock.cli.commands import (
     effects,
     evals,
     keys,
+    policies,
     processes,
     project,
     questions,
@@ -25,6 +29,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if asked:
+        typer.echo(f"interlock {version('interlock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
 app.command("init")(project.init)
 app.command("plan")(project.plan)
 app.command("apply")(project.apply)
@@ -38,6 +61,7 @@ app.add_typer(approvals.app, name="approval")
 app.add_typer(effects.app, name="effect")
 app.add_typer(effects.calls, name="call")
 app.add_typer(evals.app, name="eval")
+app.add_typer(policies.app, name="policy")
 app.add_typer(tools.app, name="tool")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(triggers.app, name="trigger")

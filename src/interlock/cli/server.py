@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-
-import uvicorn
+from dataclasses import replace
 
 from interlock.app import Interlock
 from interlock.cli.client import Address, running_server, write_address
@@ -17,11 +16,11 @@ from interlock.domain.errors import ConflictError, InputError, UnavailableError
 from interlock.serve.auth import hash_secret, mint_link
 from interlock.serve.http import create_app
 from interlock.serve.local import local_token
+from interlock.serve.process import Server
 from interlock.serve.routes.keys import link_for
 from interlock.store import keys, registry
 from interlock.tools.functions import installed_functions
 
-_GRACE_S = 30
 _BACKLOG = 128
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -35,7 +34,6 @@ def serve(config: Config, *, with_worker: bool) -> None:
     with _listener(config) as listener:
         interlock = Interlock.open(config, functions=installed_functions())
         try:
-            interlock.url = f"http://{config.host}:{listener.getsockname()[1]}"
             _serve(interlock, listener, with_worker=with_worker)
         finally:
             interlock.close()
@@ -59,27 +57,18 @@ def work(config: Config) -> None:
 
 
 def _serve(interlock: Interlock, listener: socket.socket, *, with_worker: bool) -> None:
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(interlock),
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_GRACE_S,
-            server_header=False,
-        )
-    )
-
-    def stop(*_: object) -> None:
-        server.should_exit = True
-
+    config, port = interlock.config, listener.getsockname()[1]
+    interlock.url = config.url(port)
+    server = Server(create_app(interlock))
     # uvicorn raises a signal again when it is done; the default of SIGTERM would end us there.
     for number in _STOP_SIGNALS:
-        signal.signal(number, stop)
+        signal.signal(number, server.handle_exit)
     token = local_token(interlock)
     if with_worker:
         interlock.start()
-    file = write_address(interlock.config.data_dir, Address(url=interlock.url, token=token))
-    say(f"interlock listens at {interlock.url}")
+    here = replace(config, public_url=None).url(port)
+    file = write_address(config.data_dir, Address(url=here, token=token))
+    say(f"interlock listens at {here}")
     say(f"console: {_sign_in_link(interlock, token)} (works once, for 15 minutes)")
     with interlock.db.reading() as tx:
         if not registry.live_number(tx):

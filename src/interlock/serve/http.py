@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 from fastapi import FastAPI, Request
@@ -50,7 +52,7 @@ def create_app(interlock: Interlock) -> FastAPI:
     """Build the application over an open `Interlock`; routes say themselves who may call them."""
     app = FastAPI(
         title="Interlock",
-        version="0.1.0",
+        version=version("interlock"),
         description="The control plane for AI agents. Errors are `{error: {code, message}}`.",
         docs_url=None,
         redoc_url=None,
@@ -58,6 +60,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         openapi_url=None,
     )
     app.state.interlock = interlock
+    app.state.is_closing = False
     app.include_router(webhooks.router)
     for noun in (runs, approvals, effects, catalog, triggers, project, keys, evals, operations):
         app.include_router(noun.router, prefix="/api/v1")
@@ -68,7 +71,8 @@ def create_app(interlock: Interlock) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(HostGuard, hosts=frozenset({interlock.config.host, *LOCAL_HOSTS}))
+    own = {interlock.config.host, urlsplit(interlock.config.url()).hostname or ""}
+    app.add_middleware(HostGuard, hosts=frozenset({*own, *LOCAL_HOSTS}))
     return app
 
 

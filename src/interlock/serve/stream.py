@@ -47,7 +47,8 @@ async def follow(request: Request, live: Live, *, after: str) -> AsyncIterator[S
     """Yield a fragment each time the mark is not the one that was sent last.
 
     `after` is the mark of the page that listens; the browser's `Last-Event-ID` counts more. Ends
-    with the event `signed-out` when the session ends, and without one if the store is away.
+    with the event `signed-out` when the session ends, and without one if the store is away or the
+    server is stopping, so that open pages do not hold it up.
     """
     db = interlock_of(request).db
     seen = request.headers.get("last-event-id") or after
@@ -59,7 +60,7 @@ async def follow(request: Request, live: Live, *, after: str) -> AsyncIterator[S
             mark = live.mark(tx)
             return True, mark, None if mark == seen else live.fragment(tx)
 
-    while True:
+    while not request.app.state.is_closing:
         try:
             may_see, mark, fragment = await run_in_threadpool(look)
         except InterlockError:
