@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ def address(plane: Plane) -> Iterator[tuple[str, Server, threading.Thread]]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", server, thread
-        server.handle_exit(signal.SIGTERM, None)
+        server.end()
         thread.join(STOP_S)
         assert not thread.is_alive()
 
@@ -53,7 +52,7 @@ def test_an_open_page_does_not_hold_up_the_end(
         client.stream("GET", f"{url}/approvals/live") as stream,
     ):
         assert 200 == stream.status_code
-        server.handle_exit(signal.SIGTERM, None)
+        server.end()
         list(stream.iter_bytes())
     thread.join(STOP_S)
 

@@ -29,7 +29,12 @@ class Server(uvicorn.Server):
         )
         self._app = app
 
+    def end(self) -> None:
+        """Stop soon, and let the streams of open pages end."""
+        self._app.state.is_closing = True
+        self.should_exit = True
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, and let the streams of open pages end."""
+        """Stop at a signal; a second interrupt does not wait for anything."""
         self._app.state.is_closing = True
         super().handle_exit(sig, frame)
