@@ -10,7 +10,7 @@ ARGS ?=
 # Trust the certificates that the machine trusts, as pip does.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help env demo test check fmt lock upgrade vendor clean
+.PHONY: help env demo test check fmt lock upgrade docs vendor clean
 
 help:
 	@echo 'make demo     set up everything and watch governed agents work on a real tracker'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check    lint, types, import contracts, lock files, the built wheel'
 	@echo 'make fmt      format the code and mend what ruff can mend'
 	@echo 'make lock     bring the lock files to pyproject.toml; "make upgrade" takes new versions'
+	@echo 'make docs     rewrite what follows from the code: reference pages, schemas for editors'
 	@echo "make vendor   refresh the console's front-end files from npm, as their manifest lists them"
 	@echo 'make clean    remove what make and the tools have made'
 
@@ -52,6 +53,10 @@ lock: env
 
 upgrade: env
 	$(PYTHON) scripts/lock.py --upgrade
+
+docs: env
+	$(PYTHON) scripts/reference.py
+	$(PYTHON) scripts/schemas.py
 
 vendor: env
 	$(PYTHON) scripts/vendor.py

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -36,14 +37,21 @@ def log_to_terminal(log_format: Literal["console", "json"]) -> None:
     _configure(logging.StreamHandler(sys.stderr), render, level=logging.INFO)
 
 
-def log_to_file(folder: Path) -> Callable[[], None]:
+@contextmanager
+def log_to_file(folder: Path) -> Iterator[None]:
     """Append warnings and errors to `cli.log` in the data folder; the terminal stays clean.
 
-    Returns the function that ends it. Without an event there is no file.
+    Without an event there is no file.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handler = logging.FileHandler(folder / FILE, delay=True, encoding="utf-8")
-    return _configure(handler, _JSON, level=logging.WARNING)
+    _configure(handler, _JSON, level=logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        structlog.reset_defaults()
 
 
 def record_fault(folder: Path, error: BaseException) -> Path:
@@ -56,9 +64,7 @@ def record_fault(folder: Path, error: BaseException) -> Path:
     return file
 
 
-def _configure(
-    handler: logging.Handler, render: tuple[Processor, ...], *, level: int
-) -> Callable[[], None]:
+def _configure(handler: logging.Handler, render: tuple[Processor, ...], *, level: int) -> None:
     """Send our events and the warnings of libraries through one handler."""
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -75,14 +81,5 @@ def _configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    ours = logging.getLogger("interlock")
-    ours.setLevel(level)
+    logging.getLogger("interlock").setLevel(level)
     logging.getLogger().addHandler(handler)
-
-    def end() -> None:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-        ours.setLevel(logging.NOTSET)
-        structlog.reset_defaults()
-
-    return end

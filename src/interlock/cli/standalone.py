@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import httpx2
@@ -26,16 +27,13 @@ class Standalone:
 
 def open_standalone(config: Config) -> Standalone:
     """Open the application; no worker starts, so what is queued stays queued."""
-    end_log = log_to_file(config.data_dir)
-    interlock = Interlock.open(config, functions=installed_functions())
-
-    def close() -> None:
-        interlock.close()
-        end_log()
-
-    return Standalone(
-        # A bug of ours is answered and logged as it is over a network, not raised here.
-        transport=httpx2.ASGITransport(app=create_app(interlock), raise_app_exceptions=False),
-        token=local_token(interlock),
-        close=close,
-    )
+    with ExitStack() as undo:
+        undo.enter_context(log_to_file(config.data_dir))
+        interlock = Interlock.open(config, functions=installed_functions())
+        undo.callback(interlock.close)
+        return Standalone(
+            # A bug of ours is answered and logged as it is over a network, not raised here.
+            transport=httpx2.ASGITransport(app=create_app(interlock), raise_app_exceptions=False),
+            token=local_token(interlock),
+            close=undo.pop_all().close,
+        )

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from interlock.cli.main import app
@@ -27,18 +25,10 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Runs commands in this process, in a folder of their own."""
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    before = root.handlers[:]
-    yield lambda *arguments: CliRunner().invoke(app, ["eval", *map(str, arguments)])
-    # A command leaves its log open, as its process would end here.
-    for handler in set(root.handlers) - set(before):
-        assert isinstance(handler, logging.StreamHandler)
-        handler.stream.close()
-    root.handlers[:] = before
-    structlog.reset_defaults()
+    return lambda *arguments: CliRunner().invoke(app, ["eval", *map(str, arguments)])
 
 
 @pytest.fixture

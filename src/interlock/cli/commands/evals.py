@@ -77,8 +77,8 @@ def _run(
     # The application takes seconds to load, which other commands need not spend.
     from interlock.cli import suites  # noqa: PLC0415
 
-    log_to_file(settings().data_dir)
-    judged = suites.run(folder, case_ids=case_ids, repeats=repeats, tell=note)
+    with log_to_file(settings().data_dir):
+        judged = suites.run(folder, case_ids=case_ids, repeats=repeats, tell=note)
     if as_json:
         show_json(judged.body)
     else:

@@ -90,7 +90,8 @@ def scale(start_us: int, end_us: int, busy: Iterable[Interval]) -> Scale:
 def _gaps(start_us: int, end_us: int, busy: Iterable[Interval]) -> list[Interval]:
     gaps: list[Interval] = []
     at_us = start_us
-    for begin, end in sorted(busy):
+    # A span may reach past the end, as that of a lost worker's call: only what is inside counts.
+    for begin, end in sorted((min(begin, end_us), min(end, end_us)) for begin, end in busy):
         if begin > at_us:
             gaps.append((at_us, begin))
         at_us = max(at_us, end)
