@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from scripts import browser, postgres
 
@@ -28,6 +30,16 @@ def pytest_configure() -> None:
         os.environ[GIVEN_SERVER] = url
     for name in [name for name in os.environ if name.startswith("INTERLOCK_")]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Take back what a command did to the log: its stream is closed when its test ends."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--stay", action="store_true", help="serve the console until Ctrl-C")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _terminated)
+    # A shell that starts it in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     model = Model(provider=os.environ.get(MODEL) or None)
     try:
