@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from interlock.testing.process import free_port
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "/tmp/reminders"  # noqa: S108  # replaced by the test's own
 MAIL_PORT = "8427"
@@ -110,16 +112,10 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def ports() -> dict[str, int]:
     """Ports for the two servers that the text starts."""
-    return {"mail": _free_port(), "interlock": _free_port()}
+    return {"mail": free_port(), "interlock": free_port()}
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from secrets import token_bytes
 from types import TracebackType
 from typing import Any, Self
 
+from interlock.testing.process import free_port
 from scripts import postgres
 
 HERE = Path(__file__).resolve().parent
@@ -140,7 +140,7 @@ class Stage:
         self.project = self.folder / "service_desk"
         self.crash_file = self.folder / "crash"
         self._secret_file = self.folder / "webhook-secret"
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self.tracker_url = ""
         self.approver_token = ""
         self._tokens: dict[str, str] = {}
@@ -313,9 +313,3 @@ def _beside_python(name: str) -> str:
 def _open(request: urllib.request.Request) -> Any:  # noqa: ANN401  # the library's own type
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     return opener.open(request, timeout=10)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

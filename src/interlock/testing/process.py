@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +16,18 @@ from typing import Self
 from interlock.domain.errors import UnavailableError
 
 START_S = 30.0
+_PORTS = range(20_000, 32_000)
+"""Below the ports given to clients, one of which could take that of a server that is down."""
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at, and that no client is given."""
+    while True:
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class ServerProcess:
@@ -42,6 +57,7 @@ class ServerProcess:
         """
         self._port_file.parent.mkdir(parents=True, exist_ok=True)
         self._port_file.unlink(missing_ok=True)
+        self.port = self.port or free_port()
         options = ["--port", str(self.port), "--port-file", str(self._port_file)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - a command of the test's own
