@@ -35,11 +35,13 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _own_log() -> Iterator[None]:
     """Take back what a command did to the log: its stream is closed when its test ends."""
-    handlers, level = logging.root.handlers[:], logging.root.level
+    # The engine's library keeps a handler of its own, made at its first start.
+    kept = [(log, log.handlers[:], log.level) for log in (logging.root, logging.getLogger("dbos"))]
     yield
     structlog.reset_defaults()
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
+    for log, handlers, level in kept:
+        log.handlers[:] = handlers
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

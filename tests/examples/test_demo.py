@@ -20,6 +20,9 @@ def _start(folder: Path, url: str = "") -> subprocess.Popen[str]:
     env = os.environ | {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
     if url.startswith("postgres"):
         env["INTERLOCK_DATABASE_URL"] = url
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background, and every process started from here would ignore it too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         DEMO,
         cwd=ROOT,
