@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
+from interlock.tools.functions import ENTRY_POINTS
 from scripts import browser, postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # Where the URL of a server to test against is kept once the product's own settings are cleared.
@@ -82,6 +84,28 @@ def default_database_url(request: pytest.FixtureRequest) -> str:
     kind = "postgres" if os.environ.get(GIVEN_SERVER) else "sqlite"
     url: str = request.getfixturevalue(f"{kind}_url")
     return url
+
+
+@pytest.fixture
+def install_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], None]]:
+    """Install, until the test ends, a package `shop_tools` that offers one function.
+
+    Called with the line of its entry point and the text of its module.
+    """
+
+    def install(entry: str, source: str) -> None:
+        site = tmp_path / "site-packages"
+        info = site / "shop_tools-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-tools\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{entry}\n")
+        (site / "shop_tools.py").write_text(source)
+        monkeypatch.syspath_prepend(site)
+
+    yield install
+    sys.modules.pop("shop_tools", None)
 
 
 @pytest.fixture(scope="session")

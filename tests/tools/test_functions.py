@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -12,12 +12,13 @@ from interlock.domain.errors import InputError
 from interlock.domain.ids import EffectId
 from interlock.tools.contract import check_schema
 from interlock.tools.functions import (
-    ENTRY_POINTS,
     EffectContext,
     functions_by_name,
     installed_functions,
     python_function,
 )
+
+Install = Callable[[str, str], None]
 
 
 def pay(
@@ -116,23 +117,12 @@ def test_secret_is_not_in_the_text_of_a_context() -> None:
     assert "s3cret" not in repr(context)
 
 
-def install(folder: Path, entry: str) -> None:
-    """Write what an installed package that offers one function looks like."""
-    info = folder / "shop_tools-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-tools\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{entry}\n")
-    (folder / "shop_tools.py").write_text(
-        'def convert(amount: int) -> dict[str, int]:\n    """Convert."""\n    return {}\n'
-    )
+CONVERT = 'def convert(amount: int) -> dict[str, int]:\n    """Convert."""\n    return {}\n'
 
 
-def test_installed_packages_offer_functions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_installed_packages_offer_functions(install_functions: Install) -> None:
     """By the name of the entry point, with the contract of the signature."""
-    install(tmp_path, "money.convert = shop_tools:convert")
-    monkeypatch.syspath_prepend(tmp_path)
+    install_functions("money.convert = shop_tools:convert", CONVERT)
 
     found = installed_functions()
 
@@ -140,12 +130,9 @@ def test_installed_packages_offer_functions(
     assert {"amount": {"type": "integer"}} == found["money.convert"].input_schema["properties"]
 
 
-def test_a_function_that_does_not_load_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_function_that_does_not_load_is_named(install_functions: Install) -> None:
     """The sentence says which package to mend."""
-    install(tmp_path, "money.convert = shop_tools:missing")
-    monkeypatch.syspath_prepend(tmp_path)
+    install_functions("money.convert = shop_tools:missing", CONVERT)
 
     with pytest.raises(InputError, match=r"`money\.convert` of `shop_tools:missing` does not load"):
         installed_functions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,19 +110,11 @@ def test_an_mcp_server_of_the_project_is_asked(folder: Path) -> None:
 
 
 def test_functions_of_installed_packages_become_tools(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, install_functions: Callable[[str, str], None]
 ) -> None:
     """A package offers them as entry points; its name is not configuration, it is installed."""
     declare(folder, "protocol: python\n")
-    site = folder / "site"
-    info = site / "shop_tools-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-tools\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[interlock.functions]\nmoney.convert = shop_tools:convert\n"
-    )
-    (site / "shop_tools.py").write_text(PACKAGE)
-    monkeypatch.syspath_prepend(site)
+    install_functions("money.convert = shop_tools:convert", PACKAGE)
 
     done("tool", "import", "python", "--server", "shop-dev", "--owner", "platform")
     done("apply", "--yes")
