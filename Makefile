@@ -6,15 +6,20 @@ SYSTEM_PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 pyt
 PYTHON := .venv/bin/python
 # What to test and how: make test ARGS="tests/calls -x"
 ARGS ?=
+# Which claim to prove: make prove CLAIM=protocol-model; LONG=1 for the long form
+CLAIM ?=
+RIVALS := .cache/rivals
 
 # Trust the certificates that the machine trusts, as pip does.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help env demo test check fmt lock upgrade docs vendor clean
+.PHONY: help env demo test prove rivals check fmt lock upgrade docs vendor clean
 
 help:
 	@echo 'make demo     set up everything and watch governed agents work on a real tracker'
 	@echo 'make test     run all tests; ARGS="tests/calls -x" runs some'
+	@echo 'make prove    list the claims that are measured; CLAIM=protocol-model proves one'
+	@echo 'make rivals   install what the claim "throughput" compares with, in a place of its own'
 	@echo 'make check    lint, types, import contracts, lock files, the built wheel'
 	@echo 'make fmt      format the code and mend what ruff can mend'
 	@echo 'make lock     bring the lock files to pyproject.toml; "make upgrade" takes new versions'
@@ -35,6 +40,13 @@ demo: env
 test: env
 	@TEST_BROWSER="$$($(PYTHON) scripts/browser.py)" && export TEST_BROWSER && \
 	$(PYTHON) -m pytest -n 2 --dist worksteal $(ARGS)
+
+prove: env
+	@$(PYTHON) -m proofs $(CLAIM)
+
+rivals: env
+	$(PYTHON) -m venv --without-pip $(RIVALS)
+	.venv/bin/uv pip sync --quiet --require-hashes --python $(RIVALS) requirements/rivals.txt
 
 check: env
 	$(PYTHON) -m ruff check
@@ -64,4 +76,4 @@ vendor: env
 clean:
 	rm -rf .venv .cache .interlock build dist htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests scripts examples -name __pycache__ -type d -exec rm -rf {} +
+	find src tests scripts examples proofs -name __pycache__ -type d -exec rm -rf {} +

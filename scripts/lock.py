@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 UV = Path(sys.executable).parent / "uv"
 RUNTIME = ROOT / "requirements" / "runtime.txt"
 DEV = ROOT / "requirements" / "dev.txt"
+RIVALS = ROOT / "requirements" / "rivals.txt"
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)")
 ADDRESS = re.compile(r"://|^\s*-(?!-hash=)|--(index|find-links|extra|trusted)", re.MULTILINE)
 
@@ -44,19 +45,25 @@ def write(*, upgrade: bool) -> None:
     ]
     command += ["--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url"]
     command += ["--upgrade"] if upgrade else []
-    command += ["pyproject.toml", "--output-file"]
-    for options in ([RUNTIME], [DEV, "--group", "dev", "--constraints", RUNTIME]):
-        subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    project = "pyproject.toml"
+    for path, *sources in (
+        (RUNTIME, project),
+        (DEV, project, "--group", "dev", "--constraints", RUNTIME),
+        (RIVALS, "--group", "rivals"),
+    ):
+        resolve = [*command, *sources, "--output-file", path]
+        subprocess.run(resolve, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def check() -> list[str]:
     """Return what is wrong with the lock files, one sentence each; empty if all is well."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    runtime, dev = _pins(RUNTIME), _pins(DEV)
+    runtime, dev, rivals = _pins(RUNTIME), _pins(DEV), _pins(RIVALS)
     problems = []
     for path, pins, wanted in (
         (RUNTIME, runtime, project["project"]["dependencies"]),
         (DEV, dev, project["project"]["dependencies"] + project["dependency-groups"]["dev"]),
+        (RIVALS, rivals, project["dependency-groups"]["rivals"]),
     ):
         name = path.relative_to(ROOT)
         if ADDRESS.search(path.read_text()):

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +50,13 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A running server, known by the URL of one of its databases."""
+    """A running server, known by the URL of one of its databases.
+
+    `keeper` is the process that keeps it, None if it is somebody else's.
+    """
 
     url: URL
+    keeper: subprocess.Popen[str] | None = None
 
     def create_database(self, *, template: str | None = None) -> str:
         """Create a database with a name of its own and return its SQLAlchemy URL.
@@ -70,6 +74,18 @@ class Server:
         """Remove a database; whoever is still connected to it is cut off."""
         name = make_url(url).database or ""
         self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def crash(self) -> None:
+        """End the server as a power cut would, and return when it serves again, recovered."""
+        # INVARIANT: only tests crash a server, and the one that they crash is theirs.
+        assert self.keeper is not None
+        assert self.keeper.stdin is not None
+        assert self.keeper.stdout is not None
+        self.keeper.stdin.write("crash\n")
+        self.keeper.stdin.flush()
+        if not self.keeper.stdout.readline():
+            message = "postgres: the server did not start again; the reason is above"
+            raise RuntimeError(message)
 
     def _execute(self, command: sql.Composed) -> None:
         plain = self.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -100,12 +116,15 @@ def running_server() -> Iterator[Server]:
         if not told:
             message = "postgres: the server did not start; the reason is above"
             raise RuntimeError(message)
-        yield server_at(json.loads(told)["url"])
+        yield replace(server_at(json.loads(told)["url"]), keeper=keeper)
         keeper.stdin.close()
 
 
 def keep() -> None:
-    """Make and run a server, print its URL as JSON, and end it when standard input ends."""
+    """Make and run a server, print its URL as JSON, and end it when standard input ends.
+
+    Each line of input crashes the server; its URL is printed again when it is back.
+    """
     # The system's folder, since an account other than root cannot enter root's own.
     with tempfile.TemporaryDirectory(prefix="interlock-pg-", dir="/tmp") as name:
         folder = Path(name)
@@ -120,7 +139,12 @@ def keep() -> None:
         try:
             _wait_until_ready(server, url, folder)
             print(json.dumps({"url": url}), flush=True)
-            sys.stdin.read()
+            while sys.stdin.readline():
+                server.send_signal(signal.SIGQUIT)  # "immediate": nothing is written any more
+                server.wait(STOP_LIMIT_S)
+                server = _start(folder, binaries, port)
+                _wait_until_ready(server, url, folder)
+                print(json.dumps({"url": url}), flush=True)
         finally:
             server.send_signal(signal.SIGINT)  # "fast": cuts connections off
             server.wait(STOP_LIMIT_S)

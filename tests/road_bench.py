@@ -16,7 +16,7 @@ from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
 from interlock.domain.run import Run
 from interlock.manifest import apply
-from interlock.runtime.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.workflows import close_trace, run_segment

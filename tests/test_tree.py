@@ -121,7 +121,7 @@ def test_room_is_described_by_its_init_and_nothing_else() -> None:
 
 def test_no_module_has_an_empty_name() -> None:
     """A module is named for what it is responsible for."""
-    folders = [PACKAGE, TESTS, ROOT / "scripts", ROOT / "examples"]
+    folders = [PACKAGE, TESTS, ROOT / "scripts", ROOT / "examples", ROOT / "proofs"]
     found = [path for folder in folders for path in _sources(folder)]
 
     assert [] == [_name(path) for path in found if {path.stem, path.parent.name} & EMPTY_NAMES]

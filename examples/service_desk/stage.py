@@ -227,13 +227,8 @@ class Stage:
         settings.write_text(self._model.settings(port), encoding="utf-8")
 
     def _world(self, script: str, *arguments: str | Path) -> str:
-        done = subprocess.run(
-            _script(script, *arguments), capture_output=True, text=True, env=self.env, check=False
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-            raise DemoError(f"`{script} {arguments[0]}` failed: {last}")
-        return done.stdout
+        command = _script(script, *arguments)
+        return _output(command, told=f"{script} {arguments[0]}", cwd=self.folder, env=self.env)
 
     # --- Interlock
 
@@ -263,20 +258,9 @@ class Stage:
     def interlock(self, *arguments: str, given: str = "", token: str | None = None) -> str:
         """Run the command `interlock` in the project's folder; return what it prints."""
         env = self.env if token is None else self.env | {"INTERLOCK_TOKEN": token}
-        done = subprocess.run(
-            [_beside_python("interlock"), *arguments],
-            cwd=self.project,
-            env=env,
-            input=given,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-            command = " ".join(["interlock", *arguments])
-            raise DemoError(f"`{command}` failed: {last.removeprefix('error: ')}")
-        return done.stdout
+        command = [_beside_python("interlock"), *arguments]
+        told = " ".join(["interlock", *arguments])
+        return _output(command, told=told, cwd=self.project, env=env, given=given)
 
     def ask(self, path: str) -> Object:
         """Return the answer of Interlock's REST interface to a GET."""
@@ -308,6 +292,32 @@ def _script(name: str, *arguments: str | Path) -> list[str]:
 def _beside_python(name: str) -> str:
     """Return the path of a command of this environment."""
     return str(Path(sys.executable).with_name(name))
+
+
+def _output(
+    command: list[str], *, told: str, cwd: Path, env: dict[str, str], given: str = ""
+) -> str:
+    """Run a command to its end and return what it prints; an interrupted one is gone on return."""
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            printed, errors = process.communicate(given)
+        except BaseException:
+            # `subprocess.run` kills as well, but does not wait after an interrupt.
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode:
+        last = (errors.strip().splitlines() or ["it printed nothing"])[-1]
+        raise DemoError(f"`{told}` failed: {last.removeprefix('error: ')}")
+    return printed
 
 
 def _open(request: urllib.request.Request) -> Any:  # noqa: ANN401  # the library's own type

@@ -17,6 +17,7 @@ from interlock.calls.road import LiveProject, Price, Road
 from interlock.config import Config, ModelSettings
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
+from interlock.domain.effect import Effect
 from interlock.domain.errors import ForbiddenError
 from interlock.domain.ids import ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
@@ -25,11 +26,13 @@ from interlock.domain.run import UNDO, Run, RunState, StartRequest, TriggerRef
 from interlock.domain.tool import Environment
 from interlock.manifest import apply
 from interlock.observe import cost
+from interlock.observe.bodies import redacted_effect
 from interlock.observe.progress import StepProgress, progress
 from interlock.policy.engine import ModelResource
-from interlock.runtime.engine import DbosEngine
+from interlock.runtime import control
+from interlock.runtime.durable.engine import DbosEngine
+from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.schedule import ScheduleLoop
-from interlock.runtime.segment import RunOutcome, Segment
 from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.workflows import close_trace, run_segment
@@ -63,7 +66,13 @@ class Interlock:
         self._pool = ConnectorPool(functions, variables=os.environ)
         self._live = LiveProject({name: _resource(m) for name, m in config.models.items()})
         self._catalog = ModelCatalog(config.models, resolve=credentials.resolve)
-        self._engine = DbosEngine(db, self._code, on_end=close_trace, on_stop=self._close_clients)
+        self._engine = DbosEngine(
+            db,
+            self._code,
+            on_end=close_trace,
+            on_stop=self._close_clients,
+            concurrency=config.concurrency,
+        )
         self._road = Road(
             db=db,
             live=self._live,
@@ -174,10 +183,29 @@ class Interlock:
         """Ask a run and its children to stop; False if it has ended."""
         return self.db.run("run.cancel", lambda tx: self.dispatch.cancel(tx, run_id))
 
+    def pause_run(self, run_id: RunId) -> bool:
+        """Let a run and those below it stand still at their next operation; False if none did."""
+        return control.pause(self.db, self.dispatch, run_id)
+
+    def resume_run(self, run_id: RunId) -> bool:
+        """Let a paused or dead-lettered run and those below it go on; False if none was."""
+        return control.resume(self.db, self.dispatch, run_id)
+
+    def signal_run(
+        self, run: Run, topic: str, value: Json, *, by: Principal, key: str | None
+    ) -> bool:
+        """Send a signal that the run's workflow waits for; False if this key was sent before."""
+        return control.signal(self.db, self.dispatch, run, topic, value, by=by.name, key=key)
+
     def progress(self, tx: Tx, run: Run) -> tuple[StepProgress, ...]:
         """Return the steps of a run and how each stands."""
         release = registry.get_release(tx, run.request.release)
         return progress(tx, run, release.workflows[run.request.workflow])
+
+    def shown_effect(self, tx: Tx, effect: Effect) -> Effect:
+        """Return an effect as it may be shown: what its contract classes is redacted."""
+        tool = self.release(tx).tool_version(effect.tool, effect.tool_version)
+        return redacted_effect(effect, tool, key=self._road.key_secret)
 
     def cost_of(self, tx: Tx, run: Run) -> int:
         """Return what the tree of a run has cost so far, in micro-USD."""

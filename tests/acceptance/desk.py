@@ -296,7 +296,13 @@ class Desk:
         """Answer as the approver of the desk."""
         asked, plane = self.asked(run_id), self.interlock
         approve.answer(
-            plane.db, plane.dispatch, asked.approval_id, by=MARA, answer=answer, digest=asked.digest
+            plane.db,
+            plane.dispatch,
+            asked.approval_id,
+            by=MARA,
+            answer=answer,
+            digest=asked.digest,
+            reason="not today",
         )
 
 

@@ -13,8 +13,8 @@ from interlock.calls.durable import Durable
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName, TenantId, WorkflowName
 from interlock.domain.run import Expired, RunState, StartRequest, TriggerRef
-from interlock.runtime.engine import DbosEngine
-from interlock.runtime.segment import RunOutcome
+from interlock.runtime.durable.engine import DbosEngine
+from interlock.runtime.durable.segment import RunOutcome
 from interlock.store import migrate
 from interlock.store.engine import CrashPoints, Database
 

@@ -126,7 +126,7 @@ def test_refused_undo_keeps_what_came_before_it(desk: Desk, tracker: Tracker) ->
     run = _ended(desk, run_id)
 
     first, second = desk.effects(run_id, CREATE)
-    refused = "approval.rejected: `mara` of `it-service-desk` rejected the call"
+    refused = "approval.rejected: `mara` of `it-service-desk` rejected the call: not today"
     why = {second.effect_id: refused, first.effect_id: "an effect after it is not undone"}
     left = [
         {"effect_id": effect_id, "tool": CREATE, "is_undone": False, "why": reason}

@@ -1,10 +1,10 @@
-"""Workers as processes that can be killed: forked from one server that has imported everything."""
+"""Workers of the acceptance tests as processes that can be killed."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from typing import Any
+
+from proofs import workers
 
 _PRELOADED = (
     "tests.acceptance.road_worker",
@@ -14,19 +14,5 @@ _PRELOADED = (
 
 
 def run_worker(work: Callable[..., None], *arguments: str, timeout_s: float = 50.0) -> int | None:
-    """Run `work` in a process of its own and return its exit code, -9 if it was killed.
-
-    The process is real; only the imports are shared, which would be most of its time. None if it
-    did not end in time; it is killed then.
-    """
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOADED))
-    process = context.Process(target=work, args=arguments)
-    process.start()
-    process.join(timeout_s)
-    code: int | None = process.exitcode
-    if code is None:
-        process.kill()
-        process.join()
-    process.close()
-    return code
+    """Run `work` in a process of its own and return its exit code, -9 if it was killed."""
+    return workers.run_worker(work, *arguments, preloaded=_PRELOADED, timeout_s=timeout_s)

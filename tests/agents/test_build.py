@@ -20,6 +20,7 @@ from tests.runtime.plane import (
     CREATE,
     FIND,
     RETIRE,
+    TOOLS,
     ModelFunction,
     Plane,
     agent,
@@ -241,6 +242,31 @@ def test_an_approval_waits_without_the_agent_and_replay_repeats_nothing(tmp_path
         assert RunState.WAITING is waiting
         assert {"solve": "created {'id': 'issue1'}"} == plane.get(run_id).output
         assert ([1, 2], ["vpn"], ["vpn"]) == (asked, plane.desk.asked, plane.desk.titles)
+
+
+def test_a_tool_that_is_withdrawn_meanwhile_leaves_the_past_as_it_was(tmp_path: Path) -> None:
+    """The replay tells of the recorded call what it told before; only a new call is refused."""
+    told: list[str] = []
+
+    def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        turn = turn_of(messages)
+        if turn == 4:
+            told.extend(answer for each in messages for answer in answers([each]))
+            return text("done")
+        return calls(((CREATE if turn == 2 else FIND), {"title": f"vpn{turn}"}))
+
+    with open_plane(tmp_path, solver=model) as plane:
+        run_id = start(plane, agent("solver"), autonomy=LEVEL_1)
+        tools = (replace(TOOLS[0], environments={}), *TOOLS[1:])
+        plane.apply(release(workflow(STEP, autonomy=LEVEL_1), agent("solver"), tools=tools))
+        for _ in range(2):  # the first answer is void: the release changed
+            _answer(plane, "approve")
+            plane.engine.run_until_idle()
+
+        assert {"solve": "done"} == plane.get(run_id).output
+        assert ["{'found': 'vpn1'}", "{'id': 'issue1'}"] == told[:2]
+        assert told[2].startswith("refused (tool.unknown): ")
+        assert ["vpn1"] == plane.desk.asked
 
 
 def test_a_rejection_is_told_to_the_agent(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from interlock.domain.ids import EffectId, ExecutorId, RunId, StepName, ToolName
 from interlock.domain.principal import Seat
 from interlock.domain.run import RunState
 from interlock.domain.workflow import WORKFLOW_AGENT
-from interlock.runtime.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.steps import Services
 from interlock.store import approvals, effects, leases
 from interlock.store.engine import CrashPoints

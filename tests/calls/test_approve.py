@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 
 from interlock.calls import approve
+from interlock.calls.road import Live
 from interlock.calls.validate import call_digest_of
+from interlock.domain.agent import AgentSpec
 from interlock.domain.approval import Approval, ApprovalState
 from interlock.domain.canonical import Json
+from interlock.domain.decision import Decision, Outcome
 from interlock.domain.effect import EffectState
-from interlock.domain.errors import ConflictError
-from interlock.domain.ids import RunId
+from interlock.domain.errors import ConflictError, ForbiddenError
+from interlock.domain.ids import AgentName, DecisionId, RunId, WorkflowName
+from interlock.domain.principal import Seat
+from interlock.domain.release import Release
 from interlock.domain.run import RunState
-from interlock.runtime.segment import Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.store import runs, spans
 from tests.calls.call_bench import CallBench
 from tests.recorder_project import TOOL_OF, files
@@ -57,7 +64,9 @@ def test_a_cancelled_run_takes_its_question_back(asking: CallBench) -> None:
     assert effect.outcome_us is not None
     assert [ApprovalState.VOID] == _states(asking, run_id)
     with asking.db.reading() as tx:
-        assert all(span.end_us is not None for span in spans.list_for_run(tx, run_id))
+        ends = [span.end_us for span in spans.list_for_run(tx, run_id)]
+    assert ends
+    assert None not in ends
 
 
 def test_nobody_can_approve_for_a_cancelled_run(asking: CallBench) -> None:
@@ -179,6 +188,60 @@ def test_the_new_approval_lets_the_call_through(asking: CallBench) -> None:
     assert "http://127.0.0.1:10" == call.known_binding.server.url
 
 
+def test_an_approval_that_expired_before_its_use_is_asked_anew(asking: CallBench) -> None:
+    """The run took the answer too late: the call waits for a second one, and that one counts."""
+    run_id = asking.call("keyed")
+    _approve(asking, asking.asked(run_id)[0])
+    asking.clock.advance(3601)
+    asking.engine.run_until_idle()
+
+    first, second = asking.asked(run_id)
+    assert (EffectState.PROPOSED, RunState.WAITING) == asking.state(run_id)
+    assert (ApprovalState.APPROVED, ApprovalState.PENDING) == (first.state, second.state)
+    assert 0 == asking.outside.count("keyed")
+
+    asking.approve(second)
+
+    assert (EffectState.SUCCEEDED, RunState.SUCCEEDED) == asking.state(run_id)
+    assert 1 == asking.outside.count("keyed")
+
+
+def test_a_refusal_of_the_second_round_counts(asking: CallBench) -> None:
+    """Nobody answers again: that people approved the call before does not help it."""
+    run_id = asking.call("keyed")
+    _approve(asking, asking.asked(run_id)[0])
+    asking.clock.advance(3601)
+    asking.engine.run_until_idle()
+
+    asking.engine.advance(3601)
+
+    effect = asking.one(run_id)
+    assert (EffectState.DENIED, "approval.expired") == (effect.state, effect.error_code)
+    assert 0 == asking.outside.count("keyed")
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["rejected", "expired"])
+def test_a_refusal_survives_a_crash_before_it_is_written(
+    asking: CallBench, *, is_answered: bool
+) -> None:
+    """The wait has its answer in the journal, the call has not: the next owner writes it."""
+    run_id = asking.call("keyed")
+    [approval] = asking.asked(run_id)
+    asking.points.at("run.wait.after", None, asking.steal)
+
+    if is_answered:
+        _answer(asking, approval, "reject")
+        asking.engine.run_until_idle()
+    else:
+        asking.engine.advance(3601)
+
+    effect = asking.one(run_id)
+    code = "approval.rejected" if is_answered else "approval.expired"
+    assert (EffectState.DENIED, code) == (effect.state, effect.error_code)
+    assert 1 < asking.get(run_id).epoch
+    assert 0 == asking.outside.count("keyed")
+
+
 def test_a_change_that_does_not_concern_the_call_voids_nothing(asking: CallBench) -> None:
     """Another tool has a new version in the same release."""
     run_id = asking.call("keyed")
@@ -192,6 +255,20 @@ def test_a_change_that_does_not_concern_the_call_voids_nothing(asking: CallBench
     assert [ApprovalState.APPROVED] == _states(asking, run_id)
 
 
+def test_a_call_of_a_version_that_policy_no_longer_knows_is_denied(asking: CallBench) -> None:
+    """While people were asked, the live version got another risk: nothing judges the old one."""
+    run_id = asking.call("keyed")
+    [approval] = asking.asked(run_id)
+    project = _changed(TOOL_PATH, "version: 1", "version: 2")
+    asking.apply(project | {TOOL_PATH: project[TOOL_PATH].replace("risk: 1", "risk: 3")})
+
+    asking.approve(approval)
+
+    effect = asking.one(run_id)
+    assert (EffectState.DENIED, "tool.version") == (effect.state, effect.error_code)
+    assert 0 == asking.outside.count("keyed")
+
+
 def test_a_digest_is_the_same_until_something_changes(asking: CallBench) -> None:
     """Computed again from the row, it is the one that people were shown."""
     run_id = asking.call("keyed")
@@ -203,6 +280,44 @@ def test_a_digest_is_the_same_until_something_changes(asking: CallBench) -> None
     assert [again] == [approval.digest for approval in asking.asked(run_id)]
 
 
+def test_the_sponsor_of_any_agent_of_the_chain_cannot_approve(asking: CallBench) -> None:
+    """A hand-off does not make the call another person's: all who answer for an agent stay out."""
+    run_id = asking.call("keyed")
+    effect, seats = asking.one(run_id), []
+    agents = {}
+    for name in ("giver", "taker"):
+        agents[AgentName(name)] = AgentSpec(
+            name=AgentName(name),
+            version=1,
+            title=name,
+            owner="it",
+            sponsor=f"{name}.sponsor",
+            instructions="",
+        )
+        seats.append(Seat(workflow=WorkflowName("call_keyed"), agent=AgentName(name)))
+    live = Live(release=Release(agents=agents), worlds={})
+    decision = Decision(outcome=Outcome.NEEDS_APPROVAL, reasons=(), groups=("data-owners",))
+
+    asking.db.run(
+        "ask",
+        lambda tx: approve.ask(
+            tx,
+            live,
+            runs.get(tx, run_id),
+            replace(effect, seats=tuple(seats), call_digest="sha256:chain"),
+            decision=decision,
+            decision_id=DecisionId("d"),
+            ttl_us=1,
+        ),
+    )
+
+    approval = asking.asked(run_id)[-1]
+    assert ("giver.sponsor", "taker.sponsor") == approval.sponsors
+    for sponsor in approval.sponsors:
+        with pytest.raises(ForbiddenError, match="sponsors its agent"):
+            approve.check_person(approval, asking.get(run_id), replace(DANA, name=sponsor))
+
+
 def _changed(path: str, old: str, new: str) -> dict[str, str]:
     """Return the project with some text replaced in one file."""
     project = files(URL, approve=True) | SIGNED_IN
@@ -212,14 +327,19 @@ def _changed(path: str, old: str, new: str) -> dict[str, str]:
 
 
 def _approve(bench: CallBench, approval: Approval) -> None:
-    """Let a person approve; nothing runs yet."""
+    _answer(bench, approval, "approve")
+
+
+def _answer(bench: CallBench, approval: Approval, answer: Literal["approve", "reject"]) -> None:
+    """Let a person answer; nothing runs yet."""
     approve.answer(
         bench.db,
         bench.engine.dispatch,
         approval.approval_id,
         by=DANA,
-        answer="approve",
+        answer=answer,
         digest=approval.digest,
+        reason="seen",
     )
 
 

@@ -18,7 +18,7 @@ from interlock.domain.ids import EffectId, RunId, ToolName
 from interlock.domain.principal import DEFAULT_TENANT
 from interlock.domain.record import to_json
 from interlock.domain.run import RunState
-from interlock.runtime.segment import Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.store import approvals, decisions, journal
 from tests.calls.call_bench import UNKNOWN, CallBench, created, said, seat_of
 from tests.recorder_project import TOOL_OF, files
@@ -210,6 +210,41 @@ def test_an_undo_that_policy_denies_stops_what_is_before_it(sqlite_url: str) -> 
         assert [EffectState.DENIED] == [undo.state for undo in bench.effects(undo_id)]
         assert [] == bench.removed()
         assert ["a", "b"] == bench.names(run_id, EffectState.SUCCEEDED)
+
+
+def test_an_undo_that_was_only_drafted_can_be_tried_again(bench: UndoBench) -> None:
+    """At level 0 nothing was sent; at level 3 the next undo does it."""
+    run_id = bench.write("a", "b")
+    edited = files("http://127.0.0.1:9") | undoable()
+    project = {path: text for path, text in edited.items() if text}
+    low = project[WORKFLOW_PATH].replace("level: 3", "level: 0")
+    bench.apply(project | {WORKFLOW_PATH: low})
+    drafts = bench.effects(bench.undo(run_id))
+    bench.apply(project)
+
+    undo_id = bench.undo(run_id)
+
+    assert [EffectState.DRAFTED] == [undo.state for undo in drafts]
+    assert [("b", None), ("a", None)] == bench.left(undo_id)
+    assert ["2", "1"] == bench.removed()
+
+
+@pytest.mark.parametrize("answer", [None, "abandoned"])
+def test_what_has_an_undo_of_unknown_outcome_is_left(bench: UndoBench, answer: str | None) -> None:
+    """It may have been undone: a second undo says so and does nothing."""
+    bench.outside.answers(REMOVE, UNKNOWN)
+    run_id = bench.write("a", "b")
+    [first] = bench.effects(bench.undo(run_id))
+    if answer is not None:
+        bench.settle(first, answer)
+
+    undo_id = bench.undo(run_id)
+
+    [(_, why), blocked] = bench.left(undo_id)
+    assert "has another undo, which is open or may have been done" in str(why)
+    assert ("a", "an effect after it is not undone") == blocked
+    assert RunState.SUCCEEDED is bench.get(undo_id).state
+    assert ["2"] == bench.removed()
 
 
 def test_an_undo_that_failed_stops_what_is_before_it(bench: UndoBench) -> None:

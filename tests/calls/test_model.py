@@ -16,7 +16,7 @@ from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import RunState
 from interlock.domain.trace import Span, SpanStatus
 from interlock.policy.engine import ModelResource
-from interlock.runtime.segment import Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.store import decisions, spans
 from interlock.store.decisions import RecordedDecision
 from interlock.store.engine import Tx

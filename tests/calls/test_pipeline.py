@@ -10,7 +10,7 @@ import pytest
 from interlock.calls import approve, reconcile
 from interlock.domain.approval import Approval
 from interlock.domain.effect import EffectState
-from interlock.domain.errors import ConflictError, ForbiddenError
+from interlock.domain.errors import ConflictError, ForbiddenError, InputError
 from interlock.domain.ids import RunId
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
 from interlock.domain.run import RunState
@@ -233,6 +233,26 @@ def test_an_approval_works_once(asking: RoadBench) -> None:
 
     with pytest.raises(ConflictError):
         _answer(asking, approval)
+
+
+@pytest.mark.parametrize("reason", [None, "", "  "])
+def test_a_rejection_needs_a_reason(asking: RoadBench, reason: str | None) -> None:
+    """Whichever door it comes by; the approval stays open."""
+    run_id = asking.run(WORKFLOW_OF["keyed"], {"text": "hello"})
+    approval = _pending(asking, run_id)
+
+    with pytest.raises(InputError, match="a rejection needs a reason"):
+        approve.answer(
+            asking.db,
+            asking.engine.dispatch,
+            approval.approval_id,
+            by=DANA,
+            answer="reject",
+            digest=approval.digest,
+            reason=reason,
+        )
+
+    assert approval == _pending(asking, run_id)
 
 
 def test_an_answer_with_another_digest_is_refused(asking: RoadBench) -> None:

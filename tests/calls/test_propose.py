@@ -13,7 +13,7 @@ from interlock.domain.effect import Effect, EffectState
 from interlock.domain.ids import RunId
 from interlock.domain.run import RunState
 from interlock.domain.tool import BusinessKey, KeyPart
-from interlock.runtime.segment import Segment
+from interlock.runtime.durable.segment import Segment
 from tests.calls.call_bench import CallBench
 from tests.recorder_project import TOOL_OF, files
 

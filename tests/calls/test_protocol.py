@@ -161,6 +161,21 @@ def test_only_a_read_is_given_up_and_only_a_write_is_parked(effect_class: Effect
     assert end is protocol.step(ambiguous, taken).state
 
 
+@pytest.mark.parametrize("name", _DECISIONS)
+@pytest.mark.parametrize("effect_class", EffectClass)
+def test_only_a_read_of_unknown_outcome_is_decided_again(
+    effect_class: EffectClass, name: str
+) -> None:
+    """A write may have been done, which no decision takes back."""
+    ambiguous = view(S.AMBIGUOUS, effect_class)
+
+    if effect_class is EffectClass.READ:
+        assert _DECISIONS[name] is protocol.step(ambiguous, EVENTS[name]).state
+    else:
+        with pytest.raises(ConflictError):
+            protocol.step(ambiguous, EVENTS[name])
+
+
 def test_an_intent_is_the_next_attempt_and_keeps_the_time_of_the_first() -> None:
     """The key's life counts from the first send, the deadline from this one."""
     first = protocol.step(view(S.AUTHORIZED, attempt=0, first_sent_us=None), INTEND)

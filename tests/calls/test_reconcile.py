@@ -9,16 +9,17 @@ import pytest
 
 from interlock.calls import reconcile
 from interlock.calls.road import Call, CallState
-from interlock.domain.canonical import Json
+from interlock.domain.canonical import Json, parse
+from interlock.domain.decision import Outcome
 from interlock.domain.effect import EffectState, Reply
 from interlock.domain.errors import ConflictError, ForbiddenError
-from interlock.domain.ids import TenantId
+from interlock.domain.ids import RunId, TenantId
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import RunState
-from interlock.runtime.segment import Segment
-from interlock.store import runs
+from interlock.runtime.durable.segment import Segment
+from interlock.store import decisions, runs
 from tests.calls.call_bench import NOT_SENT, UNKNOWN, CallBench, created, found, said
-from tests.recorder_project import TOOL_OF, files
+from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import DANA
 
 KEYED, PROBED, READ = TOOL_OF["keyed"], TOOL_OF["probed"], TOOL_OF["read"]
@@ -243,6 +244,21 @@ def test_what_a_probe_finds_is_read_as_declared(
         assert expected == (bench.one(run_id).state, bench.outside.count("probed"))
 
 
+def test_a_probes_result_that_cannot_be_kept_goes_to_a_person(sqlite_url: str) -> None:
+    """What is found can be kept, what is made of it is a level too deep."""
+    made = f"{RESULT} {{id: 'found:/id', a: {{a: {{a: {{a: 'found:/deep'}}}}}}}}"
+    deep = parse("[" * 28 + "]" * 28)
+    with CallBench(sqlite_url, edits=_edit(PROBED, ("found: 'out:/items'", made))) as bench:
+        bench.outside.answers("probed", UNKNOWN)
+        bench.outside.answers("read", said(200, {"items": [{"id": "7", "deep": deep}]}))
+
+        run_id = bench.call("probed")
+        bench.pass_time(run_id)
+
+        assert (EffectState.PARKED, RunState.WAITING) == bench.state(run_id)
+        assert "nested deeper than 31 levels" in str(bench.one(run_id).error_message)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -283,6 +299,77 @@ def test_a_resend_that_policy_refuses_goes_to_a_person(bench: CallBench) -> None
     assert "parked" in bench.evidence(effect)
 
 
+def test_a_read_that_policy_refuses_after_an_unknown_outcome_is_denied(bench: CallBench) -> None:
+    """It changed nothing, so nothing is in doubt: the refusal is its end, as that of any call."""
+    bench.outside.answers("read", UNKNOWN)
+    bench.outside.on_send = lambda _call: bench.apply(_ruled("guardrails", '@why("stop")'))
+
+    run_id = bench.call("read")
+    bench.pass_time(run_id)
+
+    assert (EffectState.DENIED, RunState.FAILED) == bench.state(run_id)
+    assert ["policy.denied"] * 2 == [bench.one(run_id).error_code, bench.get(run_id).error_code]
+    effect_id = bench.one(run_id).effect_id
+    with bench.db.reading() as tx:
+        recorded = decisions.list_for_effect(tx, effect_id)
+    assert [Outcome.ALLOW, Outcome.DENY] == [r.decision.outcome for r in recorded]
+    assert 1 == bench.outside.count("read")
+
+
+def test_a_read_that_has_to_be_approved_after_an_unknown_outcome_is_asked_for(
+    bench: CallBench,
+) -> None:
+    """It is sent again once people have approved it."""
+    bench.outside.answers("read", UNKNOWN, found("7"))
+    rule = _ruled("approvals", '@approval("data-owners") @why("so")')
+    bench.outside.on_send = lambda _call: bench.apply(rule)
+    run_id = bench.call("read")
+    bench.engine.advance(2)
+    bench.outside.on_send = lambda _call: None
+    waiting, [approval] = bench.state(run_id), bench.asked(run_id)
+
+    bench.approve(approval)
+
+    assert (EffectState.PROPOSED, RunState.WAITING) == waiting
+    assert (EffectState.SUCCEEDED, RunState.SUCCEEDED) == bench.state(run_id)
+    assert 2 == bench.outside.count("read")
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        ("", (EffectState.PARKED, RunState.WAITING, 1)),
+        (
+            f"probe: {{tool: {READ}@1, args: {{}}, found: 'out:/items', lag_s: 0}}",
+            (EffectState.SUCCEEDED, RunState.SUCCEEDED, 2),
+        ),
+    ],
+    ids=["no probe", "probe"],
+)
+def test_a_key_that_ran_out_in_the_pause_is_not_used_again(
+    sqlite_url: str, probe: str, expected: tuple[EffectState, RunState, int]
+) -> None:
+    """It is looked up if it can be, else a person is asked; what was not done is sent anew."""
+    short = ("key_ttl_s: 3600,", f"key_ttl_s: 1, {probe and probe + ','}")
+    with CallBench(sqlite_url, edits=_edit(KEYED, short)) as bench:
+        bench.outside.answers("keyed", UNKNOWN, created())
+        run_id = _paused_until_late(bench, "keyed")
+
+        assert expected == (*bench.state(run_id), bench.outside.count("keyed"))
+
+
+def test_a_link_that_ran_out_in_the_pause_is_not_used_again(sqlite_url: str) -> None:
+    """The probe finds nothing, so the next attempt gets a link of its own."""
+    short = ("refused: [400]", "refused: [400], ttl_s: 1")
+    with CallBench(sqlite_url, edits=_edit(TOOL_OF["conditional"], short)) as bench:
+        bench.outside.answers("conditional", UNKNOWN, created())
+        run_id = _paused_until_late(bench, "conditional")
+
+        sent = [call.effect for call in bench.outside.sent if call.effect.is_write]
+        assert (EffectState.SUCCEEDED, RunState.SUCCEEDED) == bench.state(run_id)
+        assert ["/links/0", "/links/1"] == [(effect.guard or {})["link"] for effect in sent]
+
+
 @pytest.mark.parametrize("effect_class", ["keyed", "conditional", "probed", "blind", "read"])
 @pytest.mark.parametrize(
     ("answer", "expected"),
@@ -292,7 +379,7 @@ def test_a_resend_that_policy_refuses_goes_to_a_person(bench: CallBench) -> None
 def test_a_tool_that_was_dropped_meanwhile_leaves_no_call_open(
     bench: CallBench, effect_class: str, answer: Reply, expected: EffectState
 ) -> None:
-    """An unknown outcome goes to a person (a read has failed), a certain one is refused."""
+    """An unknown outcome of a write goes to a person, all else is refused."""
     bench.outside.answers(effect_class, answer)
     run_id = bench.start(f"call_{effect_class}", {"text": "hello"})
     bench.outside.on_send = lambda _call: bench.apply(_nothing())
@@ -300,8 +387,9 @@ def test_a_tool_that_was_dropped_meanwhile_leaves_no_call_open(
     bench.engine.run_until_idle()
     bench.pass_time(run_id)
 
-    is_read = effect_class == "read" and answer is UNKNOWN
-    assert (EffectState.FAILED_DEFINITE if is_read else expected) is bench.one(run_id).state
+    is_read = effect_class == "read"
+    assert (EffectState.DENIED if is_read else expected) is bench.one(run_id).state
+    assert "step.name_reused" != bench.get(run_id).error_code
 
 
 def test_an_owner_that_was_lost_between_intent_and_outcome_is_taken_over(
@@ -423,6 +511,22 @@ def _settle(bench: CallBench, *, by: Principal) -> Callable[..., object]:
     return lambda effect_id: reconcile.settle(
         bench.db, bench.engine.dispatch, effect_id, by=by, answer="done", reason="I looked"
     )
+
+
+def _ruled(folder: str, rule: str) -> dict[str, str]:
+    """Return the project with a policy against reads."""
+    action = f'forbid (principal, action == Action::"{READ}", resource);'
+    policy = f'@id("ruled") @owner("platform") {rule} {action}'
+    return files("http://127.0.0.1:9") | {f"policies/{folder}/ruled.cedar": policy}
+
+
+def _paused_until_late(bench: CallBench, effect_class: str) -> RunId:
+    """Run a call of unknown outcome until its end; its first pause takes far longer than it is."""
+    run_id = bench.start(WORKFLOW_OF[effect_class], {"text": "hello"})
+    bench.points.at("call.pause.after", None, lambda: bench.clock.advance(60))
+    bench.engine.run_until_idle()
+    bench.pass_time(run_id)
+    return run_id
 
 
 def _nothing() -> dict[str, str]:

@@ -53,9 +53,12 @@ def test_an_address_is_written_for_this_user_alone(tmp_path: Path) -> None:
     (tmp_path / ADDRESS_FILE).write_text("{}")
     (tmp_path / ADDRESS_FILE).chmod(0o644)
 
-    file = write_address(tmp_path, Address(url="http://127.0.0.1:1", token="ilk_x"))
+    address = Address(url="http://127.0.0.1:1", token="ilk_x")
+    file = write_address(tmp_path, address, proof_key="key")
 
-    assert {"url": "http://127.0.0.1:1", "token": "ilk_x"} == json.loads(file.read_text())
+    assert {"url": "http://127.0.0.1:1", "token": "ilk_x", "proof_key": "key"} == (
+        json.loads(file.read_text())
+    )
     assert 0o600 == stat.S_IMODE(file.stat().st_mode)
 
 
@@ -67,8 +70,9 @@ def test_an_address_is_written_for_this_user_alone(tmp_path: Path) -> None:
         "[]",
         "{}",
         '{"url": 7, "token": "x"}',
-        '{"url": "no url", "token": "x"}',
+        '{"url": "no url", "token": "x", "proof_key": 7}',
         '{"url": "http://127.0.0.1:1", "token": "x"}',
+        '{"url": "http://127.0.0.1:1", "token": "x", "proof_key": "key"}',
     ],
 )
 def test_an_address_that_leads_nowhere_is_no_server(tmp_path: Path, text: str | None) -> None:
@@ -79,14 +83,20 @@ def test_an_address_that_leads_nowhere_is_no_server(tmp_path: Path, text: str | 
     assert None is find_address(Config(data_dir=tmp_path))
 
 
-def test_the_token_goes_to_no_server_that_does_not_know_us(folder: Path, stranger: str) -> None:
-    """Another program at a stale address is asked who it is before it is told who we are."""
+@pytest.mark.parametrize("proof", [None, "", "0" * 64])
+def test_the_token_goes_to_no_server_that_does_not_know_us(
+    folder: Path, stranger: str, monkeypatch: pytest.MonkeyPatch, proof: str | None
+) -> None:
+    """Another program at a stale address has to prove who it is before it is told who we are."""
+    answer = {"status": "alive"} | ({} if proof is None else {"proof": proof})
+    monkeypatch.setattr(_Stranger, "body", json.dumps(answer).encode())
     (folder / ".interlock").mkdir()
-    write_address(folder / ".interlock", Address(url=stranger, token="ilk_secret"))
+    address = Address(url=stranger, token="ilk_secret")
+    write_address(folder / ".interlock", address, proof_key="key")
 
     done("run", "list")
 
-    assert [("/healthz", None)] == _Stranger.seen
+    assert [("/healthz", None)] == [(path.partition("?")[0], key) for path, key in _Stranger.seen]
 
 
 def test_the_environment_names_a_server(

@@ -144,8 +144,7 @@ def test_the_address_is_for_this_user_and_goes_with_the_server(folder: Path) -> 
             for path in (data, data / "address.json", data / "local.key", data / "instance.key")
         }
         health = httpx2.get(f"{server.url}/healthz", trust_env=False)
-        link = next(line for line in server.printed if line.startswith("console: "))
-        page = httpx2.get(link.split()[1], trust_env=False)
+        page = httpx2.get(done("key", "link"), trust_env=False)
         second = _serve(folder)
         code = server.stop()
 
@@ -156,6 +155,30 @@ def test_the_address_is_for_this_user_and_goes_with_the_server(folder: Path) -> 
     } == modes
     assert (200, 200, 0) == (health.status_code, page.status_code, code)
     assert not (data / "address.json").exists()
+
+
+def test_a_link_to_sign_in_is_printed_to_a_person_only(folder: Path) -> None:
+    """What goes to a log or a pipe says how to get one."""
+    with Server(folder) as server:
+        logged = server.printed[-1]
+    ours, theirs = os.openpty()
+    with (folder / "serve.err").open("wb") as errors, os.fdopen(ours) as terminal:
+        process = subprocess.Popen(
+            [COMMAND, "serve"],
+            cwd=folder,
+            env={**os.environ, "INTERLOCK_PORT": "0"},
+            stdout=theirs,
+            stderr=errors,
+        )
+        os.close(theirs)
+        try:
+            shown = next(line for line in terminal if line.startswith("console:"))
+        finally:
+            process.kill()
+            process.wait(timeout=START_S)
+
+    assert f"console: {server.url} (`interlock key link` prints a link to sign in)" == logged
+    assert "/sign-in?link=" in shown
 
 
 def test_a_port_that_is_taken_is_one_sentence(folder: Path) -> None:

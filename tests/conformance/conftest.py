@@ -1,4 +1,4 @@
-"""Fixtures of the store's conformance suite: a migrated database of each kind, and its clock."""
+"""Fixtures of the conformance suites: a database of each kind, and an engine of each kind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from interlock.store import migrate
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
 from scripts import postgres
+from tests.conformance.durable_world import KINDS, World, open_world
 
 
 @pytest.fixture
@@ -68,6 +69,24 @@ def postgres_template(postgres_server: postgres.Server) -> Iterator[str]:
     _migrate(url)
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """An engine on a database of its own, once for each implementation of the port."""
+    kind: str = request.param
+    if kind != "dbos_postgres":
+        folder = tmp_path_factory.mktemp(kind)
+        with open_world(kind, f"sqlite:///{folder / 'interlock.db'}") as opened:
+            yield opened
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    with open_world(kind, url) as opened:
+        yield opened
+    server.drop_database(url)
 
 
 def _migrate(url: str) -> None:

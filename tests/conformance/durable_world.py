@@ -12,9 +12,9 @@ from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName, TenantId, WorkflowName
 from interlock.domain.label import Labels
 from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
-from interlock.runtime.engine import DbosEngine
-from interlock.runtime.runner import Runner
-from interlock.runtime.segment import RunOutcome
+from interlock.runtime.durable.engine import DbosEngine
+from interlock.runtime.durable.runner import Runner
+from interlock.runtime.durable.segment import RunOutcome
 from interlock.store import migrate, runs, waits
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
@@ -80,6 +80,14 @@ class World:
     def cancel(self, run_id: RunId) -> bool:
         """Ask a run to stop in a transaction of its own."""
         return self.db.run("test", lambda tx: self.engine.dispatch.cancel(tx, run_id))
+
+    def pause(self, run_id: RunId) -> bool:
+        """Let a run stand still in a transaction of its own."""
+        return self.db.run("test", lambda tx: self.engine.dispatch.pause(tx, run_id))
+
+    def resume(self, run_id: RunId) -> bool:
+        """Let a run go on in a transaction of its own."""
+        return self.db.run("test", lambda tx: self.engine.dispatch.resume(tx, run_id))
 
     def advance(self, seconds: float) -> None:
         """Let database time pass and what is due wake."""

@@ -127,5 +127,5 @@ def approval(of: Effect, name: str = "a1") -> Approval:
         asked_us=START_US,
         expires_us=START_US + HOUR_US,
         requester="ada",
-        sponsor="grace",
+        sponsors=("grace",),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from interlock.calls.compensate import TODO
 from interlock.calls.durable import Durable, Retry
-from interlock.domain.canonical import Json
+from interlock.domain.canonical import MAX_DEPTH, Json
 from interlock.domain.errors import (
     DedupeConflictError,
     InputError,
@@ -19,31 +20,13 @@ from interlock.domain.errors import (
 )
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.label import Labels
-from interlock.domain.run import RunState
+from interlock.domain.run import UNDO, RunState
 from interlock.store import journal, leases, runs
 from interlock.store.engine import Tx
-from tests.conformance.durable_world import DIGEST, KINDS, Tally, World, open_world
+from tests.conformance.durable_world import DIGEST, Tally, World
 
 ONCE = Retry(attempts=1)
 DONE = {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def world(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    """An engine on a database of its own, once for each implementation of the port."""
-    kind: str = request.param
-    if kind != "dbos_postgres":
-        folder = tmp_path_factory.mktemp(kind)
-        with open_world(kind, f"sqlite:///{folder / 'interlock.db'}") as opened:
-            yield opened
-        return
-    server = request.getfixturevalue("postgres_server")
-    url = server.create_database()
-    with open_world(kind, url) as opened:
-        yield opened
-    server.drop_database(url)
 
 
 # --- steps
@@ -434,6 +417,27 @@ def test_failed_child_is_a_result_for_its_parent(world: World) -> None:
     assert ["failed", "input.invalid", "no such ticket"] == world.output(world.begin(parent))
 
 
+def test_child_whose_output_its_parent_cannot_be_sent_fails(world: World) -> None:
+    """An output that may just be kept is too deep with the outcome around it: the child ends."""
+
+    async def child(_durable: Durable) -> Json:
+        deep: Json = None
+        for _ in range(MAX_DEPTH):
+            deep = [deep]
+        return deep
+
+    request = world.request(child)
+
+    async def parent(durable: Durable) -> Json:
+        outcome = await durable.child(StepName("hand-off"), request)
+        return [outcome.state, outcome.error_code, outcome.output]
+
+    alone = world.until(world.begin(child), *DONE).state
+
+    assert RunState.SUCCEEDED is alone
+    assert ["failed", "input.invalid", None] == world.output(world.begin(parent))
+
+
 def test_child_inherits_root_and_labels(world: World) -> None:
     """A spawned child belongs to its parent's tree and is at least as sensitive."""
 
@@ -580,6 +584,30 @@ def test_cancel_cannot_be_caught(world: World) -> None:
         return "survived"
 
     assert RunState.CANCELLED is world.until(world.begin(body), *DONE).state
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"), [("manual", RunState.SUCCEEDED), (UNDO, RunState.CANCELLED)]
+)
+def test_cancel_stops_no_failed_run_that_undoes_its_effects(
+    world: World, kind: str, state: RunState
+) -> None:
+    """Half undone is worse than either; a run that a person started to undo another is stopped."""
+
+    async def body(durable: Durable) -> Json:
+        await durable.commit(TODO, lambda _tx: [])
+        await durable.wait(StepName("undo/approval"), "approval", until_us=None)
+        return await durable.commit(StepName("undo"), lambda _tx: "undone")
+
+    plain = world.request(body)
+    request = replace(plain, trigger=replace(plain.trigger, kind=kind))
+    start = partial(world.engine.dispatch.start, request=request, body_digest=DIGEST)
+    run_id, _ = world.db.run("test", start)
+    world.until(run_id, RunState.WAITING)
+    world.cancel(run_id)
+    world.signal(run_id, "approval", "approve")
+
+    assert state is world.until(run_id, *DONE).state
 
 
 def test_cancel_of_a_waiting_parent_cancels_its_child(world: World) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -15,25 +14,7 @@ from interlock.domain.errors import InputError, NotFoundError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, RunState
 from interlock.store.engine import Tx
-from tests.conformance.durable_world import KINDS, World, open_world
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def world(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    """An engine on a database of its own, once for each implementation of the port."""
-    kind: str = request.param
-    if kind != "dbos_postgres":
-        folder = tmp_path_factory.mktemp(kind)
-        with open_world(kind, f"sqlite:///{folder / 'interlock.db'}") as opened:
-            yield opened
-        return
-    server = request.getfixturevalue("postgres_server")
-    url = server.create_database()
-    with open_world(kind, url) as opened:
-        yield opened
-    server.drop_database(url)
+from tests.conformance.durable_world import World
 
 
 async def _hear_one(durable: Durable) -> Json:

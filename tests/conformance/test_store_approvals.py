@@ -92,19 +92,6 @@ def test_decision_is_kept_with_its_question(db: Database, clock: ManualClock) ->
     assert (listed, []) == (of_run, of_none)
 
 
-def test_decisions_are_counted_by_outcome(db: Database, clock: ManualClock) -> None:
-    """Only decisions since the moment count."""
-    db.run("decide", lambda tx: decide(tx, "old"))
-    clock.advance(1)
-    for name in ("d1", "d2"):
-        db.run("decide", lambda tx, name=name: decide(tx, name))  # type: ignore[misc]
-
-    with db.reading() as tx:
-        counts = decisions.count_by_outcome(tx, START_US + SECOND_US)
-
-    assert {Outcome.NEEDS_APPROVAL: 2} == counts
-
-
 def test_approval_comes_back_as_it_was_asked(db: Database) -> None:
     """An approval is read by id and by effect; an unknown one raises."""
     ask(db, ASKED)

@@ -129,16 +129,33 @@ def test_of_two_moves_at_once_one_wins(db: Database) -> None:
 
 
 def test_effect_is_compensated_once(db: Database) -> None:
-    """A second live compensation is refused; one after a denied or failed one is not."""
+    """A second live compensation is refused; one after those that did nothing is not."""
     target = EffectId("target")
     denied = replace(effect(RUN, "undo-1"), compensates=target, state=EffectState.DENIED)
     failed = replace(effect(RUN, "undo-2"), compensates=target, state=EffectState.FAILED_DEFINITE)
     live = replace(effect(RUN, "undo-3"), compensates=target)
     second = replace(effect(RUN, "undo-4"), compensates=target)
-    insert_all(db, denied, failed, live)
+    drafted = replace(effect(RUN, "undo-5"), compensates=target, state=EffectState.DRAFTED)
+    insert_all(db, denied, failed, drafted, live)
 
-    with pytest.raises(ConflictError, match="undone"):
+    with pytest.raises(ConflictError, match="has another undo"):
         insert_all(db, second)
+
+
+def test_a_failed_compensation_is_not_tried_again_beside_another(db: Database) -> None:
+    """While it paused another one began: its next attempt is refused, and it stays as it was."""
+    target = EffectId("target")
+    failed = replace(effect(RUN, "undo-1"), compensates=target, state=EffectState.FAILED_DEFINITE)
+    insert_all(db, failed, replace(effect(RUN, "undo-2"), compensates=target))
+
+    with pytest.raises(ConflictError, match="has another undo"):
+        db.run(
+            "move",
+            lambda tx: effects.move(tx, failed, replace(failed, state=EffectState.INTENT)),
+        )
+
+    with db.reading() as tx:
+        assert failed == effects.get(tx, failed.effect_id)
 
 
 def test_evidence_is_kept_in_order(db: Database, clock: ManualClock) -> None:
@@ -210,10 +227,11 @@ def test_facts_count_from_the_intent_on(db: Database, state: EffectState) -> Non
     insert_all(db, replace(effect(RUN), state=state, intent_us=START_US))
 
     with db.reading() as tx:
+        so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
         counts = {
-            effects.count_tool(tx, RUN, TOOL),
+            so_far.calls,
             effects.count_tool_since(tx, TENANT, WORKFLOW, "dev", TOOL, START_US),
-            effects.count_writes(tx, RUN),
+            so_far.writes,
             effects.count_same_key(tx, TENANT, TOOL, "key-hash", START_US, other_than=ABSENT),
         }
 
@@ -233,9 +251,10 @@ def test_facts_count_only_what_they_name(db: Database) -> None:
     )
 
     with db.reading() as tx:
+        so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
         counts = (
-            effects.count_tool(tx, RUN, TOOL),
-            effects.count_writes(tx, RUN),
+            so_far.calls,
+            so_far.writes,
             effects.count_tool_since(tx, TENANT, WORKFLOW, "dev", TOOL, START_US),
             effects.count_tool_since(tx, TENANT, WORKFLOW, "dev", TOOL, START_US - HOUR_US),
             effects.count_same_key(
@@ -262,9 +281,9 @@ def test_failures_are_counted_since_the_last_success(db: Database) -> None:
     insert_all(db, *rows, replace(effect(RUN, "denied"), state=EffectState.DENIED))
 
     with db.reading() as tx:
-        counts = [effects.failures_in_a_row(tx, RUN, tool) for tool in (TOOL, OTHER_TOOL)]
+        found = [effects.tally(tx, RUN, tool, other_than=ABSENT) for tool in (TOOL, OTHER_TOOL)]
 
-    assert [2, 0] == counts
+    assert [2, 0] == [so_far.failures for so_far in found]
 
 
 def test_done_tools_are_those_that_succeeded(db: Database) -> None:
@@ -279,8 +298,10 @@ def test_done_tools_are_those_that_succeeded(db: Database) -> None:
 
     with db.reading() as tx:
         done = effects.done_tools(tx, [RUN, OTHER_RUN])
+        so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
 
     assert frozenset({TOOL, OTHER_TOOL}) == done
+    assert frozenset({TOOL}) == so_far.done
 
 
 def test_parallel_intents_with_one_key_see_each_other(db: Database) -> None:

@@ -276,3 +276,14 @@ def test_processes_may_migrate_at_once(database_url: str) -> None:
     started = [subprocess.Popen([sys.executable, "-c", code, database_url]) for _ in range(3)]
 
     assert [0, 0, 0] == [process.wait(50) for process in started]
+
+
+def test_an_error_of_the_database_repeats_nothing_of_a_row(db: Database) -> None:
+    """What was to be written is content, and messages of errors get into logs."""
+    statement = text("INSERT INTO no_such_table VALUES (:value)")
+
+    with pytest.raises(DBAPIError) as caught:
+        db.run("test.write", lambda tx: tx.connection.execute(statement, {"value": "hunter2"}))
+
+    assert "no_such_table" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

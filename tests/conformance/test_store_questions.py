@@ -157,7 +157,10 @@ INDEXED: dict[str, tuple[Callable[[Tx], object], set[str]]] = {
         lambda tx: effects.count_tool_since(tx, TENANT, FLOW, "dev", OFTEN_CALLED, RECENT_US),
         {"ix_effect_tool"},
     ),
-    "calls of a run": (lambda tx: effects.count_tool(tx, RUN, OFTEN_CALLED), {"ix_effect_run"}),
+    "calls of a run": (
+        lambda tx: effects.tally(tx, RUN, OFTEN_CALLED, other_than=EFFECT),
+        {"ix_effect_run"},
+    ),
     "open effects": (
         lambda tx: effects.list_effects(tx, states=(EffectState.PARKED,)),
         {"ix_effect_open"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -99,19 +100,19 @@ def test_unknown_event_is_not_found(db: Database) -> None:
 
 
 def test_schedule_is_kept(db: Database) -> None:
-    """A schedule starts unpaused and unticked, and is then as it was put last."""
-    with db.reading() as tx:
-        before = triggers.get_schedule(tx, WORKFLOW, "nightly")
+    """A schedule starts now, as it was declared, and is then as it was put last."""
+    look = partial(triggers.lock_schedule, workflow=WORKFLOW, trigger="nightly", is_paused=True)
+    before = db.run("look", look)
 
     for is_paused in (False, True):
         with db.transaction("put") as tx:
             triggers.put_schedule(tx, WORKFLOW, "nightly", is_paused=is_paused, last_tick_us=5)
 
-    after = Schedule(workflow=WORKFLOW, trigger="nightly", is_paused=True, last_tick_us=5)
+    first = Schedule(workflow=WORKFLOW, trigger="nightly", is_paused=True, last_tick_us=START_US)
+    after = replace(first, last_tick_us=5)
     with db.reading() as tx:
-        assert Schedule(workflow=WORKFLOW, trigger="nightly") == before
-        assert after == triggers.get_schedule(tx, WORKFLOW, "nightly")
-        assert [after] == triggers.list_schedules(tx)
+        listed = triggers.list_schedules(tx)
+    assert (first, after, [after]) == (before, db.run("look", look), listed)
 
 
 def test_unknown_run_is_not_found(db: Database) -> None:

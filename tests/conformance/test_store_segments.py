@@ -77,14 +77,12 @@ def test_waits_are_opened_and_closed(db: Database, clock: ManualClock) -> None:
     with db.transaction("again") as tx:
         waits.open_wait(tx, run.run_id, FIRST, "a", START_US + 9)
         before = waits.list_waits(tx, run.run_id)
-        closed = [waits.close_wait(tx, run.run_id, FIRST) for _ in range(2)]
-        after = waits.list_waits(tx, run.run_id)
         waits.close_all(tx, run.run_id)
-        none = waits.list_waits(tx, run.run_id)
+        after = waits.list_waits(tx, run.run_id)
 
     first = Wait(run_id=run.run_id, name=FIRST, topic="a", due_us=START_US + 1, opened_us=START_US)
     second = replace(first, name=SECOND, topic="b", due_us=None)
-    assert ([first, second], [True, False], [second], []) == (before, closed, after, none)
+    assert ([first, second], []) == (before, after)
 
 
 def test_due_waits_are_the_longest_overdue(db: Database) -> None:
@@ -241,6 +239,22 @@ def test_recording_a_step_starts_the_count_anew(db: Database) -> None:
     states = [crash(db, run.run_id) for _ in range(3)]
 
     assert [RunState.QUEUED] * 3 == states
+
+
+def test_waiting_starts_the_count_anew(db: Database) -> None:
+    """A run that got as far as to wait does not kill its workers."""
+    run = running(db)
+    for _ in range(3):
+        crash(db, run.run_id)
+    with db.transaction("park") as tx:
+        now = runs.get(tx, run.run_id)
+        runs.park(tx, run.run_id, epoch=now.epoch, reason=None)
+        runs.requeue(tx, run.run_id, from_states=(RunState.WAITING,))
+        runs.claim(tx, run.run_id, segment=1, executor_id=WORKER)
+
+    (after,) = db.run("takeover", lambda tx: leases.takeover(tx, WORKER, max_recoveries=3))
+
+    assert (RunState.QUEUED, 1) == (after.state, after.recoveries)
 
 
 def test_only_one_leads(db: Database, clock: ManualClock) -> None:

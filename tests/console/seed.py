@@ -46,7 +46,7 @@ from interlock.domain.workflow import (
     WorkflowSpec,
     begin_name,
 )
-from interlock.observe import bodies, emit
+from interlock.observe import bodies, emit, semconv
 from interlock.store import (
     approvals,
     blackboard,
@@ -199,7 +199,7 @@ class Story:
             run_id, _ = triggers.accept(tx, request, body_digest="sha256:1")
             run = runs.claim(tx, run_id, segment=0, executor_id=WORKER)
             assert run is not None
-            spans.put(tx, emit.workflow_span(run, tx.now_us, autonomy_level=2))
+            spans.put(tx, emit.workflow_span(run, autonomy_level=2))
             return run
 
         return cls(db=db, clock=clock, run=db.run("test.start", start))
@@ -225,17 +225,13 @@ class Story:
 
     def hand_off(self, step: str, agent: AgentName, child: Run | None = None) -> None:
         """Begin a hand-off, or link it to its child run."""
-        self.put(
-            emit.handoff_span(
-                self.run_id,
-                step,
-                agent=agent,
-                start_us=self.clock.now_us(),
-                child_run_id=None if child is None else child.run_id,
-            )
-        )
+        span = emit.handoff_span(self.run_id, step, agent=agent, start_us=self.clock.now_us())
         if child is None:
+            self.put(span)
             self.note(begin_name(step), {"is_skipped": False})
+        else:
+            link: JsonObject = {semconv.CHILD_RUN: child.run_id}
+            self.put(replace(span, attributes=span.attributes | link))
 
     def note(self, name: str, value: Json) -> None:
         """Record a result in the run's journal."""
@@ -406,7 +402,7 @@ class Story:
                 asked_us=tx.now_us,
                 expires_us=tx.now_us + ttl_s * 1_000_000,
                 requester=self.run.request.user,
-                sponsor="grace",
+                sponsors=("grace",),
             )
             approvals.put(tx, approval, tenant=DEFAULT_TENANT)
             spans.put(tx, emit.approval_span(approval, call_key=effect.step_name))
@@ -456,7 +452,8 @@ class Story:
             effects.move(tx, effect, after)
             bound = registry.get_release(tx, 1).bind(version, "dev")
             assert bound is not None, system
-            spans.put(tx, emit.send_span(after, bound, start_us=start_us, end_us=tx.now_us))
+            sent = emit.send_span(after, bound, start_us=start_us)
+            spans.put(tx, replace(sent, end_us=tx.now_us))
             spans.put(
                 tx,
                 emit.tool_span(

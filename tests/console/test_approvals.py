@@ -177,6 +177,7 @@ def post(console: Console, visit: Visit, asked: Approval) -> _Post:
     [
         ({"csrf": "forged"}, {}, 403),
         ({"csrf": ""}, {}, 403),
+        ({"csrf": "%C3%A9"}, {}, 403),
         ({}, {"sec-fetch-site": "cross-site"}, 403),
         ({}, {"sec-fetch-site": "same-site"}, 403),
         ({}, {"sec-fetch-site": "", "origin": "http://evil.example"}, 403),

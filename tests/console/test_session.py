@@ -95,9 +95,10 @@ def test_session_in_use_ends_after_its_life(console: Console, visit: Visit) -> N
 
 
 def test_address_that_is_not_known_is_explained(console: Console, visit: Visit) -> None:
-    """A state that no run has gives a page that says so, not a stack trace."""
-    answer = visit.page.goto(f"{console.url}/runs?state=sleeping")
+    """A state or moment that no run has gives a page that says so, not a stack trace."""
+    for query in ("state=sleeping", f"before_us={'9' * 30}"):
+        answer = visit.page.goto(f"{console.url}/runs?{query}")
 
-    assert answer is not None
-    assert 400 == answer.status
+        assert answer is not None
+        assert 400 == answer.status
     assert "not one that we know" in visit.page.locator("main").inner_text()

@@ -11,17 +11,19 @@ from hypothesis import strategies as st
 
 from interlock.domain.canonical import (
     MAX_DEPTH,
+    MAX_RESULT_BYTES,
     MAX_SAFE_INTEGER,
     Json,
     canonical,
     canonical_text,
+    check_result,
     digest,
     digest_bytes,
     parse,
 )
 from interlock.domain.errors import JsonError
 
-_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 _NUMBERS = st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER) | st.floats(
     -MAX_SAFE_INTEGER, MAX_SAFE_INTEGER
 )
@@ -161,10 +163,28 @@ def test_size_is_bounded_in_bytes() -> None:
     assert "the JSON text has 4 bytes, at most 3 are accepted" == _refusal('"\u00e9"', max_bytes=3)
 
 
+def test_a_result_that_cannot_be_kept_is_refused() -> None:
+    """A level and some bytes less than a kept value has: how the call ended comes around it."""
+    deepest = parse("[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1))
+    check_result(deepest)
+    check_result("x" * (MAX_RESULT_BYTES - 2))
+
+    with pytest.raises(JsonError, match="deeper than 31 levels"):
+        check_result([deepest])
+    with pytest.raises(JsonError, match="has 1000001 bytes, at most 1000000 are kept"):
+        check_result("x" * (MAX_RESULT_BYTES - 1))
+
+
 @pytest.mark.parametrize("text", ['"\\ud800"', '["\\udc00\\ud800"]', '{"\\ud800": 1}'])
 def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
     """A string that cannot be written as UTF-8 is refused, as key and as value."""
     assert "a string holds half of a surrogate pair" == _refusal(text)
+
+
+@pytest.mark.parametrize("text", ['"\\u0000"', '["a\\u0000b"]', '{"a": {"\\u0000": 1}}'])
+def test_the_character_zero_is_refused(text: str) -> None:
+    """No text column of Postgres holds U+0000: it is refused at the door, as key and as value."""
+    assert "a string holds U+0000, which no database stores; leave it out" == _refusal(text)
 
 
 def test_refusal_of_surrogate_keys_can_be_printed() -> None:

@@ -125,6 +125,15 @@ def test_all_problems_of_all_files_are_reported_together() -> None:
             ),
         ),
         (
+            "agents/clerk.yaml",
+            "sponsor: ann",
+            "sponsor: Ann Smith",
+            (
+                "agents/clerk.yaml:7: `sponsor` should be a name as keys have it: lower case "
+                "letters, digits, `.`, `_`, `@`, `-`, got `Ann Smith`"
+            ),
+        ),
+        (
             "tools/create.yaml",
             '"secret://desk/dev/bot"',
             "hunter2",
@@ -140,6 +149,15 @@ def test_all_problems_of_all_files_are_reported_together() -> None:
             (
                 "tools/create.yaml:31: `environments.test` should be 'dev', 'stage' or 'prod', "
                 "got `test`"
+            ),
+        ),
+        (
+            "tools/create.yaml",
+            "contract:\n",
+            "contract:\n  limits: {response_bytes: 1000001}\n",
+            (
+                "tools/create.yaml:17: `contract.limits.response_bytes` should be less than or "
+                "equal to 1000000, got `1000001`"
             ),
         ),
         (

@@ -154,6 +154,43 @@ def test_class_of_undeclared_members_is_found(db: Database, keyword: str) -> Non
     assert {"v": bodies.DROPPED} == found
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"unevaluatedProperties": {bodies.CLASS_KEY: "secret"}},
+        {"dependentSchemas": {"w": {"properties": {"v": {bodies.CLASS_KEY: "secret"}}}}},
+    ],
+    ids=lambda rest: str(next(iter(rest))),
+)
+def test_class_of_members_of_unusual_schemas_is_found(db: Database, rest: JsonObject) -> None:
+    """A member is treated wherever a schema may class it."""
+    version = tool("desk.issue.create", input_schema={"type": "object", **rest})
+
+    found = stored(db, version, {"v": CANARY, "w": "open"})
+
+    assert CANARY not in str(found)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {"prefixItems": [{"type": "string"}, {bodies.CLASS_KEY: "secret"}]},
+        {"items": {"type": "string"}, "contains": {bodies.CLASS_KEY: "secret"}},
+        {"prefixItems": [{"type": "string"}], "unevaluatedItems": {bodies.CLASS_KEY: "secret"}},
+    ],
+    ids=lambda rest: str([*rest][-1]),
+)
+def test_items_are_treated_as_the_strictest_of_their_schemas(
+    db: Database, rest: JsonObject
+) -> None:
+    """Which schema an item falls under is not worked out: one that classes it is enough."""
+    schema: JsonObject = {"type": "object", "properties": {"v": {"type": "array", **rest}}}
+
+    found = stored(db, tool("desk.issue.create", input_schema=schema), {"v": ["open", CANARY]})
+
+    assert {"v": [bodies.DROPPED, bodies.DROPPED]} == found
+
+
 def test_endless_reference_ends(db: Database) -> None:
     """A schema that refers to itself or to nothing redacts what it can and ends."""
     schema: JsonObject = {

@@ -32,7 +32,6 @@ def test_listed_price_is_found_under_the_frameworks_names(provider: str) -> None
         input_tokens=1_000_000,
         output_tokens=0,
         declared=None,
-        at_us=1_760_000_000_000_000,
     )
 
     assert found is not None

@@ -22,8 +22,3 @@ def test_names_that_are_not_open_telemetrys_carry_our_prefix() -> None:
     ours = {key for key, source in semconv.ATTRIBUTES.items() if source == semconv.OWN}
 
     assert ours == {key for key in semconv.ATTRIBUTES if key.startswith("interlock.")}
-
-
-def test_unknown_keys_are_told_sorted() -> None:
-    """Keys outside the table are named."""
-    assert ("a", "z") == semconv.unknown_keys(["z", semconv.COST, "a"])

@@ -148,7 +148,7 @@ def test_run_that_was_not_started_has_a_root(db: Database) -> None:
 def test_root_is_made_up_for_spans_without_one(db: Database) -> None:
     """Spans whose parent was not written hang below the root."""
     run = rows.running(db)
-    put(db, emit.step_span(run.run_id, "assign", start_us=START_US, parent_key="nowhere"))
+    put(db, replace(emit.step_span(run.run_id, "assign", start_us=START_US), parent_key="nowhere"))
 
     assert [("run", "running", ""), ("assign", "open", "")] == outline(built(db, run))
 
@@ -161,7 +161,6 @@ def test_child_run_hangs_below_the_handoff_that_links_to_it(db: Database) -> Non
         run.run_id,
         "resolve",
         agent=AgentName("resolver"),
-        child_run_id=child.run_id,
         start_us=START_US,
     )
     put(
@@ -170,7 +169,7 @@ def test_child_run_hangs_below_the_handoff_that_links_to_it(db: Database) -> Non
         replace(
             handoff,
             end_us=START_US + 9,
-            attributes=handoff.attributes | {semconv.CHILD_STATE: "succeeded"},
+            attributes={semconv.CHILD_RUN: child.run_id, semconv.CHILD_STATE: "succeeded"},
         ),
         replace(emit.workflow_span(child), cost_micro_usd=7),
     )
@@ -200,19 +199,17 @@ def test_send_and_error_say_where_and_why(db: Database) -> None:
     run = rows.running(db)
     effect = replace(rows.effect(run.run_id, CALL), state=EffectState.INTENT, attempt=1)
     version = tool("desk.issue.create")
-    handoff = emit.handoff_span(
-        run.run_id, "later", agent=AgentName("a"), child_run_id=RunId("x"), start_us=START_US + 3
-    )
     put(
         db,
         emit.workflow_span(run),
         emit.send_span(effect, binding_of(version), start_us=START_US + 1),
         replace(
-            emit.step_span(run.run_id, "assign", start_us=START_US + 2, end_us=START_US + 3),
+            emit.step_span(run.run_id, "assign", start_us=START_US + 2),
+            end_us=START_US + 3,
             status=SpanStatus.ERROR,
             error_code="step.failed",
         ),
-        replace(handoff, attributes={}),
+        emit.handoff_span(run.run_id, "later", agent=AgentName("a"), start_us=START_US + 3),
         emit.wait_span(run.run_id, "wait", topic="reply", start_us=START_US + 4, due_us=None),
     )
 

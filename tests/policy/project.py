@@ -212,6 +212,7 @@ def request(
     lifted: tuple[str, ...] = (),
     environment: Environment = "dev",
     model: str | None = None,
+    version: int | None = None,
 ) -> PolicyRequest:
     """Return a request; without arguments, a refund of 10.00."""
     plain: JsonObject = {"amount_cents": 1000, "customer": "c1"} if name == REFUND else {"id": "1"}
@@ -222,6 +223,7 @@ def request(
         arguments=plain if arguments is None else arguments,
         facts=facts or Facts(),
         model=model,
+        tool_version=version,
         lifted=frozenset(lifted),
     )
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from interlock.domain.canonical import JsonObject
@@ -8,6 +10,7 @@ from interlock.domain.errors import PolicyError
 from interlock.domain.ids import AgentName, ToolName
 from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
+from interlock.domain.tool import Group, Sink, Source
 from interlock.policy.engine import ModelResource, build_world
 from tests.policy.project import (
     EXECUTOR,
@@ -216,6 +219,47 @@ def test_quarantined_binding_is_denied_with_its_reason() -> None:
 
     expected = (Reason(code="tool.quarantined", message="the upstream schema changed"),)
     assert (Outcome.DENY, expected) == (decision.outcome, decision.reasons)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"group": Group.READ},
+        {"group": Group.DESTRUCTIVE},
+        {"risk": 3},
+        {"is_egress": True},
+        {"sink": Sink(accepts=frozenset())},
+        {"sink": Sink(accepts=frozenset({"pii"}), is_external=True)},
+        {"source": Source(labels=frozenset({"pii"}))},
+        {"system": "crm"},
+        {"input_schema": tool("crm.note.add").input_schema},
+        None,
+    ],
+    ids=str,
+)
+def test_old_version_is_not_judged_by_what_the_live_one_is(
+    changes: dict[str, object] | None,
+) -> None:
+    """A call of a version that policies would see otherwise, or that nobody kept, is denied."""
+    old = tools()[REFUND]
+    live = replace(old, version=2)
+    kept = {} if changes is None else {f"{REFUND}@1": replace(old, **changes)}  # type: ignore[arg-type]  # typed by their use
+    asked = world(GRANT_WRITES, tools=tools() | {REFUND: live}, old_tools=kept)
+
+    decision = asked.decide(request(version=1))
+
+    assert (Outcome.DENY, ["tool.version"]) == (decision.outcome, codes(decision))
+
+
+def test_old_version_that_policies_see_alike_is_judged() -> None:
+    """What differs in title or price alone is the same call to them; so is the live version."""
+    old = tools()[REFUND]
+    live = replace(old, version=2, title="Refund", price_micro_usd=7)
+    asked = world(GRANT_WRITES, tools=tools() | {REFUND: live}, old_tools={f"{REFUND}@1": old})
+
+    decisions = [asked.decide(request(version=version)) for version in (None, 1, 2)]
+
+    assert [Outcome.ALLOW] * 3 == [decision.outcome for decision in decisions]
 
 
 def test_unbound_tool_is_unknown() -> None:

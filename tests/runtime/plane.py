@@ -338,11 +338,15 @@ class Plane:
 
 @contextmanager
 def open_plane(
-    tmp_path: Path, *, catalog: ModelCatalog | None = None, **models: ModelFunction
+    tmp_path: Path,
+    *,
+    url: str | None = None,
+    catalog: ModelCatalog | None = None,
+    **models: ModelFunction,
 ) -> Iterator[Plane]:
-    """Open a plane on a new SQLite file, with one model function per agent or a catalog."""
+    """Open a plane on a new SQLite file or `url`, with a model function per agent or a catalog."""
     clock = ManualClock()
-    db = Database(f"sqlite:///{tmp_path / 'interlock.db'}", clock=clock)
+    db = Database(url or f"sqlite:///{tmp_path / 'interlock.db'}", clock=clock)
     migrate.upgrade(db)
     plane = Plane(db=db, clock=clock, desk=Desk(clock), models=models, catalog=catalog)
     plane.engine.start()

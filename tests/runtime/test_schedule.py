@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from interlock.calls.road import Live
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.clock import from_us, to_us
 from interlock.domain.errors import InputError, NotFoundError
@@ -23,9 +24,11 @@ from interlock.runtime.schedule import (
     set_paused,
     ticks,
 )
-from interlock.store import runs
+from interlock.store import runs, triggers
 from interlock.store.engine import Tx
+from interlock.store.triggers import list_schedules
 from interlock.testing.clock import START_US
+from tests.conformance.store_race import wait_until_blocked
 from tests.runtime.plane import FIND, MANUAL, WORKFLOW, Plane, open_plane, release, workflow
 
 LOOK = Step(name="look", tool=FIND, args={"title": "sweep"})
@@ -173,6 +176,22 @@ def test_a_paused_schedule_is_silent_and_never_makes_up_for_it(tmp_path: Path) -
         assert 1 == len(later(plane, HOUR_S))
 
 
+def test_a_pause_is_not_lost_to_a_tick(tmp_path: Path, postgres_url: str) -> None:
+    """A worker that fires while a person pauses waits for the pause, and keeps it."""
+    with open_plane(tmp_path, url=postgres_url) as plane, ThreadPoolExecutor(1) as worker:
+        scheduled(plane)
+        plane.clock.advance(HOUR_S)
+
+        with plane.db.transaction("pause") as tx:
+            last_us = tx.now_us - HOUR_S * 1_000_000
+            triggers.put_schedule(tx, WORKFLOW, "sweep", is_paused=True, last_tick_us=last_us)
+            tick = worker.submit(fire_due, plane.intake)
+            wait_until_blocked(plane.db)
+        started = tick.result(timeout=10)
+
+        assert ([], [True]) == (started, [row.is_paused for row in plane.read(list_schedules)])
+
+
 def test_a_schedule_may_be_declared_paused(tmp_path: Path) -> None:
     """It waits to be resumed, and a later release does not pause it again."""
     with open_plane(tmp_path) as plane:
@@ -251,16 +270,22 @@ def test_the_overview_shows_last_and_next(tmp_path: Path) -> None:
     with open_plane(tmp_path) as plane:
         scheduled(plane)
 
-        def look(tx: Tx) -> list[tuple[str, bool, int | None]]:
+        def look(tx: Tx) -> list[tuple[str, bool, int | None, int | None]]:
             found = overview(tx, plane.live.at(tx).release)
-            return [(each.trigger.name, each.is_paused, each.next_us) for each in found]
+            return [(it.trigger.name, it.is_paused, it.last_us, it.next_us) for it in found]
 
-        live = plane.read(look)
+        first_tick, second_tick = at("2023-11-14T23:00:00"), at("2023-11-15T00:00:00")
+        new = plane.read(look)
+        plane.clock.advance(HOUR_S)
+        fire_due(plane.intake)
+        fired = plane.read(look)
         set_paused(plane.intake, WORKFLOW, "sweep", is_paused=True)
         paused = plane.read(look)
 
-        assert [("sweep", False, at("2023-11-14T23:00:00")), ("by-hand", False, None)] == live
-        assert [("sweep", True, None), ("by-hand", False, None)] == paused
+        by_hand = ("by-hand", False, None, None)
+        assert [("sweep", False, START_US, first_tick), by_hand] == new
+        assert [("sweep", False, first_tick, second_tick), by_hand] == fired
+        assert [("sweep", True, START_US + HOUR_S * 1_000_000, None), by_hand] == paused
 
 
 def test_the_loop_fires_and_stops(tmp_path: Path) -> None:
@@ -277,6 +302,32 @@ def test_the_loop_fires_and_stops(tmp_path: Path) -> None:
 
         assert is_fired
         assert 1 == len(plane.read(runs.list_runs))
+
+
+def test_an_unexpected_error_does_not_end_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, and the schedules are looked at again."""
+    monkeypatch.setattr("interlock.runtime.schedule.LONGEST_PAUSE_S", 0.01)
+    with open_plane(tmp_path) as plane:
+        scheduled(plane)
+        plane.clock.advance(HOUR_S)
+        started = watched(plane)
+        faults = iter([RuntimeError("a bug")])
+        look = plane.live.at
+
+        def look_or_fail(tx: Tx) -> Live:
+            for fault in faults:
+                raise fault
+            return look(tx)
+
+        plane.live.at = look_or_fail  # type: ignore[method-assign]  # fails once
+        loop = ScheduleLoop(plane.intake)
+        loop.start()
+        is_fired = started.wait(timeout=10)
+        loop.stop()
+
+        assert is_fired
 
 
 def watched(plane: Plane) -> threading.Event:

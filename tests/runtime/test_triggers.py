@@ -216,7 +216,7 @@ def test_a_trigger_with_another_secret_does_not_see_the_event(tmp_path: Path) ->
     other = replace(HOOK, name="other", secret="secret://desk/dev/other", when=())
     with open_plane(tmp_path) as plane:
         hooked(plane, other, HOOK)
-        plane.secrets["secret://desk/dev/other"] = "another"
+        plane.secrets["secret://desk/dev/other"] = SECRET[::-1]
 
         assert "created" == deliver(plane).trigger
 
@@ -247,7 +247,20 @@ def test_a_secret_that_is_not_base64_is_told(tmp_path: Path) -> None:
         hooked(plane)
         plane.secrets[REFERENCE] = "whsec_!!"
 
-        with pytest.raises(InputError, match="not base64"):
+        with pytest.raises(InputError, match="not base64") as refused:
+            deliver(plane)
+
+    assert "!!" not in refused.value.message
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "", "whsec_" + "QUFB" * 7, "x" * 23])
+def test_a_webhook_needs_a_long_secret(tmp_path: Path, secret: str) -> None:
+    """Whoever guesses a key of no or few bytes could sign: nothing is accepted with one."""
+    with open_plane(tmp_path) as plane:
+        hooked(plane)
+        plane.secrets[REFERENCE] = secret
+
+        with pytest.raises(InputError, match="shorter than 24 bytes; make a new one"):
             deliver(plane)
 
 

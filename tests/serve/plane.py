@@ -16,8 +16,10 @@ from interlock.domain.clock import Clock
 from interlock.domain.ids import TenantId
 from interlock.domain.principal import DEFAULT_TENANT, PrincipalKind, Role
 from interlock.manifest import apply
-from interlock.serve.auth import mint_key
+from interlock.serve.auth import SESSION_COOKIE, hash_secret, mint_key, mint_link, start_session
 from interlock.serve.http import create_app
+from interlock.store import keys
+from interlock.store.engine import Tx
 
 API = "/api/v1"
 EVERY_ROLE = frozenset(Role)
@@ -65,6 +67,20 @@ class Plane:
             ),
         )
         return token
+
+    def session(self, token: str) -> dict[str, str]:
+        """Return the headers of a new console session of a key's principal."""
+
+        def start(tx: Tx) -> tuple[str, str]:
+            found = keys.find_key(tx, hash_secret(token))
+            assert found is not None
+            session_id = start_session(tx, mint_link(tx, found.key_id))
+            session = keys.find_session(tx, hash_secret(session_id))
+            assert session is not None
+            return session_id, session.csrf_token
+
+        session_id, csrf_token = self.interlock.db.run("test.session", start)
+        return {"Cookie": f"{SESSION_COOKIE}={session_id}", "X-CSRF-Token": csrf_token}
 
     async def send(
         self,

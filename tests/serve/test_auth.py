@@ -49,3 +49,15 @@ async def test_only_a_hash_of_the_token_is_stored(plane: Plane) -> None:
 
     assert [hash_secret(token)] == [row["secret_hash"] for row in rows]
     assert token not in str(rows)
+
+
+async def test_a_csrf_token_of_any_text_is_refused(plane: Plane) -> None:
+    """Also one that is not ASCII; only the session's own lets a state change through."""
+    headers = plane.session(plane.key(Role.OPERATOR))
+    address = f"{API}/runs/unknown/cancel"
+    own = await plane.send("POST", address, headers=headers)
+
+    assert 404 == own.status_code
+    for token in ("", "forged", "\u00e9"):
+        answer = await plane.send("POST", address, headers=headers | {"X-CSRF-Token": token})
+        assert (403, "forbidden") == error_of(answer)[:2], token

@@ -32,13 +32,27 @@ def test_a_secret_that_is_not_stored_is_named(plane: Plane) -> None:
     """With the command that stores it; afterwards it is well."""
     plane.apply(files())
     missing = findings(plane)["secrets"]
-    Credentials(plane.interlock.config.data_dir / "secrets").store(REFERENCE, "whsec_eA==")
+    store(plane, "whsec_" + "QUFB" * 8)
 
     assert (
         False,
         f"no secret at `{REFERENCE}`; run `interlock secret set {REFERENCE}`",
     ) == missing
     assert (True, "1 of the live release can be read") == findings(plane)["secrets"]
+
+
+def test_a_secret_that_signs_nothing_is_named(plane: Plane) -> None:
+    """Before the first delivery is refused for it."""
+    plane.apply(files())
+    store(plane, "whsec_eA==")
+
+    message = f"`{REFERENCE}`: the webhook's secret is shorter than 24 bytes; make a new one"
+    assert (False, message) == findings(plane)["secrets"]
+
+
+def store(plane: Plane, secret: str) -> None:
+    """Store the secret of the project's webhook."""
+    Credentials(plane.interlock.config.data_dir / "secrets").store(REFERENCE, secret)
 
 
 def test_a_model_that_an_agent_wants_must_be_set(plane: Plane) -> None:

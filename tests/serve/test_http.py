@@ -63,6 +63,14 @@ async def test_an_ambiguous_path_is_refused(plane: Plane, path: str) -> None:
     assert (400, "http", "the path is ambiguous") == error_of(answer)
 
 
+@pytest.mark.parametrize("address", ["runs/a%00b", "runs?workflow=a%00b"])
+async def test_a_null_character_is_refused(plane: Plane, address: str) -> None:
+    """It would not survive the way to a database."""
+    answer = await plane.send("GET", f"{API}/{address}", token=plane.key(Role.VIEWER))
+
+    assert (400, "http", "the address holds a null character") == error_of(answer)
+
+
 async def test_an_unknown_path_is_a_sentence(plane: Plane) -> None:
     """404 and 405 have the body of every error."""
     missing = await plane.send("GET", f"{API}/nothing")
@@ -103,6 +111,7 @@ async def test_a_size_that_is_not_declared_counts_all_the_same(plane: Plane) -> 
     answer = await _send_chunks(plane, chunks)
 
     assert (413, "http", f"the body is larger than {MAX_BODY_BYTES} bytes") == error_of(answer)
+    assert MAX_BODY_BYTES + 1024 * 1024 >= sent
 
 
 async def _send_chunks(plane: Plane, chunks: Callable[[], AsyncIterator[bytes]]) -> httpx2.Response:

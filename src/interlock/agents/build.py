@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pydantic_ai import Agent, ModelRetry, UsageLimits
 from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
@@ -20,7 +20,6 @@ from interlock.domain.errors import ContractError, InterlockError, JsonError, St
 from interlock.domain.ids import StepName, ToolName
 from interlock.domain.principal import Seat
 from interlock.domain.tool import ToolVersion
-from interlock.store.engine import Tx
 from interlock.tools.contract import Contract
 
 BAD_OUTPUT = "agent.output"
@@ -37,23 +36,21 @@ async def run_agent(
     agent: AgentSpec,
     *,
     seats: tuple[Seat, ...],
-    tools: frozenset[ToolName],
+    tools: Mapping[ToolName, ToolVersion],
     step: StepName,
     prompt: Json,
     parent_span: str,
 ) -> Json:
     """Run an agent to its end and return its final answer, which satisfies its contract.
 
-    `seats` all have to be allowed each call; `tools` are those that its seat lists, of which it is
-    offered the ones bound in the run's environment. Durable names start with `step`. Nothing is
-    recorded under `step` itself.
+    `seats` all have to be allowed each call; `tools` are those that it is offered, the same on
+    every replay. Durable names start with `step`. Nothing is recorded under `step` itself.
 
     Raises:
         StepFailedError: `agent.stuck` (refusals in a row, equal calls, too many requests),
             `agent.output` (no final answer that fits) or the code of a failed model request.
     """
-    offered = await durable.read(lambda tx: _bound_tools(tx, road, durable, tools))
-    turns = Turns(step, agent.limits, tools=offered)
+    turns = Turns(step, agent.limits, tools=tools)
     model = GovernedModel(
         _built(catalog, agent, step),
         road=road,
@@ -71,7 +68,7 @@ async def run_agent(
         instructions=_instructions(agent),
         toolsets=[
             GovernedToolset(
-                road, durable, tools=offered, seats=seats, turns=turns, parent_span=parent_span
+                road, durable, tools=tools, seats=seats, turns=turns, parent_span=parent_span
             )
         ],
         # Unknown tool names and answers that do not fit: the model is told, once each.
@@ -90,15 +87,6 @@ async def run_agent(
         why = f"the agent gave no answer that fits: {error.message.partition(chr(10))[0]}"
         raise StepFailedError(why, error_code=BAD_OUTPUT, step_name=step) from error
     return result.output if agent.output_schema is None else _parsed(result.output)
-
-
-def _bound_tools(
-    tx: Tx, road: Road, durable: Durable, tools: frozenset[ToolName]
-) -> dict[ToolName, ToolVersion]:
-    release = road.live.at(tx).release
-    environment = durable.run.request.environment
-    bindings = ((name, release.binding(name, environment)) for name in sorted(tools))
-    return {name: binding.tool for name, binding in bindings if binding is not None}
 
 
 def _built(catalog: ModelCatalog, agent: AgentSpec, step: StepName) -> Model:

@@ -16,7 +16,7 @@ from interlock.domain.approval import Approval, ApprovalState
 from interlock.domain.canonical import Json
 from interlock.domain.decision import Decision, Outcome
 from interlock.domain.effect import Effect, EffectState, Evidence
-from interlock.domain.errors import ConflictError, ForbiddenError
+from interlock.domain.errors import ConflictError, ForbiddenError, InputError
 from interlock.domain.ids import ApprovalId, DecisionId, StepName
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import Expired, Run
@@ -53,7 +53,8 @@ def ask(
         and a.state in {ApprovalState.PENDING, ApprovalState.APPROVED}
         and a.expires_us > tx.now_us
     }
-    agent = live.release.agents.get(effect.seats[-1].agent) if effect.seats else None
+    agents = [live.release.agents.get(seat.agent) for seat in effect.seats]
+    sponsors = sorted({agent.sponsor for agent in agents if agent is not None})
     for group in decision.groups:
         if group in open_groups:
             continue
@@ -68,23 +69,29 @@ def ask(
             asked_us=tx.now_us,
             expires_us=tx.now_us + ttl_us,
             requester=run.request.user,
-            sponsor=None if agent is None else agent.sponsor,
+            sponsors=tuple(sponsors),
         )
         approvals.put(tx, approval, tenant=effect.tenant)
         spans.put(tx, emit.approval_span(approval, call_key=effect.step_name))
 
 
 async def hear(durable: Durable, call: Call) -> Call:
-    """Wait until every open approval of the call is answered; one refusal ends the call."""
+    """Wait until every open approval of the call is answered; one refusal ends the call.
 
-    def pending(tx: Tx) -> list[Approval]:
+    If one expired before the last was given, people are asked again: only they are waited for.
+    """
+
+    def unheard(tx: Tx) -> list[Approval]:
         return [
             a
             for a in approvals.list_for_effect(tx, call.effect.effect_id)
-            if a.digest == call.effect.call_digest and a.state is not ApprovalState.VOID
+            if a.digest == call.effect.call_digest
+            and a.state is not ApprovalState.VOID
+            and a.approval_id not in call.heard
         ]
 
-    for approval in await durable.read(pending):
+    asked = await durable.read(unheard)
+    for approval in asked:
         name = StepName(emit.approval_key(approval, call_key=call.effect.step_name))
         answer = await durable.wait(
             name, _topic(approval.approval_id), until_us=approval.expires_us
@@ -94,7 +101,7 @@ async def hear(durable: Durable, call: Call) -> Call:
         # Only a refusal is taken from the signal: what was approved is read when it counts.
         if isinstance(answer, dict) and answer.get("answer") == "reject":
             return await _refuse(durable, call, approval.approval_id, ApprovalState.REJECTED)
-    return call
+    return replace(call, heard=call.heard.union(a.approval_id for a in asked))
 
 
 def withdraw(tx: Tx, effect: Effect, *, code: str, message: str) -> Effect:
@@ -151,8 +158,11 @@ def answer(
     """Record a person's answer and wake the run, in one transaction.
 
     `digest` is the one that was shown. Raises `ForbiddenError` for the wrong person and
-    `ConflictError` if the approval was answered, ran out, or its call changed.
+    `ConflictError` if the approval was answered, ran out, or its call changed, `InputError` for a
+    rejection without a reason.
     """
+    if answer == "reject" and not (reason and reason.strip()):
+        raise InputError("say why: a rejection needs a reason, and the agent is told it")
 
     def record(tx: Tx) -> Approval:
         # The run first, as its own code locks: then neither waits for the other.
@@ -193,7 +203,7 @@ def check_person(approval: Approval, run: Run, by: Principal) -> None:
     if by.tenant != run.request.tenant or approval.group not in by.groups:
         msg = f"`{by.name}` is not in the group `{approval.group}` that answers this approval"
         raise ForbiddenError(msg)
-    if by.name in {approval.requester, approval.sponsor}:
+    if by.name in {approval.requester, *approval.sponsors}:
         msg = f"`{by.name}` requested this call or sponsors its agent and cannot approve it"
         raise ForbiddenError(msg)
 

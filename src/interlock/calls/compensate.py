@@ -11,7 +11,7 @@ from interlock.calls.pipeline import call_tool
 from interlock.calls.road import CallState, Proposal, Road
 from interlock.domain.canonical import Json
 from interlock.domain.effect import Effect, EffectState
-from interlock.domain.errors import InputError
+from interlock.domain.errors import ConflictError, InputError
 from interlock.domain.ids import EffectId, RunId, StepName
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Seat
@@ -118,19 +118,20 @@ async def _undo(
     if isinstance(worded, _Left):
         return worded
     compensation, arguments = worded
-    result = await call_tool(
-        road,
-        durable,
-        Proposal(
-            step_name=StepName(f"undo/{effect.effect_id}"),
-            tool=compensation.tool,
-            version=compensation.version,
-            arguments=arguments,
-            seats=(seat,),
-            parent_span="run",
-            compensates=effect.effect_id,
-        ),
+    proposal = Proposal(
+        step_name=StepName(f"undo/{effect.effect_id}"),
+        tool=compensation.tool,
+        version=compensation.version,
+        arguments=arguments,
+        seats=(seat,),
+        parent_span="run",
+        compensates=effect.effect_id,
     )
+    try:
+        result = await call_tool(road, durable, proposal)
+    except ConflictError as error:
+        # Another undo of this effect came first, and is not over or may have been done.
+        return _Left(why=error.message)
     if result.state is CallState.SUCCEEDED:
         return None
     return _Left(why=f"{result.code}: {result.message}")

@@ -157,3 +157,14 @@ class Dispatch(Protocol):
     def cancel(self, tx: Tx, run_id: RunId) -> bool:
         """Ask a run and its children to stop; returns False if it has ended already."""
         ...
+
+    def pause(self, tx: Tx, run_id: RunId) -> bool:
+        """Let a run stand still at its next operation; returns False if there is nothing to pause.
+
+        What was sent is still recorded; signals are kept until the run is resumed.
+        """
+        ...
+
+    def resume(self, tx: Tx, run_id: RunId) -> bool:
+        """Let a paused or dead-lettered run go on; returns False if it is neither."""
+        ...

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -19,14 +20,15 @@ from interlock.calls.road import Call, Live, Road, view_of
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest
 from interlock.domain.effect import Effect, EffectState, Reply, Transport
-from interlock.domain.errors import InterlockError
+from interlock.domain.errors import InterlockError, UnavailableError
 from interlock.domain.ids import DecisionId, trace_id_of
 from interlock.domain.run import Run
-from interlock.domain.tool import Server
+from interlock.domain.tool import EffectClass, Server
 from interlock.domain.trace import Span
 from interlock.observe import bodies, emit
 from interlock.store import approvals, decisions, effects, runs, spans
 from interlock.store.engine import CrashPoints, Tx
+from interlock.tools.apart import run_apart
 from interlock.tools.connectors.port import Connector, OutgoingCall
 
 _log = structlog.get_logger(__name__)
@@ -69,7 +71,8 @@ async def prepare(road: Road, durable: Durable, call: Call) -> Call:
 async def intend(road: Road, durable: Durable, call: Call) -> Call:
     """Decide on facts read now and, if allowed, commit the intent; else commit the refusal.
 
-    The returned call is `intent` (send it now), `proposed` (people are asked), or ended.
+    The returned call is `intent` (send it now), `proposed` (people are asked), ended, or still
+    ambiguous: its key or link ran out while it paused, so it is not sent again.
     """
 
     def decide_and_write(tx: Tx) -> Call:
@@ -80,6 +83,10 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
         live = road.live.at(tx)
         run = runs.get(tx, durable.run.run_id)
         digested = _digested(tx, live, run, call)
+        is_unknown = digested.effect.state is EffectState.AMBIGUOUS
+        view = view_of(digested.effect, digested.tool)
+        if is_unknown and protocol.recover(view, now_us=tx.now_us) != "resend":
+            return call
         lifted = _lifted(tx, digested)
         decision, request = validate.decide(tx, live, run, digested, lifted=lifted)
         decision_id = _record_decision(tx, digested, decision, request, started_us)
@@ -87,7 +94,7 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
         if decision.outcome is Outcome.ALLOW:
             intended = _write_intent(tx, road, digested, run=run, decided=decided)
             return replace(intended, sent_at_s=began_s)
-        if digested.effect.state is EffectState.AMBIGUOUS:
+        if is_unknown and digested.effect.effect_class is not EffectClass.READ:
             return _write_no_resend(tx, digested, decided)
         return _write_refusal(tx, road, live, digested, run=run, decided=decided)
 
@@ -147,8 +154,7 @@ class ConnectorSender:
         return reply
 
     async def _outgoing(self, call: Call, timeout_s: float) -> OutgoingCall:
-        reference = call.known_binding.credentials
-        secret = None if reference is None else await asyncio.to_thread(self._resolve, reference)
+        secret = await self._secret(call.known_binding.credentials, timeout_s)
         effect = call.effect
         return OutgoingCall(
             binding=call.known_binding,
@@ -161,6 +167,16 @@ class ConnectorSender:
             guard=effect.guard,
             traceparent=f"00-{trace_id_of(effect.run_id)}-{effect.effect_id[:16]}-01",
         )
+
+    async def _secret(self, reference: str | None, timeout_s: float) -> str | None:
+        if reference is None:
+            return None
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await run_apart(partial(self._resolve, reference))
+        except TimeoutError:
+            # The text is not repeated: it may be a secret that was put where a reference belongs.
+            raise UnavailableError(f"its secret could not be read in {timeout_s:g} s") from None
 
 
 def _not_sent(problem: str) -> Reply:
@@ -194,7 +210,7 @@ def _record_decision(
 ) -> DecisionId:
     effect = call.effect
     decision_id = DecisionId(tx.new_id())
-    n = len(decisions.list_for_effect(tx, effect.effect_id)) + 1
+    n = len(decisions.list_for_effect(tx, effect.effect_id)) + 1 if call.is_stored else 1
     decisions.put(
         tx,
         decision_id=decision_id,
@@ -205,9 +221,9 @@ def _record_decision(
         tool=effect.tool,
         tool_version=effect.tool_version,
     )
-    spans.put(tx, emit.tool_span(effect, parent_key=call.proposal.parent_span))
     spans.put(
         tx,
+        emit.tool_span(effect, parent_key=call.proposal.parent_span),
         emit.decide_span(
             effect,
             decision,
@@ -256,8 +272,11 @@ def _write_intent(tx: Tx, road: Road, call: Call, *, run: Run, decided: Decided)
         effects.note_duplicate(
             tx, intended.tenant, intended.tool, intended.key_hash, since_us=_window(tx, call)
         )
-    spans.put(tx, emit.tool_span(intended, parent_key=call.proposal.parent_span))
-    spans.put(tx, _send_span(tx, call, intended))
+    spans.put(
+        tx,
+        emit.tool_span(intended, parent_key=call.proposal.parent_span),
+        _send_span(tx, call, intended),
+    )
     bodies.write_arguments(tx, intended, tool, key=road.key_secret)
     return call.at(intended)
 

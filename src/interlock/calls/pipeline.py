@@ -20,7 +20,7 @@ from interlock.store.engine import Tx
 async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallResult:
     """Take one proposed call down the road and return how it ended.
 
-    Guarantees by effect class: effects.md, section 6. A deny, a rejection or a failed call is a
+    Guarantees by effect class: docs/guarantees.md. A deny, a rejection or a failed call is a
     result. The same step of the same run always gets the same result.
     """
     entry = durable.recorded(proposal.step_name)

@@ -11,6 +11,7 @@ intent     -lost->     ambiguous                            a newer epoch took o
 failed_definite -intend-> intent                            next attempt, same key, bounded
 ambiguous  -intend->   intent                               read, keyed, conditional: a resend
 ambiguous  -probe->    probing -probed-> succeeded | ambiguous | failed_definite | parked
+ambiguous  -decided->  as a new one                         only a read, which is never in doubt
 ambiguous  -give up->  failed_definite                      only a read, which is never parked
 ambiguous  -park->     parked -settled-> confirmed_done | confirmed_absent | abandoned
 succeeded | confirmed_done -undone-> compensated
@@ -171,7 +172,7 @@ _SETTLED = {
 _IN_DOUBT = frozenset({_S.AMBIGUOUS, _S.PROBING, _S.PARKED})
 
 _FROM: dict[type[Event], frozenset[EffectState]] = {
-    Decided: frozenset({_S.PROPOSED, _S.AUTHORIZED, _S.FAILED_DEFINITE}),
+    Decided: frozenset({_S.PROPOSED, _S.AUTHORIZED, _S.FAILED_DEFINITE, _S.AMBIGUOUS}),
     Intend: frozenset({_S.PROPOSED, _S.AUTHORIZED, _S.FAILED_DEFINITE, _S.AMBIGUOUS}),
     Answered: frozenset({_S.INTENT}),
     Lost: frozenset({_S.INTENT, _S.PROBING}),
@@ -216,6 +217,9 @@ def _is_allowed(view: EffectView, event: Event) -> bool:
             return (epoch, attempt) == (view.epoch, view.attempt)
         case Lost(epoch=epoch):
             return epoch > view.epoch
+        case Decided():
+            # What may have been done is not made undone by a refusal.
+            return view.state is not _S.AMBIGUOUS or not _is_write(view)
         case GiveUp():
             return not _is_write(view)
         case Park():

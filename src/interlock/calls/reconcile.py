@@ -13,7 +13,14 @@ from typing import Literal
 from interlock.calls import protocol
 from interlock.calls.durable import Dispatch, Durable
 from interlock.calls.protocol import Verdict
-from interlock.calls.record import Reading, close_send, mark_undone, result_of, write_outcome
+from interlock.calls.record import (
+    Reading,
+    check_result,
+    close_send,
+    mark_undone,
+    result_of,
+    write_outcome,
+)
 from interlock.calls.road import Call, CallResult, CallState, Proposal, Road, view_of
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import Effect, EffectState, Evidence
@@ -25,7 +32,6 @@ from interlock.domain.tool import EffectClass, Probe, ToolVersion
 from interlock.observe import emit
 from interlock.store import effects, runs, spans
 from interlock.store.engine import Database, Tx
-from interlock.tools.contract import Contract
 
 Ask = Callable[[Proposal], Awaitable[CallResult]]
 UNKNOWN = frozenset({EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING})
@@ -67,19 +73,20 @@ async def pause(durable: Durable, call: Call) -> None:
     """Wait before the next attempt: doubling from a second, jittered, at least the upstream's hint.
 
     Counted from the outcome in the row. The end is recorded, since the hint is gone on a replay,
-    which has to wait for the same instant. An owner that was lost left no outcome: no pause.
+    which has to wait for the same instant. An owner that was lost left no outcome: no pause. Nor is
+    there a second one if a probe found in the meantime that the attempt did nothing.
     """
     effect = call.effect
-    if effect.outcome_us is None:
+    name = StepName(f"{effect.step_name}#pause.{effect.attempt}")
+    if effect.outcome_us is None or durable.recorded(name) is not None:
         return
     spread = int(effect.effect_id[:8], 16) / 0xFFFF_FFFF + 0.5
     wait_s = min(_LONGEST_PAUSE_S, 2.0 ** (effect.attempt - 1)) * spread
     until_us = effect.outcome_us + round(max(call.retry_after_s, wait_s) * 1_000_000)
-    name = f"{effect.step_name}#pause.{effect.attempt}"
     recorded = await durable.commit(
         StepName(f"{name}.until"), lambda _tx: until_us, kind="call.pause"
     )
-    await durable.sleep(StepName(name), int(str(recorded)))
+    await durable.sleep(name, int(str(recorded)))
 
 
 def leave(tx: Tx, effect: Effect, why: str) -> Effect:
@@ -313,7 +320,7 @@ async def _was_done(
     documents = {**_documents(call.effect), "found": found}
     try:
         output = found if not probe or probe.result is None else fill(probe.result, documents)
-        Contract.of(tool.output_schema).check(output, what="result")
+        check_result(output, tool)
     except (InputError, ContractError) as error:
         where = error.pointer if isinstance(error, ContractError) else error.message
         return await _leave(durable, call, f"it was done, but its result is unclear: {where}")

@@ -5,7 +5,6 @@ One transaction: outcome, touches, labels, spans and the journal row that is the
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 from interlock.calls import protocol
@@ -21,13 +20,15 @@ from interlock.calls.road import (
     labels_of,
     view_of,
 )
+from interlock.domain import canonical
 from interlock.domain.canonical import Json
 from interlock.domain.effect import Effect, EffectState, Evidence, Reply, Transport
-from interlock.domain.errors import ContractError, FencedError
+from interlock.domain.errors import ContractError, FencedError, JsonError
 from interlock.domain.tool import Guard, ToolVersion
 from interlock.observe import bodies, emit, lineage
 from interlock.store import effects, runs, spans, touches
 from interlock.store.engine import Tx
+from interlock.tools.apart import run_apart
 from interlock.tools.contract import Contract
 
 _MCP_NO_EFFECT = frozenset({-32601, -32602})
@@ -39,6 +40,7 @@ _HTTP_OK = range(200, 300)
 class Reading:
     """What a reply means: the verdict, the output if it fits the contract, and why if not.
 
+    `is_said` if `message` may hold words of the outside: an agent that reads them has read data.
     `is_retryable` says whether an attempt that did nothing may be worth another.
     """
 
@@ -46,11 +48,12 @@ class Reading:
     output: Json = None
     code: str | None = None
     message: str | None = None
+    is_said: bool = False
     is_retryable: bool = False
 
 
 def classify(reply: Reply, tool: ToolVersion, *, is_in_doubt: bool) -> Reading:
-    """Read a reply by the tool's contract (effects.md, section 5).
+    """Read a reply by the tool's contract.
 
     `nothing_done` only if the contract says so; silence, 5xx, other 4xx, an error result or an
     answer that breaks the contract are `unknown`: perhaps it was done. `is_in_doubt` if an earlier
@@ -65,20 +68,16 @@ def classify(reply: Reply, tool: ToolVersion, *, is_in_doubt: bool) -> Reading:
     if spec.guard is not None and status in spec.guard.refused:
         return _guard_refused(spec.guard, is_in_doubt=is_in_doubt)
     if status in spec.key_reused:
-        return Reading(verdict=Verdict.KEY_REUSED, code=KEY_REUSED, message=_said(reply))
+        return _answered(Verdict.KEY_REUSED, KEY_REUSED, reply)
     if status in spec.in_progress:
-        return Reading(verdict=Verdict.IN_PROGRESS, code="call.in_progress", message=_said(reply))
+        return _answered(Verdict.IN_PROGRESS, "call.in_progress", reply)
     if status in spec.no_effect or status in _MCP_NO_EFFECT:
-        return Reading(
-            verdict=Verdict.NOTHING_DONE,
-            code="call.refused",
-            message=_said(reply),
-            is_retryable=status in _WAIT_STATUSES,
-        )
+        refused = _answered(Verdict.NOTHING_DONE, "call.refused", reply)
+        return replace(refused, is_retryable=status in _WAIT_STATUSES)
     if status not in _HTTP_OK or reply.is_error:
-        return _unknown("call.failed", _said(reply))
+        return _answered(Verdict.UNKNOWN, "call.failed", reply)
     if reply.problem is not None:
-        return _unknown("call.unreadable", reply.problem)
+        return _answered(Verdict.UNKNOWN, "call.unreadable", reply)
     return _checked(reply, tool)
 
 
@@ -95,21 +94,35 @@ def _guard_refused(guard: Guard, *, is_in_doubt: bool) -> Reading:
 
 def _checked(reply: Reply, tool: ToolVersion) -> Reading:
     try:
-        Contract.of(tool.output_schema).check(reply.body, what="result")
+        check_result(reply.body, tool)
+    except JsonError as error:
+        return _unknown("contract.result", f"the result cannot be kept: {error.message}")
     except ContractError as error:
-        # Withheld: the agent sees neither the result nor what in it was wrong, only the pointer.
-        return _unknown("contract.result", f"the result breaks its contract at `{error.pointer}`")
+        # Withheld: the agent sees neither the result nor what in it was wrong, only the pointer,
+        # in which names of members may be the outside's.
+        message = f"the result breaks its contract at `{error.pointer}`"
+        return replace(_unknown("contract.result", message), is_said=True)
     return Reading(verdict=Verdict.SUCCEEDED, output=reply.body)
+
+
+def check_result(value: Json, tool: ToolVersion) -> None:
+    """Raise `JsonError` for a result that cannot be kept, `ContractError` for one that is broken.
+
+    Before the transaction that would keep it: there it could only be lost.
+    """
+    canonical.check_result(value)
+    Contract.of(tool.output_schema).check(value, what="result")
 
 
 def _unknown(code: str, message: str) -> Reading:
     return Reading(verdict=Verdict.UNKNOWN, code=code, message=message)
 
 
-def _said(reply: Reply) -> str:
-    if reply.problem:
-        return reply.problem
-    return "the tool answered with an error" if reply.is_error else f"it answered {reply.status}"
+def _answered(verdict: Verdict, code: str, reply: Reply) -> Reading:
+    """Return a reading with what the outside said of it, or what its answer looked like."""
+    ours = "the tool answered with an error" if reply.is_error else f"it answered {reply.status}"
+    message, is_said = reply.problem or ours, bool(reply.problem)
+    return Reading(verdict=verdict, code=code, message=message, is_said=is_said)
 
 
 async def record(road: Road, durable: Durable, call: Call, reply: Reply) -> Call | CallResult:
@@ -144,7 +157,7 @@ async def record(road: Road, durable: Durable, call: Call, reply: Reply) -> Call
         )
     except FencedError:
         # Not by way of `durable`, which refuses a stale owner; evidence may come from anybody.
-        await asyncio.to_thread(road.db.run, "call.late", lambda tx: _see_late(tx, before, reading))
+        await run_apart(lambda: road.db.run("call.late", lambda tx: _see_late(tx, before, reading)))
         raise
     return replace(call.at(effect), retry_after_s=reply.retry_after_s or 0.0)
 
@@ -181,8 +194,9 @@ def write_outcome(tx: Tx, road: Road, call: Call, after: EffectView, reading: Re
     effects.add_evidence(tx, _evidence(tx, effect, reading, kind="reply"))
     for touch in touched:
         touches.put(tx, touch)
-    if did_succeed:
+    if did_succeed or reading.is_said:
         runs.raise_labels(tx, effect.run_id, labels_of(tool))
+    if did_succeed:
         bodies.write_result(tx, effect, tool, key=road.key_secret)
         mark_undone(tx, effect)
     _close_spans(tx, call, effect)

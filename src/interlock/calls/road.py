@@ -14,7 +14,7 @@ from interlock.calls.protocol import EffectView
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import Effect, Reply
 from interlock.domain.errors import PolicyError
-from interlock.domain.ids import EffectId, StepName, ToolName
+from interlock.domain.ids import ApprovalId, EffectId, StepName, ToolName
 from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json
@@ -139,7 +139,8 @@ class Call:
     """A proposal on its way: its effect row (`is_stored` or not yet), tool, binding and facts.
 
     `refusal` is set if the proposal broke its contract or names nothing that can be called.
-    `sent_at_s` is the monotonic time from which the send deadline counts.
+    `sent_at_s` is the monotonic time from which the send deadline counts, `heard` the approvals
+    whose answer this stretch of the run knows.
     """
 
     proposal: Proposal
@@ -150,6 +151,7 @@ class Call:
     is_stored: bool = False
     sent_at_s: float = 0.0
     retry_after_s: float = 0.0
+    heard: frozenset[ApprovalId] = frozenset()
 
     def at(self, effect: Effect) -> Call:
         """Return the call with its row as it is stored now."""

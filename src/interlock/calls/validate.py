@@ -23,6 +23,11 @@ def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
     request = run.request
     window_us = tool.business_key.duplicate_window_h * _HOUR_US if tool.business_key else 0
     same_key = 0
+    if tool.is_write:
+        # Calls of parallel runs count each other only if they come one by one. Always before the
+        # lock of the business key: then no two of them wait for each other.
+        scope = (request.tenant, request.workflow, request.environment, effect.tool)
+        effects.lock_key(tx, "/".join(scope))
     if effect.key_hash is not None and tool.is_write:
         effects.lock_key(tx, effect.key_hash)
         same_key = effects.count_same_key(
@@ -33,12 +38,12 @@ def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
             tx.now_us - window_us,
             other_than=effect.effect_id,
         )
+    so_far = effects.tally(tx, run.run_id, effect.tool, other_than=effect.effect_id)
+    above = runs.ancestors(tx, run.run_id) if request.depth else []
     return Facts(
         labels=run.labels,
         user=request.user,
-        calls_this_tool=effects.count_tool(
-            tx, run.run_id, effect.tool, other_than=effect.effect_id
-        ),
+        calls_this_tool=so_far.calls,
         calls_this_tool_1h=effects.count_tool_since(
             tx,
             request.tenant,
@@ -48,12 +53,10 @@ def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
             tx.now_us - _HOUR_US,
             other_than=effect.effect_id,
         ),
-        writes_this_run=effects.count_writes(tx, run.run_id, other_than=effect.effect_id),
+        writes_this_run=so_far.writes,
         same_key_count=same_key,
-        failures_this_tool=effects.failures_in_a_row(
-            tx, run.run_id, effect.tool, other_than=effect.effect_id
-        ),
-        done=effects.done_tools(tx, [run.run_id, *runs.ancestors(tx, run.run_id)]),
+        failures_this_tool=so_far.failures,
+        done=so_far.done | (effects.done_tools(tx, above) if above else frozenset()),
         depth=request.depth,
         now_us=tx.now_us,
     )
@@ -71,6 +74,7 @@ def decide(
         seats=effect.seats,
         environment=effect.environment,
         tool=effect.tool,
+        tool_version=effect.tool_version,
         arguments=effect.arguments,
         facts=facts,
         lifted=lifted,

@@ -1,14 +1,17 @@
 """The terminal's way in: REST to the running server, or to the same application in this process.
 
-A server leaves `address.json` (0600) with its URL and a token in the data folder. Without one that
-answers, the application is opened here, so that no second process ever opens a server's database.
+A server leaves `address.json` (0600) in the data folder: its URL, a token, and a key by which it is
+known again. Without one that answers, the application is opened here, so that no second process
+ever opens a server's database.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +26,6 @@ from interlock.domain.canonical import Json, JsonObject, parse
 from interlock.domain.errors import InputError, InterlockError, JsonError, UnavailableError
 
 ADDRESS_FILE = "address.json"
-ALIVE = {"status": "alive"}
 TOKEN_VARIABLE = "INTERLOCK_TOKEN"  # noqa: S105  # the name of a variable
 URL_VARIABLE = "INTERLOCK_URL"
 _TIMEOUT_S = 30
@@ -151,23 +153,30 @@ def running_server(config: Config) -> Address | None:
     try:
         found = json.loads((config.data_dir / ADDRESS_FILE).read_text())
         address = Address(url=found["url"], token=found["token"])
+        key, nonce = str(found["proof_key"]), secrets.token_hex(32)
+        proof = hmac.digest(key.encode(), nonce.encode(), "sha256").hex()
         # Not through a proxy, wherever the environment names one; and no token yet: another
         # program may listen where a server was killed.
-        answer = httpx2.get(f"{address.url}/healthz", timeout=5, trust_env=False)
-        is_ours = answer.json() == ALIVE
+        answer = httpx2.get(
+            f"{address.url}/healthz", params={"nonce": nonce}, timeout=5, trust_env=False
+        )
+        is_ours = answer.json()["proof"] == proof
     except (OSError, ValueError, KeyError, TypeError, httpx2.HTTPError, httpx2.InvalidURL):
         return None
     return address if is_ours else None
 
 
-def write_address(folder: Path, address: Address) -> Path:
-    """Leave the address for terminals of this user; readable by nobody else."""
+def write_address(folder: Path, address: Address, *, proof_key: str) -> Path:
+    """Leave the address for terminals of this user; readable by nobody else.
+
+    With `proof_key` the server signs the nonces by which `running_server` knows it again.
+    """
     file = folder / ADDRESS_FILE
     fresh = file.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as stream:
-        json.dump({"url": address.url, "token": address.token}, stream)
+        json.dump({"url": address.url, "token": address.token, "proof_key": proof_key}, stream)
     fresh.replace(file)
     return file
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 from dataclasses import replace
 
@@ -59,7 +60,8 @@ def work(config: Config) -> None:
 def _serve(interlock: Interlock, listener: socket.socket, *, with_worker: bool) -> None:
     config, port = interlock.config, listener.getsockname()[1]
     interlock.url = config.url(port)
-    server = Server(create_app(interlock))
+    app = create_app(interlock)
+    server = Server(app)
     # uvicorn raises a signal again when it is done; the default of SIGTERM would end us there.
     for number in _STOP_SIGNALS:
         signal.signal(number, server.handle_exit)
@@ -67,9 +69,14 @@ def _serve(interlock: Interlock, listener: socket.socket, *, with_worker: bool) 
     if with_worker:
         interlock.start()
     here = replace(config, public_url=None).url(port)
-    file = write_address(config.data_dir, Address(url=here, token=token))
+    address = Address(url=here, token=token)
+    file = write_address(config.data_dir, address, proof_key=app.state.proof_key)
     say(f"interlock listens at {here}")
-    say(f"console: {_sign_in_link(interlock, token)} (works once, for 15 minutes)")
+    if sys.stdout.isatty():
+        say(f"console: {_sign_in_link(interlock, token)} (works once, for 15 minutes)")
+    else:
+        # What is no terminal may be a log that others read.
+        say(f"console: {interlock.url} (`interlock key link` prints a link to sign in)")
     with interlock.db.reading() as tx:
         if not registry.live_number(tx):
             say("nothing is applied yet: run `interlock apply FOLDER`")

@@ -22,7 +22,8 @@ class ApprovalState(StrEnum):
 class Approval:
     """One row: the call's digest, the group that may answer, and the answer.
 
-    `requester` is the person for whom the run acts, `sponsor` the agent's: neither may answer.
+    `requester` is the person for whom the run acts, `sponsors` (sorted) are those of the agents in
+    the call's chain: none of them may answer.
     """
 
     approval_id: ApprovalId
@@ -35,7 +36,7 @@ class Approval:
     asked_us: int
     expires_us: int
     requester: str | None = None
-    sponsor: str | None = None
+    sponsors: tuple[str, ...] = ()
     answered_us: int | None = None
     answered_by: str | None = None
     answer_reason: str | None = None

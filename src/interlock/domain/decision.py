@@ -72,7 +72,7 @@ class PolicyRequest:
 
     `seats` all have to be allowed; the strictest outcome wins. `lifted` are the groups whose
     approval is valid for exactly this call. `tool` is None for a model request, which then names
-    its `model`.
+    its `model`. `tool_version` None is the live one.
     """
 
     seats: tuple[Seat, ...]
@@ -81,4 +81,5 @@ class PolicyRequest:
     arguments: JsonObject
     facts: Facts
     model: str | None = None
+    tool_version: int | None = None
     lifted: frozenset[str] = frozenset()

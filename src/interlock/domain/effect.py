@@ -45,7 +45,8 @@ class Reply:
     `transport` REPLY carries `status` (HTTP status; an MCP result is 200, an MCP error its JSON-RPC
     code) and `body` (parsed strict JSON; None with `problem` set if it could not be read).
     `is_error` is MCP's `isError` or a raised exception of a Python tool. `problem` says in one
-    sentence what went wrong. `retry_after_s` is an upstream's hint.
+    sentence what went wrong; only that of a REPLY may hold words of the outside. `retry_after_s`
+    is an upstream's hint.
     """
 
     transport: Transport

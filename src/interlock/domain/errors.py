@@ -19,6 +19,7 @@ InterlockError
 ├── ModelFailedError      a model refused a request or answered nonsense; asking again is no use
 ├── FencedError           another worker owns this run now; stop and write nothing
 ├── CancelledRunError     the run was asked to stop
+├── PausedRunError        the run is to pause
 ├── StepFailedError       a step failed for good; carries the recorded error
 ├── StepNameReusedError   two steps of one run have the same name
 └── InvariantError        a bug of ours
@@ -177,6 +178,12 @@ class CancelledRunError(InterlockError):
     """The run was asked to stop; no further operation starts."""
 
     code = "run.cancelled"
+
+
+class PausedRunError(InterlockError):
+    """The run is to pause; no further operation starts until it is resumed."""
+
+    code = "run.paused"
 
 
 class StepFailedError(InterlockError):

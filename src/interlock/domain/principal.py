@@ -8,6 +8,9 @@ from enum import StrEnum
 from interlock.domain.ids import AgentName, TenantId, WorkflowName
 
 DEFAULT_TENANT = TenantId("default")
+PERSON_NAME = r"^[a-z0-9][a-z0-9._@-]*$"
+"""The form of names of people and services: keys are made for them, manifests name them."""
+MAX_PERSON_NAME = 80
 
 
 class Role(StrEnum):

@@ -73,6 +73,19 @@ class Release:
 
 def pin_of(tool: ToolVersion) -> str:
     """Return the digest that fixes a tool version: its manifest without `environments`."""
+    known = _pins.get(id(tool))
+    if known is not None and known[0] is tool:
+        return known[1]
     body = object_to_json(tool)
     del body["environments"]
-    return digest(body)
+    pin = digest(body)
+    if len(_pins) >= _PINS_KEPT:
+        _pins.clear()
+    _pins[id(tool)] = (tool, pin)
+    return pin
+
+
+# By identity, since versions hold schemas and so have no hash; the version is kept beside its pin,
+# so that no other object gets its identity.
+_pins: dict[int, tuple[ToolVersion, str]] = {}
+_PINS_KEPT = 4096

@@ -13,7 +13,7 @@ from interlock.domain.tool import Environment
 
 
 class RunState(StrEnum):
-    """The states of `architecture.md`; the last four of them wait for nobody."""
+    """The states of docs/architecture.md; the last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -92,6 +92,7 @@ class Run:
     ended_us: int | None = None
     labels: Labels = field(default_factory=Labels)
     is_cancel_requested: bool = False
+    is_pause_requested: bool = False
     reason: str | None = None
     end_state: str | None = None
     error_code: str | None = None

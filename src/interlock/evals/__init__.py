@@ -1,1 +1,1 @@
-"""Suites, scores and gates: the end state and the ledger are judged first, text last."""
+"""Golden suites: the end state of the world and the ledger are judged, not what was said."""

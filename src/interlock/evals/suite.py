@@ -115,7 +115,7 @@ class Person:
     group: str
     answer: Literal["approve", "reject"]
     tool: str = "*"
-    reason: str | None = None
+    reason: str = "the case says so"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

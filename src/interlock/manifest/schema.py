@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
 
-from interlock.domain.canonical import JsonObject
+from interlock.domain.canonical import MAX_RESULT_BYTES, JsonObject
+from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
 from interlock.domain.tool import Environment
 
 
@@ -33,12 +34,14 @@ WORDS: Mapping[str, str] = {
     DASHED: "should be lower case letters and digits, words joined by `-` or `_`",
     TOOL: "should be `<system>.<noun>.<verb>` in lower case",
     TOOL_VERSION: "should be `<tool>@<version>`",
+    PERSON_NAME: "should be a name as keys have it: lower case letters, digits, `.`, `_`, `@`, `-`",
 }
 """What the patterns of names mean, for messages."""
 
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 ServerName = Annotated[str, Field(pattern=DASHED, max_length=64)]
 TeamName = ServerName
+PersonName = Annotated[str, Field(pattern=PERSON_NAME, max_length=MAX_PERSON_NAME)]
 ToolName = Annotated[str, Field(pattern=TOOL, max_length=64)]
 ToolReference = Annotated[str, Field(pattern=TOOL_VERSION)]
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
@@ -140,7 +143,7 @@ class LimitsPart(Part):
 
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     request_bytes: Annotated[int, Field(ge=1)] = 65_536
-    response_bytes: Annotated[int, Field(ge=1)] = 262_144
+    response_bytes: Annotated[int, Field(ge=1, le=MAX_RESULT_BYTES)] = 262_144
 
 
 class ContractPart(Part):
@@ -311,8 +314,8 @@ class AgentFile(Part):
     version: Version
     title: Text
     owner: TeamName
-    sponsor: Text
-    """The person who answers for it and cannot approve its calls."""
+    sponsor: PersonName
+    """The person who answers for it and cannot approve its calls: the name of that person's key."""
     model: Annotated[str, Field(min_length=1)] = "default"
     instructions: Text
     """The instructions, or the path of a `.md` file that holds them."""

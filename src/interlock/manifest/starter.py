@@ -1,4 +1,4 @@
-"""The project that `interlock init` writes: nothing may run in it, and everything has its place."""
+"""The project that `interlock init` writes: no write may run in it, and all has its place."""
 
 from __future__ import annotations
 

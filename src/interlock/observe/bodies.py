@@ -1,9 +1,10 @@
-"""The one writer and reader of content, which it redacts by contract before anything is stored.
+"""The one writer and reader of bodies, which it redacts by contract before anything is stored.
 
 A contract classes members with `x-interlock-class` (`pii`, `secret`, `financial`, `free_text`) in
 its schemas; the manifest's `redact` names a treatment for a class or for a member by its name, at
 any depth. A member's own treatment counts before its classes', of several classes the strictest.
-Secrets are never stored at all.
+Secrets are not stored at all. The ledger has to keep what it may have to send again; what is shown
+of it is redacted here too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -44,6 +46,18 @@ def redacted_arguments(arguments: JsonObject, tool: ToolVersion, *, key: bytes) 
         arguments, [tool.input_schema], root=tool.input_schema, rules=_rules(tool), key=key
     )
     return shown if isinstance(shown, dict) else {}
+
+
+def redacted_effect(effect: Effect, tool: ToolVersion | None, *, key: bytes) -> Effect:
+    """Return an effect as it may be shown; without its contract nothing is known to be harmless."""
+    if tool is None:
+        return replace(effect, arguments={}, result=None)
+    result = _redacted(
+        effect.result, [tool.output_schema], root=tool.output_schema, rules=_rules(tool), key=key
+    )
+    return replace(
+        effect, arguments=redacted_arguments(effect.arguments, tool, key=key), result=result
+    )
 
 
 def write_arguments(tx: Tx, effect: Effect, tool: ToolVersion, *, key: bytes | None = None) -> None:
@@ -98,7 +112,7 @@ def _redacted(
             for member, item in value.items()
         }
     if isinstance(value, list):
-        inner = _objects([part.get("items") for part in parts])
+        inner = _items(parts)
         return [_redacted(item, inner, root=root, rules=rules, key=key) for item in value]
     return value
 
@@ -140,6 +154,8 @@ def _expanded(schema: JsonObject, root: JsonObject) -> list[JsonObject]:
             listed = part.get(keyword)
             branches.extend(listed if isinstance(listed, list) else [])
         branches.extend(part.get(keyword) for keyword in ("if", "then", "else"))
+        dependent = part.get("dependentSchemas")
+        branches.extend(dependent.values() if isinstance(dependent, dict) else [])
         reference = part.get("$ref")
         if isinstance(reference, str) and reference.startswith("#"):
             branches.append(_referenced(root, reference[1:]))
@@ -161,9 +177,21 @@ def _members(parts: list[JsonObject], member: str) -> list[JsonObject]:
         if isinstance(properties, dict) and member in properties:
             found.append(properties[member])
         else:
-            found.append(part.get("additionalProperties"))
+            found.extend(
+                part.get(rest) for rest in ("additionalProperties", "unevaluatedProperties")
+            )
         patterns = part.get("patternProperties")
         found.extend(patterns.values() if isinstance(patterns, dict) else [])
+    return _objects(found)
+
+
+def _items(parts: list[JsonObject]) -> list[JsonObject]:
+    """Return all schemas of items: each item is treated as the strictest of them says."""
+    found: list[Json] = []
+    for part in parts:
+        found.extend(part.get(keyword) for keyword in ("items", "contains", "unevaluatedItems"))
+        listed = part.get("prefixItems")
+        found.extend(listed if isinstance(listed, list) else [])
     return _objects(found)
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 
 import genai_prices
 from genai_prices.types import Usage
-
-from interlock.domain.clock import from_us
 
 _TOKENS_PER_PRICE = 1_000_000
 _MICRO_PER_USD = 1_000_000
@@ -48,12 +45,11 @@ def price(
     input_tokens: int,
     output_tokens: int,
     declared: Price | None,
-    at_us: int | None = None,
 ) -> tuple[int, str] | None:
     """Return cost in micro-USD, rounded up, and price version; None if there is no price.
 
-    A declared price comes first, then the list of `genai-prices` as of `at_us` (None: now). No
-    price means that the caller denies the request: an unknown price is never taken for 0.
+    A declared price comes first, then the list of `genai-prices` as of now. No price means that
+    the caller denies the request: an unknown price is never taken for 0.
     """
     if declared is not None:
         total = (
@@ -62,10 +58,7 @@ def price(
         )
         return -(-total // _TOKENS_PER_PRICE), declared.version
     listed = _listed(
-        provider,
-        model,
-        usage=Usage(input_tokens=input_tokens, output_tokens=output_tokens),
-        at=None if at_us is None else from_us(at_us),
+        provider, model, usage=Usage(input_tokens=input_tokens, output_tokens=output_tokens)
     )
     if listed is None:
         return None
@@ -73,13 +66,10 @@ def price(
     return int(micro), f"genai-prices/{genai_prices.__version__}"
 
 
-def _listed(provider: str, model: str, *, usage: Usage, at: datetime | None) -> Decimal | None:
+def _listed(provider: str, model: str, *, usage: Usage) -> Decimal | None:
     try:
         found = genai_prices.calc_price(
-            usage,
-            model,
-            provider_id=_PROVIDERS.get(provider, provider),
-            genai_request_timestamp=at,
+            usage, model, provider_id=_PROVIDERS.get(provider, provider)
         )
     except LookupError:
         return None

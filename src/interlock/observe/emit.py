@@ -33,9 +33,7 @@ _FAILED_EFFECTS = frozenset(
 )
 
 
-def workflow_span(
-    run: Run, start_us: int | None = None, *, autonomy_level: int | None = None
-) -> Span:
+def workflow_span(run: Run, *, autonomy_level: int | None = None) -> Span:
     """Return the root span of a run, closed if the run has ended."""
     request = run.request
     return Span(
@@ -44,7 +42,7 @@ def workflow_span(
         parent_key=None,
         kind=SpanKind.WORKFLOW,
         name=f"{semconv.INVOKE_WORKFLOW} {request.workflow}",
-        start_us=_first(start_us, run.started_us, run.created_us),
+        start_us=_first(run.started_us, run.created_us),
         end_us=run.ended_us,
         status=SpanStatus.ERROR if run.state is RunState.FAILED else SpanStatus.OK,
         error_code=run.error_code,
@@ -67,19 +65,13 @@ def workflow_span(
 
 
 def agent_span(
-    run_id: RunId,
-    step: str,
-    *,
-    seat: Seat,
-    start_us: int,
-    agent_version: int | None = None,
-    parent_key: str = ROOT_KEY,
+    run_id: RunId, step: str, *, seat: Seat, start_us: int, agent_version: int | None = None
 ) -> Span:
     """Return the open span of an agent at work in a step."""
     return Span(
         run_id=run_id,
         key=step,
-        parent_key=parent_key,
+        parent_key=ROOT_KEY,
         kind=SpanKind.AGENT,
         name=f"{semconv.INVOKE_AGENT} {seat.agent}",
         start_us=start_us,
@@ -97,23 +89,15 @@ def agent_span(
     )
 
 
-def step_span(
-    run_id: RunId,
-    step: str,
-    *,
-    start_us: int,
-    end_us: int | None = None,
-    parent_key: str = ROOT_KEY,
-) -> Span:
-    """Return the span of a step that is no agent, hand-off or wait: a plain tool call, a branch."""
+def step_span(run_id: RunId, step: str, *, start_us: int) -> Span:
+    """Return the open span of a step that is no agent, hand-off or wait: a plain tool call."""
     return Span(
         run_id=run_id,
         key=step,
-        parent_key=parent_key,
+        parent_key=ROOT_KEY,
         kind=SpanKind.STEP,
         name=f"{SpanKind.STEP} {step}",
         start_us=start_us,
-        end_us=end_us,
         attributes={semconv.STEP: step},
     )
 
@@ -247,10 +231,8 @@ def approval_key(approval: Approval, *, call_key: StepName) -> str:
     return f"{call_key}#approval.{approval.approval_id}"
 
 
-def send_span(
-    effect: Effect, binding: Binding, *, start_us: int, end_us: int | None = None
-) -> Span:
-    """Return the span of one attempt to send a call; named like the request on the wire."""
+def send_span(effect: Effect, binding: Binding, *, start_us: int) -> Span:
+    """Return the open span of one attempt to send a call; named like the request on the wire."""
     request = binding.tool.request
     named: dict[str, Json] = {}
     if isinstance(request, HttpRequest):
@@ -268,7 +250,6 @@ def send_span(
         kind=SpanKind.SEND,
         name=name,
         start_us=start_us,
-        end_us=end_us,
         effect_id=effect.effect_id,
         attributes={
             semconv.SERVER: binding.server.name,
@@ -303,30 +284,16 @@ def probe_span(
     )
 
 
-def handoff_span(
-    run_id: RunId,
-    step: str,
-    *,
-    agent: AgentName,
-    child_run_id: RunId | None = None,
-    start_us: int,
-    parent_key: str = ROOT_KEY,
-) -> Span:
-    """Return the open span of a hand-off, which links to the child run once that is known."""
+def handoff_span(run_id: RunId, step: str, *, agent: AgentName, start_us: int) -> Span:
+    """Return the open span of a hand-off; what closes it links to the child run."""
     return Span(
         run_id=run_id,
         key=step,
-        parent_key=parent_key,
+        parent_key=ROOT_KEY,
         kind=SpanKind.HANDOFF,
         name=f"{SpanKind.HANDOFF} {agent}",
         start_us=start_us,
-        attributes=_present(
-            {
-                semconv.AGENT_NAME: agent,
-                semconv.STEP: step,
-                semconv.CHILD_RUN: child_run_id,
-            }
-        ),
+        attributes={semconv.AGENT_NAME: agent, semconv.STEP: step},
     )
 
 
@@ -353,20 +320,12 @@ def fallback_span(run_id: RunId, step: str, mode: FailureMode, *, code: str, at_
     )
 
 
-def wait_span(
-    run_id: RunId,
-    key: str,
-    *,
-    topic: str,
-    start_us: int,
-    due_us: int | None,
-    parent_key: str = ROOT_KEY,
-) -> Span:
+def wait_span(run_id: RunId, key: str, *, topic: str, start_us: int, due_us: int | None) -> Span:
     """Return the open span of a wait for an event or a time."""
     return Span(
         run_id=run_id,
         key=key,
-        parent_key=parent_key,
+        parent_key=ROOT_KEY,
         kind=SpanKind.WAIT,
         name=f"{SpanKind.WAIT} {topic}",
         start_us=start_us,

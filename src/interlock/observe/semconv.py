@@ -7,7 +7,7 @@ API: `docs/reference` and exports use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -39,7 +39,6 @@ MCP_METHOD: Final = "mcp.method.name"
 
 ENVIRONMENT: Final = "deployment.environment.name"
 HTTP_METHOD: Final = "http.request.method"
-HTTP_STATUS: Final = "http.response.status_code"
 URL_TEMPLATE: Final = "url.template"
 
 WORKFLOW_VERSION: Final = "interlock.workflow.version"
@@ -99,7 +98,7 @@ ATTRIBUTES: Mapping[str, str] = MappingProxyType(
         ),
         GEN_AI,
     )
-    | dict.fromkeys((ENVIRONMENT, HTTP_METHOD, HTTP_STATUS, URL_TEMPLATE), OTEL)
+    | dict.fromkeys((ENVIRONMENT, HTTP_METHOD, URL_TEMPLATE), OTEL)
     | dict.fromkeys(
         (
             WORKFLOW_VERSION,
@@ -145,12 +144,3 @@ ATTRIBUTES: Mapping[str, str] = MappingProxyType(
     )
 )
 """Every attribute key that a span may carry, with the version of the convention it follows."""
-
-
-def unknown_keys(keys: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys, sorted, that the table does not have.
-
-    >>> unknown_keys(["gen_ai.tool.name", "tool"])
-    ('tool',)
-    """
-    return tuple(sorted(key for key in set(keys) if key not in ATTRIBUTES))

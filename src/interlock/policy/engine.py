@@ -40,6 +40,7 @@ from interlock.policy.schema import (
     ToolAction,
     ancestors_of,
     build_entities,
+    is_judged_alike,
     seats_of,
 )
 from interlock.policy.shape import cedar_value, find_reserved_key
@@ -127,9 +128,10 @@ class World:
             return _reason("model.unknown", f"there is no model `{request.model}` here")
         if part is None:
             return _reason("tool.unknown", f"there is no tool `{request.tool}` here")
-        quarantine = self._release.quarantine.get(f"{request.tool}@{self.environment}")
-        if request.tool is not None and quarantine is not None:
-            return _reason("tool.quarantined", quarantine)
+        if request.tool is not None:
+            refusal = self._tool_refusal(request.tool, request.tool_version)
+            if refusal is not None:
+                return refusal
         if not request.seats:
             return _reason("seat.unknown", "the call has no seat")
         for seat in request.seats:
@@ -144,6 +146,22 @@ class World:
         if unknown:
             return _reason("label.unknown", f"the run carries the unknown label `{unknown[0]}`")
         return None
+
+    def _tool_refusal(self, name: ToolName, version: int | None) -> Reason | None:
+        quarantine = self._release.quarantine.get(f"{name}@{self.environment}")
+        if quarantine is not None:
+            return _reason("tool.quarantined", quarantine)
+        live = self._release.tools[name]
+        if version in {None, live.version}:
+            return None
+        old = self._release.old_tools.get(f"{name}@{version}")
+        if old is not None and is_judged_alike(self._release, old, live, self.environment):
+            return None
+        return _reason(
+            "tool.version",
+            f"version {version} of `{name}` cannot be judged by policies for version"
+            f" {live.version}, which differs in what they go by",
+        )
 
     def _decide_seat(
         self, seat: Seat, request: PolicyRequest, part: _Slice, own: JsonObject

@@ -124,6 +124,21 @@ def groups_of(tool: ToolVersion) -> frozenset[str]:
     return frozenset(groups)
 
 
+def is_judged_alike(
+    release: Release, old: ToolVersion, live: ToolVersion, environment: Environment
+) -> bool:
+    """Whether a call of an old version may be judged as one of the live version.
+
+    That is, if all that policies go by is the same: groups, the entity's attributes (risk, labels
+    accepted, whether it is external, ...), the labels of a result and the form of the arguments.
+    """
+    return (
+        groups_of(old) == groups_of(live)
+        and _tool(release, old, environment) == _tool(release, live, environment)
+        and (old.source, old.input_schema) == (live.source, live.input_schema)
+    )
+
+
 def ancestors_of(groups: frozenset[str]) -> frozenset[str]:
     """Return groups with all groups above them."""
     return groups | {above for group in groups for above in GROUP_ACTIONS[group]}

@@ -1,1 +1,1 @@
-"""Durable runs: the engine, leases, waits, workflows and triggers."""
+"""What runs do and what starts them: workflows, triggers, schedules, control; how they last."""

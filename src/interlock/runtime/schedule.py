@@ -162,6 +162,9 @@ class ScheduleLoop:
             except UnavailableError as error:
                 _log.warning("schedule.unavailable", reason=error.message)
                 pause_s = LONGEST_PAUSE_S
+            except Exception:  # noqa: BLE001  # the ticks of the others must go on
+                _log.exception("schedule.failed")
+                pause_s = LONGEST_PAUSE_S
 
     def _until_next_s(self) -> float:
         with self._intake.db.reading() as tx:
@@ -173,14 +176,7 @@ class ScheduleLoop:
 def _fire(
     intake: Intake, tx: Tx, *, release: Release, spec: WorkflowSpec, trigger: Trigger
 ) -> list[RunId]:
-    row = triggers.get_schedule(tx, spec.name, trigger.name)
-    if row.last_tick_us is None:
-        # Seen for the first time: it starts now, not with its past.
-        is_paused = row.is_paused or trigger.is_paused
-        triggers.put_schedule(
-            tx, spec.name, trigger.name, is_paused=is_paused, last_tick_us=tx.now_us
-        )
-        return []
+    row = triggers.lock_schedule(tx, spec.name, trigger.name, is_paused=trigger.is_paused)
     due = _due(trigger, after_us=row.last_tick_us, now_us=tx.now_us)
     if not due:
         return []
@@ -194,7 +190,7 @@ def _fire(
 
 
 def _skip(tx: Tx, *, spec: WorkflowSpec, trigger: Trigger) -> None:
-    row = triggers.get_schedule(tx, spec.name, trigger.name)
+    row = triggers.lock_schedule(tx, spec.name, trigger.name, is_paused=trigger.is_paused)
     triggers.put_schedule(
         tx, spec.name, trigger.name, is_paused=row.is_paused, last_tick_us=tx.now_us
     )

@@ -13,13 +13,14 @@ from interlock.calls.pipeline import call_tool
 from interlock.calls.road import CallState, Proposal, Road
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import ConflictError, InputError, NotFoundError, StepFailedError
-from interlock.domain.ids import AgentName, StepName
+from interlock.domain.ids import AgentName, StepName, ToolName
 from interlock.domain.label import Labels
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
 from interlock.domain.run import Expired, Run, RunState, StartRequest, TriggerRef
+from interlock.domain.tool import ToolVersion
 from interlock.domain.trace import Span, SpanStatus
 from interlock.domain.workflow import WORKFLOW_AGENT, Step, WorkflowSpec, begin_name
 from interlock.observe import emit, semconv
@@ -188,11 +189,22 @@ async def _agent(walk: Walk, step: Step, documents: dict[str, Json]) -> Json:
         walk.services.catalog,
         spec,
         seats=walk.run.request.deciding or chain_to(walk.run, step.agent),
-        tools=walk.spec.tools_of(step.agent),
+        tools=_offered(walk, step.agent),
         step=StepName(step.name),
         prompt=_filled(step.input, documents),
         parent_span=step.name,
     )
+
+
+def _offered(walk: Walk, agent: AgentName) -> dict[ToolName, ToolVersion]:
+    """Return the tools of an agent that are bound in the run's environment.
+
+    By the run's own release: in a later one a recorded call might name a tool that is not offered,
+    and its replay would read that it does not exist. What has moved since is refused on the road.
+    """
+    names, environment = sorted(walk.spec.tools_of(agent)), walk.run.request.environment
+    bindings = ((name, walk.release.binding(name, environment)) for name in names)
+    return {name: binding.tool for name, binding in bindings if binding is not None}
 
 
 async def _hand_off(walk: Walk, step: Step, documents: dict[str, Json], labels: Labels) -> Json:

@@ -36,6 +36,8 @@ WEBHOOK_BYTES = 1024 * 1024
 TOLERANCE_US = 5 * 60 * 1_000_000
 _MAX_ID = 256
 _SECRET_PREFIX = "whsec_"  # noqa: S105  # the standard's mark of an encoded secret
+_SECRET_LEAST = 24
+"""Bytes; the least that the standard allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,12 +221,28 @@ def request_of(
 def signature_of(secret: str, *, message_id: str, timestamp: str, body: bytes) -> str:
     """Return the signature of a delivery as senders put it into `webhook-signature`.
 
-    >>> signature_of("key", message_id="msg_1", timestamp="1700000000", body=b"{}")
-    'v1,XaXLFEFQ69Q4+demDWPEv5ydXczDW2mM5crCUEFcFBA='
+    >>> secret = "twenty-four bytes or more"
+    >>> signature_of(secret, message_id="msg_1", timestamp="1700000000", body=b"{}")
+    'v1,NOhDBjDBc9naLfE8P1OqQvltqLkGXrqS+vR1bso2hKs='
     """
     signed = f"{message_id}.{timestamp}.".encode() + body
-    mac = hmac.new(_key_of(secret), signed, hashlib.sha256).digest()
+    mac = hmac.new(key_of(secret), signed, hashlib.sha256).digest()
     return "v1," + base64.b64encode(mac).decode()
+
+
+def key_of(secret: str) -> bytes:
+    """Return the key that a secret stands for; raises `InputError` if it is none."""
+    key = secret.encode()
+    if secret.startswith(_SECRET_PREFIX):
+        try:
+            key = base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+        except binascii.Error:
+            msg = "the webhook's secret starts with `whsec_` but is not base64"
+            raise InputError(msg) from None
+    if len(key) < _SECRET_LEAST:
+        msg = f"the webhook's secret is shorter than {_SECRET_LEAST} bytes; make a new one"
+        raise InputError(msg)
+    return key
 
 
 def _webhooks(release: Release, source: str) -> Iterator[Route]:
@@ -271,15 +289,6 @@ def _check_time(timestamp: str, now_us: int) -> None:
         raise UnauthenticatedError(
             "the header `webhook-timestamp` is more than 5 minutes off; send it again"
         )
-
-
-def _key_of(secret: str) -> bytes:
-    if not secret.startswith(_SECRET_PREFIX):
-        return secret.encode()
-    try:
-        return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
-    except binascii.Error:
-        raise InputError("the webhook's secret starts with `whsec_` but is not base64") from None
 
 
 def _holds(condition: Condition, documents: Mapping[str, Json]) -> bool:

@@ -25,7 +25,7 @@ from interlock.domain.workflow import (
     failed_name,
 )
 from interlock.observe import emit, semconv
-from interlock.runtime.segment import RunOutcome
+from interlock.runtime.durable.segment import RunOutcome
 from interlock.runtime.steps import Services, Walk, close_failed, run_step
 from interlock.store import effects, registry, runs, spans
 from interlock.store.engine import Tx

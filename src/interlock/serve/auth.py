@@ -148,7 +148,9 @@ def needs(*roles: Role) -> Callable[[Request, Caller], Principal]:
 
 def check_csrf(caller: Caller, token: str) -> None:
     """Raise `ForbiddenError` unless the token is the session's."""
-    if caller.csrf_token is None or not hmac.compare_digest(caller.csrf_token, token):
+    own = caller.csrf_token
+    # As bytes: text that is not ASCII cannot be compared.
+    if own is None or not hmac.compare_digest(own.encode(), token.encode()):
         raise ForbiddenError("the form is not from this session; load the page again")
 
 

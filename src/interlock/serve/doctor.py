@@ -11,6 +11,7 @@ from interlock.app import INSTANCE_KEY, Interlock
 from interlock.domain.errors import InterlockError
 from interlock.domain.release import Release
 from interlock.domain.run import RunState
+from interlock.runtime.triggers import key_of
 from interlock.store import leases, migrate, runs
 from interlock.store.engine import Tx
 
@@ -94,19 +95,27 @@ def _models(app: Interlock, release: Release) -> Check:
 
 
 def _secrets(app: Interlock, release: Release) -> Check:
-    references = sorted(set(_references(release)))
-    problems = [problem for one in references for problem in _unreadable(app, one)]
+    credentials, signing = set(_credentials(release)), set(_signing(release))
+    references = sorted(credentials | signing)
+    problems = [
+        problem
+        for one in references
+        for problem in _unreadable(app, one) or (_unusable(app, one) if one in signing else ())
+    ]
     if problems:
         return Check(name="secrets", is_ok=False, message="; ".join(problems))
     told = f"{len(references)} of the live release can be read"
     return Check(name="secrets", is_ok=True, message=told if references else "none are needed")
 
 
-def _references(release: Release) -> Iterator[str]:
+def _credentials(release: Release) -> Iterator[str]:
     for tool in release.tools.values():
         for binding in tool.environments.values():
             if binding.credentials is not None:
                 yield binding.credentials
+
+
+def _signing(release: Release) -> Iterator[str]:
     for workflow in release.workflows.values():
         for trigger in workflow.triggers:
             if trigger.secret is not None:
@@ -118,6 +127,15 @@ def _unreadable(app: Interlock, reference: str) -> list[str]:
         app.intake.resolve(reference)
     except InterlockError:
         return [f"no secret at `{reference}`; run `interlock secret set {reference}`"]
+    return []
+
+
+def _unusable(app: Interlock, reference: str) -> list[str]:
+    """Check a secret that signs; it can be read."""
+    try:
+        key_of(app.intake.resolve(reference))
+    except InterlockError as error:
+        return [f"`{reference}`: {error.message}"]
     return []
 
 

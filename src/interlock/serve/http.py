@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Final
@@ -61,6 +62,7 @@ def create_app(interlock: Interlock) -> FastAPI:
     )
     app.state.interlock = interlock
     app.state.is_closing = False
+    app.state.proof_key = secrets.token_hex(32)
     app.include_router(webhooks.router)
     for noun in (runs, approvals, effects, catalog, triggers, project, keys, evals, operations):
         app.include_router(noun.router, prefix="/api/v1")
@@ -140,6 +142,10 @@ class HostGuard:
                 return
             if "//" in scope["path"] or "\\" in scope["path"]:
                 await _refuse(scope, receive, send, 400, "the path is ambiguous")
+                return
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+                # Postgres keeps no such text, so it would be a fault of ours further down.
+                await _refuse(scope, receive, send, 400, "the address holds a null character")
                 return
         await self._app(scope, receive, send)
 

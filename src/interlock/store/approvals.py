@@ -10,6 +10,7 @@ from interlock.domain.approval import Approval, ApprovalState
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, TenantId
+from interlock.store.columns import pack, unpack_texts
 from interlock.store.engine import Tx
 from interlock.store.tables import approval as table
 from interlock.store.tables import approval_use, effect
@@ -28,7 +29,7 @@ def put(tx: Tx, approval: Approval, *, tenant: TenantId) -> None:
             grp=approval.group,
             state=approval.state,
             requester=approval.requester,
-            sponsor=approval.sponsor,
+            sponsors=pack([*approval.sponsors]),
             asked_us=approval.asked_us,
             expires_us=approval.expires_us,
             answered_us=approval.answered_us,
@@ -189,7 +190,7 @@ def approval_of(row: RowMapping) -> Approval:
         asked_us=row["asked_us"],
         expires_us=row["expires_us"],
         requester=row["requester"],
-        sponsor=row["sponsor"],
+        sponsors=unpack_texts(row["sponsors"]),
         answered_us=row["answered_us"],
         answered_by=row["answered_by"],
         answer_reason=row["answer_reason"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, select
 
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest, Reason
@@ -21,6 +21,8 @@ from interlock.store.columns import (
 )
 from interlock.store.engine import Tx
 from interlock.store.tables import decision as table
+
+_INSERT = table.insert()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,22 +56,23 @@ def put(
 ) -> None:
     """Append a decision."""
     tx.connection.execute(
-        table.insert().values(
-            decision_id=decision_id,
-            run_id=run_id,
-            effect_id=effect_id,
-            seats=pack_seats(request.seats),
-            tool=tool,
-            tool_version=tool_version,
-            outcome=decision.outcome,
-            groups=pack(list(decision.groups)),
-            reasons=pack(to_json(decision.reasons)),
-            policy_ids=pack(list(decision.policy_ids)),
-            policy_version=decision.policy_version,
-            slice_version=decision.slice_version,
-            request=pack(object_to_json(request)),
-            at_us=tx.now_us,
-        )
+        _INSERT,
+        {
+            "decision_id": decision_id,
+            "run_id": run_id,
+            "effect_id": effect_id,
+            "seats": pack_seats(request.seats),
+            "tool": tool,
+            "tool_version": tool_version,
+            "outcome": decision.outcome,
+            "groups": pack(list(decision.groups)),
+            "reasons": pack(to_json(decision.reasons)),
+            "policy_ids": pack(list(decision.policy_ids)),
+            "policy_version": decision.policy_version,
+            "slice_version": decision.slice_version,
+            "request": pack(object_to_json(request)),
+            "at_us": tx.now_us,
+        },
     )
 
 
@@ -85,13 +88,6 @@ def list_for_run(tx: Tx, run_id: RunId) -> list[RecordedDecision]:
     query = select(table).where(table.c.run_id == run_id)
     rows = tx.connection.execute(query.order_by(table.c.at_us, table.c.decision_id)).mappings()
     return [_decision(row) for row in rows]
-
-
-def count_by_outcome(tx: Tx, since_us: int) -> dict[Outcome, int]:
-    """Count decisions since a moment; outcomes without any are absent."""
-    query = select(table.c.outcome, func.count()).where(table.c.at_us >= since_us)
-    rows = tx.connection.execute(query.group_by(table.c.outcome))
-    return {Outcome(outcome): count for outcome, count in rows}
 
 
 def _decision(row: RowMapping) -> RecordedDecision:

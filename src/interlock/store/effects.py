@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from itertools import takewhile
 
-from sqlalchemy import ColumnElement, RowMapping, func, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, func, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, NotFoundError
@@ -23,6 +25,19 @@ from interlock.store.engine import Tx
 from interlock.store.tables import dup, evidence
 from interlock.store.tables import effect as table
 
+_UNDONE_ELSEWHERE = "what it undoes has another undo, which is open or may have been done"
+_BY_ID = select(table).where(table.c.effect_id == bindparam("effect_id"))
+_MOVE = (
+    update(table)
+    .where(
+        table.c.effect_id == bindparam("of_effect"),
+        table.c.state == bindparam("was_state"),
+        table.c.epoch == bindparam("was_epoch"),
+        table.c.attempt == bindparam("was_attempt"),
+    )
+    .returning(table)
+)
+_SEE = evidence.insert()
 _OPEN = (EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING, EffectState.PARKED)
 
 
@@ -36,8 +51,7 @@ def get(tx: Tx, effect_id: EffectId) -> Effect:
 
 def find(tx: Tx, effect_id: EffectId) -> Effect | None:
     """Return an effect, or None."""
-    query = select(table).where(table.c.effect_id == effect_id)
-    row = tx.connection.execute(query).mappings().first()
+    row = tx.connection.execute(_BY_ID, {"effect_id": effect_id}).mappings().first()
     return None if row is None else effect_of(row)
 
 
@@ -68,26 +82,25 @@ def insert(tx: Tx, effect: Effect) -> None:
         "compensates": effect.compensates,
     }
     if not tx.insert_once(table, values | _mutable(effect)):
-        raise ConflictError(f"the effect `{effect.effect_id}` exists, or what it undoes is undone")
+        raise ConflictError(f"the effect `{effect.effect_id}` exists, or {_UNDONE_ELSEWHERE}")
 
 
 def move(tx: Tx, before: Effect, after: Effect) -> Effect:
     """Write `after` if the row still has the state, epoch and attempt of `before`; return it.
 
-    Identity, arguments and keys never change. Raises `ConflictError` if the row has moved on.
+    Identity, arguments and keys never change. Raises `ConflictError` if the row has moved on, or
+    if another live one compensates the same effect by now.
     """
-    statement = (
-        update(table)
-        .where(
-            table.c.effect_id == before.effect_id,
-            table.c.state == before.state,
-            table.c.epoch == before.epoch,
-            table.c.attempt == before.attempt,
-        )
-        .values(**_mutable(after))
-        .returning(table)
-    )
-    row = tx.connection.execute(statement).mappings().first()
+    stands = {
+        "of_effect": before.effect_id,
+        "was_state": before.state,
+        "was_epoch": before.epoch,
+        "was_attempt": before.attempt,
+    }
+    try:
+        row = tx.connection.execute(_MOVE, stands | _mutable(after)).mappings().first()
+    except IntegrityError:
+        raise ConflictError(f"the effect stays `{before.state}`: {_UNDONE_ELSEWHERE}") from None
     if row is None:
         raise ConflictError(f"the effect `{before.effect_id}` is no longer `{before.state}`")
     return effect_of(row)
@@ -96,16 +109,17 @@ def move(tx: Tx, before: Effect, after: Effect) -> Effect:
 def add_evidence(tx: Tx, seen: Evidence) -> None:
     """Append what was seen of an effect; `at_us` 0 means now."""
     tx.connection.execute(
-        evidence.insert().values(
-            evidence_id=tx.new_id(),
-            effect_id=seen.effect_id,
-            attempt=seen.attempt,
-            epoch=seen.epoch,
-            kind=seen.kind,
-            detail=pack(seen.detail),
-            by=seen.by,
-            at_us=seen.at_us or tx.now_us,
-        )
+        _SEE,
+        {
+            "evidence_id": tx.new_id(),
+            "effect_id": seen.effect_id,
+            "attempt": seen.attempt,
+            "epoch": seen.epoch,
+            "kind": seen.kind,
+            "detail": pack(seen.detail),
+            "by": seen.by,
+            "at_us": seen.at_us or tx.now_us,
+        },
     )
 
 
@@ -230,11 +244,11 @@ _NOT_DONE = (
     EffectState.ABANDONED,
 )
 _FAILURES_SEEN = 100
-
-
-def count_tool(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId | None = None) -> int:
-    """Count a run's calls of a tool."""
-    return _count(tx, table.c.run_id == run_id, table.c.tool == tool, *_others(other_than))
+_OF_RUN = (
+    select(table.c.tool, table.c.is_write, table.c.state, table.c.intent_us)
+    .where(table.c.run_id == bindparam("run_id"), table.c.effect_id != bindparam("other_than"))
+    .order_by(table.c.intent_us.desc())
+)
 
 
 def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fits another's place
@@ -259,11 +273,6 @@ def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fit
     )
 
 
-def count_writes(tx: Tx, run_id: RunId, *, other_than: EffectId | None = None) -> int:
-    """Count a run's writing calls."""
-    return _count(tx, table.c.run_id == run_id, table.c.is_write, *_others(other_than))
-
-
 def count_same_key(
     tx: Tx,
     tenant: TenantId,
@@ -281,19 +290,31 @@ def count_same_key(
     )
 
 
-def failures_in_a_row(
-    tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId | None = None
-) -> int:
-    """Count a run's last calls of a tool that did not succeed, up to 100; calls in flight aside."""
-    query = (
-        select(table.c.state)
-        .where(table.c.run_id == run_id, table.c.tool == tool, table.c.state.in_(_DONE + _NOT_DONE))
-        .where(*_others(other_than))
-        .order_by(table.c.intent_us.desc())
-        .limit(_FAILURES_SEEN)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What a run has called so far; `failures` are the last calls in a row that did not succeed."""
+
+    calls: int
+    writes: int
+    failures: int
+    done: frozenset[str]
+
+
+def tally(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId) -> Tally:
+    """Count what a run has called: a tool's calls and its last failures (up to 100), all writes.
+
+    One look at the run's effects answers all of what policy asks about the run.
+    """
+    rows = tx.connection.execute(_OF_RUN, {"run_id": run_id, "other_than": other_than}).all()
+    counted = [row for row in rows if row.intent_us is not None and row.state not in _NOTHING_DONE]
+    ended = [row.state for row in rows if row.tool == tool and row.state in _DONE + _NOT_DONE]
+    failures = sum(1 for _ in takewhile(lambda state: state in _NOT_DONE, ended))
+    return Tally(
+        calls=sum(row.tool == tool for row in counted),
+        writes=sum(row.is_write for row in counted),
+        failures=min(failures, _FAILURES_SEEN),
+        done=frozenset(row.tool for row in rows if row.state in _DONE),
     )
-    states = tx.connection.execute(query).scalars()
-    return sum(1 for _ in takewhile(lambda state: state in _NOT_DONE, states))
 
 
 def done_tools(tx: Tx, run_ids: Collection[RunId]) -> frozenset[str]:
@@ -303,14 +324,14 @@ def done_tools(tx: Tx, run_ids: Collection[RunId]) -> frozenset[str]:
     return frozenset(tx.connection.execute(query).scalars())
 
 
-def lock_key(tx: Tx, key_hash: str) -> None:
-    """Let two parallel intents with one business key see each other: the second waits here.
+def lock_key(tx: Tx, key: str) -> None:
+    """Let two parallel intents that are counted under one key see each other: the second waits.
 
     SQLite has one writer at a time, so there it has nothing to do.
     """
     if tx.dialect == "postgresql":
         tx.connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key_hash}
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key}
         )
 
 

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -26,6 +27,7 @@ from uuid_utils import uuid7
 
 from interlock.domain.clock import Clock
 from interlock.domain.errors import InputError, InvariantError, UnavailableError
+from interlock.domain.run import Run
 
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
@@ -83,6 +85,8 @@ class Tx:
         self.connection = connection
         self._clock = clock
         self._is_writing = is_writing
+        self.locked: dict[str, Run] = {}
+        """The runs whose rows this transaction has locked, so that nobody else moves them."""
         self._now_us: int | None = None
         self._postgres_id: str | None = None
 
@@ -112,19 +116,13 @@ class Tx:
 
     def insert_once(self, table: Table, values: Mapping[str, object]) -> bool:
         """Insert a row unless any unique key of the table forbids it; return whether it is new."""
-        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
-        statement = insert(table).values(**values).on_conflict_do_nothing()
         # Both databases return nothing for a row that was not inserted.
-        returning = statement.returning(*table.primary_key.columns)
-        return self.connection.execute(returning).first() is not None
+        statement = _insert_once(self.dialect, table)
+        return self.connection.execute(statement, dict(values)).first() is not None
 
     def upsert(self, table: Table, values: Mapping[str, object]) -> None:
         """Insert a row, or set all other given columns of the row with the same primary key."""
-        keys = [column.name for column in table.primary_key]
-        changes = {name: value for name, value in values.items() if name not in keys}
-        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
-        statement = insert(table).values(**values)
-        self.connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
+        self.connection.execute(_upsert(self.dialect, table, tuple(values)), dict(values))
 
     def transaction_id(self) -> str | None:
         """Return Postgres' id of this writing transaction, None on SQLite."""
@@ -139,6 +137,28 @@ class Tx:
         row = self.connection.execute(_POSTGRES_NOW_AND_ID).one()
         self._postgres_id = str(row.id)
         return int(row.now_us)
+
+
+# Statements are made once: making one takes longer than running it.
+
+
+def insert_into(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an insert that can say what to do about a row that is there."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def _insert_once(dialect: Dialect, table: Table) -> Executable:
+    statement = insert_into(dialect, table).on_conflict_do_nothing()
+    return statement.returning(*table.primary_key.columns)
+
+
+@cache
+def _upsert(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Executable:
+    keys = [column.name for column in table.primary_key]
+    statement = insert_into(dialect, table)
+    changes = {name: statement.excluded[name] for name in names if name not in keys}
+    return statement.on_conflict_do_update(index_elements=keys, set_=changes)
 
 
 class _CommitUnknownError(UnavailableError):
@@ -268,6 +288,7 @@ _POSTGRES_STATUS = text("SELECT pg_xact_status(CAST(CAST(:id AS text) AS xid8))"
 
 
 def _create_engine(address: str) -> Engine:
+    """Make the engine; what is written to rows never gets into messages of errors."""
     url = make_url(address)
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return create_engine(
@@ -276,6 +297,7 @@ def _create_engine(address: str) -> Engine:
             max_overflow=0,
             pool_pre_ping=True,
             connect_args={"application_name": "interlock", "connect_timeout": 10},
+            hide_parameters=True,
         )
     if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
         raise InputError(
@@ -283,7 +305,7 @@ def _create_engine(address: str) -> Engine:
             " give `sqlite:///<file>` or `postgresql://...`"
         )
     # One connection: writers queue in this process instead of failing on the file's lock.
-    engine = create_engine(url, pool_size=1, max_overflow=0)
+    engine = create_engine(url, pool_size=1, max_overflow=0, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 

@@ -86,6 +86,14 @@ def owned_runs(tx: Tx, executor_id: ExecutorId) -> list[Run]:
     return [run_of(row) for row in tx.connection.execute(query).mappings()]
 
 
+def orphaned(tx: Tx) -> list[ExecutorId]:
+    """Return the owners of runs that are not registered (any more), as no living worker is."""
+    query = select(run.c.executor_id).distinct()
+    query = query.where(run.c.state.in_(OWNED), run.c.ended_us.is_(None))
+    query = query.where(~exists().where(executor.c.executor_id == run.c.executor_id))
+    return [ExecutorId(name) for name in tx.connection.execute(query).scalars()]
+
+
 def takeover(tx: Tx, executor_id: ExecutorId, *, max_recoveries: int) -> list[Run]:
     """Fence a dead worker's runs with a new epoch and queue them; return them as they are now.
 

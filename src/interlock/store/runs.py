@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import RowMapping, Update, func, select, update
+from sqlalchemy import RowMapping, Update, bindparam, func, select, update
 
 from interlock.domain.canonical import Json
 from interlock.domain.errors import FencedError, NotFoundError
@@ -27,6 +27,8 @@ from interlock.store.tables import wait
 OWNED = (RunState.RUNNING, RunState.COMPENSATING)
 """States in which a worker owns the run."""
 FINAL = tuple(state for state in RunState if state.is_final)
+_BY_ID = select(table).where(table.c.run_id == bindparam("run_id"))
+_BY_ID_LOCKED = _BY_ID.with_for_update()
 
 
 def insert(tx: Tx, run_id: RunId, request: StartRequest) -> None:
@@ -58,6 +60,7 @@ def insert(tx: Tx, run_id: RunId, request: StartRequest) -> None:
             segment=0,
             recoveries=0,
             is_cancel_requested=False,
+            is_pause_requested=False,
             created_us=tx.now_us,
         )
     )
@@ -73,7 +76,10 @@ def get(tx: Tx, run_id: RunId) -> Run:
 
 def find(tx: Tx, run_id: RunId) -> Run | None:
     """Return a run, or None. `request.root_id` is always set; a root names itself."""
-    row = tx.connection.execute(select(table).where(table.c.run_id == run_id)).mappings().first()
+    locked = tx.locked.get(run_id)
+    if locked is not None:
+        return locked
+    row = tx.connection.execute(_BY_ID, {"run_id": run_id}).mappings().first()
     return None if row is None else run_of(row)
 
 
@@ -102,22 +108,22 @@ def lock(tx: Tx, run_id: RunId, *, epoch: int) -> Run:
 
     Raises `FencedError` if somebody else owns it or nobody does.
     """
-    query = select(table).where(table.c.run_id == run_id).with_for_update()
-    row = tx.connection.execute(query).mappings().first()
-    if row is None:
-        raise NotFoundError(f"there is no run `{run_id}`")
-    if row["state"] not in OWNED or row["epoch"] != epoch:
+    run = lock_any(tx, run_id)
+    if run.state not in OWNED or run.epoch != epoch:
         raise _fenced(run_id, epoch)
-    return run_of(row)
+    return run
 
 
 def lock_any(tx: Tx, run_id: RunId) -> Run:
     """Lock the row of a run whoever owns it, as those do who wake it; raises `NotFoundError`."""
-    query = select(table).where(table.c.run_id == run_id).with_for_update()
-    row = tx.connection.execute(query).mappings().first()
+    locked = tx.locked.get(run_id)
+    if locked is not None:
+        return locked
+    row = tx.connection.execute(_BY_ID_LOCKED, {"run_id": run_id}).mappings().first()
     if row is None:
         raise NotFoundError(f"there is no run `{run_id}`")
-    return run_of(row)
+    tx.locked[run_id] = run_of(row)
+    return tx.locked[run_id]
 
 
 def finish(
@@ -150,13 +156,17 @@ def finish(
 
 
 def park(tx: Tx, run_id: RunId, *, epoch: int, reason: str | None) -> Run:
-    """Let a run wait: nobody owns it, and its next stretch is a new segment."""
+    """Let a run wait: nobody owns it, and its next stretch is a new segment.
+
+    It got on, so that recoveries count anew.
+    """
     return _own(
         tx,
         run_id,
         epoch,
         state=RunState.WAITING,
         segment=table.c.segment + 1,
+        recoveries=0,
         executor_id=None,
         reason=reason,
     )
@@ -192,9 +202,7 @@ def raise_labels(tx: Tx, run_id: RunId, labels: Labels) -> Labels:
     before = lock_any(tx, run_id).labels
     after = before.join(labels)
     if after != before:
-        tx.connection.execute(
-            update(table).where(table.c.run_id == run_id).values(labels=pack_labels(after))
-        )
+        _change(tx, update(table).where(table.c.run_id == run_id).values(labels=pack_labels(after)))
     return after
 
 
@@ -205,6 +213,60 @@ def request_cancel(tx: Tx, run_id: RunId) -> Run | None:
         update(table)
         .where(table.c.run_id == run_id, table.c.ended_us.is_(None))
         .values(is_cancel_requested=True),
+    )
+
+
+def request_pause(tx: Tx, run_id: RunId) -> Run | None:
+    """Ask the owner of a run to pause it; None if nobody owns it."""
+    return _change(
+        tx,
+        update(table)
+        .where(table.c.run_id == run_id, table.c.state.in_(OWNED))
+        .values(is_pause_requested=True),
+    )
+
+
+def pause(tx: Tx, run_id: RunId, *, from_states: Collection[RunState]) -> Run | None:
+    """Let a run stand still until it is resumed; None if it is in no state of `from_states`.
+
+    Nobody owns it, its waits are dropped and no earlier hint finds it.
+    """
+    paused = _change(
+        tx,
+        update(table)
+        .where(table.c.run_id == run_id, table.c.state.in_(from_states))
+        .values(
+            state=RunState.PAUSED,
+            segment=table.c.segment + 1,
+            executor_id=None,
+            is_pause_requested=False,
+            reason=None,
+        ),
+    )
+    if paused is not None:
+        tx.connection.execute(wait.delete().where(wait.c.run_id == run_id))
+    return paused
+
+
+def resume(tx: Tx, run_id: RunId) -> Run | None:
+    """Queue a paused or dead-lettered run with its recoveries counted anew, or take a pause back.
+
+    None if the run is neither, nor to be paused.
+    """
+    going_on = _change(
+        tx,
+        update(table)
+        .where(table.c.run_id == run_id, table.c.is_pause_requested, table.c.ended_us.is_(None))
+        .values(is_pause_requested=False),
+    )
+    if going_on is not None:
+        return going_on
+    stopped = (RunState.PAUSED, RunState.DEAD_LETTERED)
+    return _change(
+        tx,
+        update(table)
+        .where(table.c.run_id == run_id, table.c.state.in_(stopped))
+        .values(state=RunState.QUEUED, recoveries=0, reason=None),
     )
 
 
@@ -231,6 +293,13 @@ def list_runs(
     if before_us is not None:
         query = query.where(table.c.created_us < before_us)
     return [run_of(row) for row in tx.connection.execute(query).mappings()]
+
+
+def list_queued(tx: Tx) -> list[tuple[RunId, int]]:
+    """Return id and segment of every queued run, oldest first."""
+    query = select(table.c.run_id, table.c.segment).order_by(table.c.created_us, table.c.run_id)
+    query = query.where(table.c.state == RunState.QUEUED, table.c.ended_us.is_(None))
+    return [(RunId(run_id), segment) for run_id, segment in tx.connection.execute(query)]
 
 
 def children(tx: Tx, run_id: RunId) -> list[Run]:
@@ -315,6 +384,7 @@ def run_of(row: RowMapping) -> Run:
         ended_us=row["ended_us"],
         labels=request.labels,
         is_cancel_requested=row["is_cancel_requested"],
+        is_pause_requested=row["is_pause_requested"],
         reason=row["reason"],
         end_state=row["end_state"],
         error_code=row["error_code"],
@@ -337,7 +407,11 @@ def _own(tx: Tx, run_id: RunId, epoch: int, **values: object) -> Run:
 
 def _change(tx: Tx, statement: Update) -> Run | None:
     row = tx.connection.execute(statement.returning(table)).mappings().first()
-    return None if row is None else run_of(row)
+    if row is None:
+        return None
+    run = run_of(row)
+    tx.locked[run.run_id] = run
+    return run
 
 
 def _fenced(run_id: RunId, epoch: int) -> FencedError:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from sqlalchemy import RowMapping, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from functools import cache
+
+from sqlalchemy import Executable, RowMapping, bindparam, func, or_, select, update
 
 from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import NotFoundError
 from interlock.domain.ids import EffectId, RunId
 from interlock.domain.trace import ModelUse, Span, SpanKind, SpanStatus
 from interlock.store.columns import pack, unpack_object
-from interlock.store.engine import Tx
+from interlock.store.engine import Dialect, Tx, insert_into
 from interlock.store.tables import effect, model_use, run
 from interlock.store.tables import span as table
 
+_IS_IT = (table.c.run_id == bindparam("of_run"), table.c.key == bindparam("of_key"))
+_ATTRIBUTES = select(table.c.attributes).where(*_IS_IT)
+_CLOSE = update(table).where(*_IS_IT)
 
-def put(tx: Tx, span: Span) -> None:
-    """Write a span, or the newer form of one with the same run and key.
+
+def put(tx: Tx, *new: Span) -> None:
+    """Write spans in order, or the newer form of those with the same run and key.
 
     The first start counts, and the first write gives its place in the run's order. The open form
     of a span that is closed changes nothing: replay passes a span's start again.
     """
-    other = table.alias("other")
-    values = {
+    tx.connection.execute(_put(tx.dialect), [_row(span) for span in new])
+
+
+def _row(span: Span) -> dict[str, object]:
+    return {
+        "of_run": span.run_id,
+        "run_id": span.run_id,
+        "key": span.key,
+        "start_us": span.start_us,
         "parent_key": span.parent_key,
         "kind": span.kind,
         "name": span.name,
@@ -33,21 +45,29 @@ def put(tx: Tx, span: Span) -> None:
         "cost_micro_usd": span.cost_micro_usd,
         "attributes": pack(span.attributes),
     }
-    last = select(func.coalesce(func.max(other.c.seq), 0)).where(other.c.run_id == span.run_id)
-    insert = sqlite.insert if tx.dialect == "sqlite" else postgresql.insert
-    statement = insert(table).values(
-        run_id=span.run_id,
-        key=span.key,
-        seq=last.scalar_subquery() + 1,
-        start_us=span.start_us,
-        **values,
+
+
+@cache
+def _put(dialect: Dialect) -> Executable:
+    other = table.alias("other")
+    last = select(func.coalesce(func.max(other.c.seq), 0))
+    last = last.where(other.c.run_id == bindparam("of_run"))
+    names = (
+        "parent_key",
+        "kind",
+        "name",
+        "end_us",
+        "status",
+        "error_code",
+        "effect_id",
+        "cost_micro_usd",
+        "attributes",
     )
-    tx.connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["run_id", "key"],
-            set_=values,
-            where=or_(table.c.end_us.is_(None), statement.excluded.end_us.is_not(None)),
-        )
+    statement = insert_into(dialect, table).values(seq=last.scalar_subquery() + 1)
+    return statement.on_conflict_do_update(
+        index_elements=["run_id", "key"],
+        set_={name: statement.excluded[name] for name in names},
+        where=or_(table.c.end_us.is_(None), statement.excluded.end_us.is_not(None)),
     )
 
 
@@ -63,20 +83,20 @@ def close(
     attributes: JsonObject | None = None,
 ) -> None:
     """Close a span, adding attributes to those it has; raises `NotFoundError`."""
-    is_it = (table.c.run_id == run_id, table.c.key == key)
-    before = tx.connection.execute(select(table.c.attributes).where(*is_it)).scalar()
+    of_span = {"of_run": run_id, "of_key": key}
+    before = tx.connection.execute(_ATTRIBUTES, of_span).scalar()
     if before is None:
         raise NotFoundError(f"the run `{run_id}` has no span `{key}`")
     tx.connection.execute(
-        update(table)
-        .where(*is_it)
-        .values(
-            end_us=end_us,
-            status=status,
-            error_code=error_code,
-            cost_micro_usd=cost_micro_usd,
-            attributes=pack(unpack_object(before) | (attributes or {})),
-        )
+        _CLOSE,
+        of_span
+        | {
+            "end_us": end_us,
+            "status": status,
+            "error_code": error_code,
+            "cost_micro_usd": cost_micro_usd,
+            "attributes": pack(unpack_object(before) | (attributes or {})),
+        },
     )
 
 

@@ -87,6 +87,7 @@ run = Table(
     Column("recoveries", Integer, nullable=False),
     Column("labels", Text, nullable=False),
     Column("is_cancel_requested", Boolean, nullable=False),
+    Column("is_pause_requested", Boolean, nullable=False),
     Column("end_state", Text),
     Column("error_code", Text),
     Column("error_message", Text),
@@ -213,7 +214,7 @@ approval = Table(
     Column("grp", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("requester", Text),
-    Column("sponsor", Text),
+    Column("sponsors", Text, nullable=False),
     Column("asked_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
     Column("answered_us", BigInteger),
@@ -239,7 +240,8 @@ approval_use = Table(
 )
 
 _LIVE_COMPENSATION = (
-    "compensates IS NOT NULL AND state NOT IN ('denied', 'failed_definite', 'confirmed_absent')"
+    "compensates IS NOT NULL"
+    " AND state NOT IN ('denied', 'drafted', 'failed_definite', 'confirmed_absent')"
 )
 effect = Table(
     "effect",

@@ -28,12 +28,12 @@ class TriggerEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Where a cron trigger stands; `last_tick_us` is its last nominal time, None at first."""
+    """Where a cron trigger stands; `last_tick_us` is its last nominal time, or its first sight."""
 
     workflow: WorkflowName
     trigger: str
-    is_paused: bool = False
-    last_tick_us: int | None = None
+    is_paused: bool
+    last_tick_us: int
 
 
 def accept(tx: Tx, request: StartRequest, *, body_digest: str) -> tuple[RunId, bool]:
@@ -82,15 +82,20 @@ def find_event(tx: Tx, source: str, key: str) -> TriggerEvent | None:
     return None if row is None else TriggerEvent(**row)
 
 
-def get_schedule(tx: Tx, workflow: WorkflowName, trigger: str) -> Schedule:
-    """Return where a cron trigger stands; one that never ticked has the defaults."""
+def lock_schedule(tx: Tx, workflow: WorkflowName, trigger: str, *, is_paused: bool) -> Schedule:
+    """Return where a cron trigger stands, and lock its row until the transaction ends.
+
+    One that is seen for the first time starts now, not with its past, paused or not as given.
+    """
+    first = {"is_paused": is_paused, "last_tick_us": tx.now_us}
+    tx.insert_once(schedule, {"workflow": workflow, "trigger": trigger, **first})
     query = select(schedule).where(schedule.c.workflow == workflow, schedule.c.trigger == trigger)
-    row = tx.connection.execute(query).mappings().first()
-    return Schedule(workflow=workflow, trigger=trigger) if row is None else Schedule(**row)
+    row = tx.connection.execute(query.with_for_update()).mappings().one()
+    return Schedule(**row)
 
 
 def put_schedule(
-    tx: Tx, workflow: WorkflowName, trigger: str, *, is_paused: bool, last_tick_us: int | None
+    tx: Tx, workflow: WorkflowName, trigger: str, *, is_paused: bool, last_tick_us: int
 ) -> None:
     """Write where a cron trigger stands."""
     tx.upsert(

@@ -52,12 +52,6 @@ def list_waits(tx: Tx, run_id: RunId) -> list[Wait]:
     return [Wait(**row) for row in tx.connection.execute(query).mappings()]
 
 
-def close_wait(tx: Tx, run_id: RunId, name: StepName) -> bool:
-    """Remove a wait; return whether it was open."""
-    statement = wait.delete().where(wait.c.run_id == run_id, wait.c.name == name)
-    return tx.connection.execute(statement).rowcount == 1
-
-
 def close_all(tx: Tx, run_id: RunId) -> None:
     """Remove all waits of a run, as when it goes on; those still needed are opened again."""
     tx.connection.execute(wait.delete().where(wait.c.run_id == run_id))

@@ -1,1 +1,1 @@
-"""Public test kit: clock, scripted model, recording tool server, durable port in memory."""
+"""Public test kit: clock, scripted model, recording tool server, an engine without a queue."""

@@ -13,11 +13,11 @@ from functools import partial
 from interlock.domain.errors import InvariantError
 from interlock.domain.ids import ExecutorId, RunId
 from interlock.domain.run import Run, RunState
-from interlock.runtime import waiting
-from interlock.runtime.dispatch import StoreDispatch
-from interlock.runtime.runner import OnEnd, Runner, nothing_more
-from interlock.runtime.segment import RunOutcome, Segment
-from interlock.runtime.threads import LoopThread, StoreThreads
+from interlock.runtime.durable import waiting
+from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
+from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.threads import LoopThread, StoreThreads
 from interlock.store import leases, runs
 from interlock.store.engine import Database, Tx
 from interlock.testing.clock import ManualClock

@@ -1,1 +1,1 @@
-"""What can be called and how to reach it: registry, contracts, credentials, egress, connectors."""
+"""How to reach what can be called: contracts, credentials, egress, connectors, discovery."""

@@ -142,6 +142,14 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         )
 
 
+def broken_by(error: Exception) -> str:
+    """Say what broke an exchange, never in words of the other side."""
+    if isinstance(error, httpx2.RemoteProtocolError):
+        # Its text may repeat the line that is no HTTP.
+        return "the answer was cut off or is no HTTP"
+    return str(error) or type(error).__name__
+
+
 @cache
 def _tls_context() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
@@ -193,7 +201,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 def _gzip(encoding: str) -> zlib._Decompress:
     if encoding not in {"gzip", "x-gzip"}:
-        msg = f"the reply is encoded as `{encoding[:40]}`, which was not asked for"
+        msg = "the reply is encoded in a way that was not asked for"
         raise httpx2.DecodingError(msg)
     return zlib.decompressobj(zlib.MAX_WBITS | 16)
 

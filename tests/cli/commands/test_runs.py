@@ -82,7 +82,9 @@ def test_bad_input_is_one_sentence(applied: Path, content: str | None, problem: 
     assert "no runs yet" in done("run", "list")
 
 
-@pytest.mark.parametrize("command", ["show", "cancel", "watch", "compensate", "blackboard"])
+@pytest.mark.parametrize(
+    "command", ["show", "cancel", "pause", "resume", "watch", "compensate", "blackboard"]
+)
 @pytest.mark.usefixtures("applied")
 def test_an_unknown_run_is_one_sentence(command: str) -> None:
     """The same for every command, also for ids that are paths."""
@@ -97,6 +99,32 @@ def test_a_run_can_be_asked_to_stop() -> None:
 
     assert "cancelling" == done("run", "cancel", run_id)
     assert "cancelling" == done("run", "cancel", run_id)
+
+
+@pytest.mark.usefixtures("applied")
+def test_a_run_can_be_paused_and_resumed() -> None:
+    """Each command says whether it did anything."""
+    run_id = start().out.strip()
+
+    assert f"pausing; `interlock run resume {run_id}` lets it go on" == done("run", "pause", run_id)
+    assert "state        paused" in done("run", "show", run_id)
+    assert "there is nothing to pause" in done("run", "pause", run_id)
+    assert "going on" == done("run", "resume", run_id)
+    assert "the run is neither paused nor dead-lettered" == done("run", "resume", run_id)
+
+
+@pytest.mark.usefixtures("applied")
+def test_a_signal_is_kept_and_counts_once() -> None:
+    """Only for what the workflow waits for, and only JSON."""
+    run_id = start().out.strip()
+    send = ("run", "signal", run_id, "go", "--value", '{"n": 1}', "--key", "monday")
+
+    assert "sent" == done(*send)
+    assert "a signal with this key was sent before" == done(*send)
+    code, error = interlock("run", "signal", run_id, "approval/1").refusal
+    assert (1, True) == (code, "waits for `approval/1`, only for `go`" in error), error
+    code, error = interlock("run", "signal", run_id, "go", "--value", "{").refusal
+    assert (1, True) == (code, error.startswith("error: the value is no JSON")), error
 
 
 @pytest.mark.usefixtures("applied")

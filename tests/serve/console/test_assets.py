@@ -36,4 +36,5 @@ def test_every_vendored_file_is_listed() -> None:
 
     scripts = [path.name for path in (FOLDER / "vendor").glob("*.js")]
 
+    assert "htmx.min.js" in scripts
     assert [] == [name for name in scripts if f'name = "{name}"' not in listed]

@@ -1,4 +1,4 @@
-"""Keys over REST: made once, revoked at once, and nobody is both admin and approver."""
+"""Keys over REST: made once, revoked at once, and who approves neither lets in nor applies."""
 
 from __future__ import annotations
 
@@ -56,19 +56,26 @@ async def test_a_revoked_key_is_unknown_at_once(plane: Plane, admin: str) -> Non
     assert (200, 401, 404) == (first.status_code, seen.status_code, second.status_code)
 
 
-async def test_no_key_is_admin_and_approver(plane: Plane, admin: str) -> None:
-    """Who lets people in does not also approve calls."""
-    both = asked("dana", Role.ADMIN, Role.APPROVER)
+@pytest.mark.parametrize("role", [Role.ADMIN, Role.OWNER])
+async def test_no_key_rules_and_approves(plane: Plane, admin: str, role: Role) -> None:
+    """Who lets people in, or applies what asks for approvals, does not also approve calls."""
+    both = asked("dana", role, Role.APPROVER)
     answer = await plane.send("POST", f"{API}/keys", token=admin, body=both)
 
-    message = "`dana` would be admin and approver; give the roles to two people"
+    message = f"`dana` would be {role} and approver; give the roles to two people"
     assert (403, "forbidden", message) == error_of(answer)
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(Role.ADMIN, Role.APPROVER), (Role.APPROVER, Role.ADMIN)]
+    ("first", "second"),
+    [
+        (Role.ADMIN, Role.APPROVER),
+        (Role.APPROVER, Role.ADMIN),
+        (Role.OWNER, Role.APPROVER),
+        (Role.APPROVER, Role.OWNER),
+    ],
 )
-async def test_no_name_is_admin_and_approver_by_two_keys(
+async def test_no_name_rules_and_approves_by_two_keys(
     plane: Plane, admin: str, first: Role, second: Role
 ) -> None:
     """A second key does not go around the rule; a revoked one no longer counts."""
@@ -89,9 +96,10 @@ async def test_no_name_is_admin_and_approver_by_two_keys(
         {"name": "dana", "roles": ["viewer", "viewer", 1]},
         asked("dana", Role.VIEWER, kind="robot"),
         asked("dana", Role.VIEWER, expires_in_s=1),
+        asked("dana", Role.VIEWER, expires_in_s=2**53 - 1),
         asked("dana", Role.VIEWER, tenant="other"),
     ],
-    ids=["empty", "spaces", "role", "number", "kind", "too-short", "tenant"],
+    ids=["empty", "spaces", "role", "number", "kind", "too-short", "too-long", "tenant"],
 )
 async def test_a_key_that_cannot_be_is_refused(plane: Plane, admin: str, body: JsonObject) -> None:
     """422 says which member."""
@@ -106,3 +114,15 @@ async def test_a_sign_in_link_is_for_the_caller(plane: Plane) -> None:
     answer = await plane.send("POST", f"{API}/keys/sign-in-link", token=token)
 
     assert str(body_of(answer)["url"]).startswith(f"{plane.interlock.url}/sign-in?link=")
+
+
+async def test_a_session_makes_no_link(plane: Plane) -> None:
+    """It would go on after it was signed out, or too old."""
+    headers = plane.session(plane.key(Role.VIEWER))
+    seen = await plane.send("GET", f"{API}/runs", headers=headers)
+    refused = await plane.send("POST", f"{API}/keys/sign-in-link", headers=headers)
+
+    assert 200 == seen.status_code
+    assert (403, "forbidden", "a link is made with a key, not from a console session") == (
+        error_of(refused)
+    )

@@ -11,6 +11,7 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import RunId
 from interlock.domain.principal import Role
 from interlock.domain.run import RunState
+from interlock.observe.bodies import CLASS_KEY
 from interlock.testing.recorder import Fault, Recorder
 from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.serve.plane import API, Plane, body_of, error_of, rows
@@ -100,6 +101,33 @@ async def test_a_run_tells_what_it_did(working: Plane) -> None:
     assert TOOL_OF["read"] in str(trace)
     assert "read-default" in str(whole["decisions"])
     assert {"effects": []} == undo
+
+
+async def test_what_a_contract_classes_is_shown_to_nobody_who_reads_calls(
+    tmp_path: Path, recorder: Recorder
+) -> None:
+    """A token stands in the list, in the call, in its decisions and in the trace."""
+    project = files(recorder.url)
+    tool = f"tools/{TOOL_OF['keyed']}.yaml"
+    classed = f"text: {{type: string, {CLASS_KEY}: pii}}"
+    text = project[tool].replace("text: {type: string, maxLength: 200}", classed)
+    answered = f"body: {{type: object, properties: {{{classed}}}}}"
+    project[tool] = text.replace("{id: {type: string},", f"{{id: {{type: string}}, {answered},")
+    with Plane(tmp_path) as plane:
+        plane.apply(project)
+        plane.interlock.start()
+        ops = plane.key(Role.OPERATOR, name="ops")
+        run = await start(plane, ops, "keyed")
+        until(plane, run, RunState.SUCCEEDED)
+
+        listed = await only(plane, ops, "effects")
+        whole = await plane.send("GET", f"{API}/effects/{listed['effect_id']}", token=ops)
+        trace = await plane.send("GET", f"{API}/runs/{run['run_id']}/trace", token=ops)
+
+        assert 1 == len(recorder.log().effects)
+        assert "token:" in str(listed["arguments"])
+        assert [] == [shown for shown in (str(listed), whole.text, trace.text) if "hello" in shown]
+        assert 1 == len(rows(body_of(whole), "decisions"))
 
 
 async def test_a_parked_effect_is_settled_by_a_person(tmp_path: Path, recorder: Recorder) -> None:

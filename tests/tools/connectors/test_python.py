@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,3 +73,16 @@ async def test_result_that_is_not_json_is_withheld(result: object) -> None:
 
     assert (Transport.REPLY, None) == (reply.transport, reply.body)
     assert reply.problem
+
+
+async def test_functions_that_hang_keep_no_other_waiting() -> None:
+    """A call whose function never ends costs a thread, not the place of the next call."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    released = threading.Event()
+
+    hung = [await _reply(lambda: released.wait(30), timeout_s=0.05) for _ in range(2)]
+    next_one = await _reply(lambda: "done", timeout_s=5.0)
+    released.set()
+
+    assert [Transport.UNKNOWN] * 2 == [reply.transport for reply in hung]
+    assert "done" == next_one.body

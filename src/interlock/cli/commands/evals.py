@@ -24,7 +24,9 @@ from interlock.cli.output import (
 )
 from interlock.domain.canonical import Json, JsonObject
 
-app = typer.Typer(help="Golden suites: is the workflow as good as it was?", no_args_is_help=True)
+app = typer.Typer(
+    help="Golden suites: does the workflow still do what it should?", no_args_is_help=True
+)
 
 EXIT_CODES: Mapping[str, int] = {"pass": 0, "fail": 1, "error": 3}
 """Exit codes of `run` by verdict; 2, inconclusive, belongs to sampled suites."""

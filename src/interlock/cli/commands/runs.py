@@ -1,4 +1,4 @@
-"""`interlock run`: list, show, start, watch, cancel and undo runs."""
+"""`interlock run`: list, show, start, watch, signal, stop and undo runs."""
 
 from __future__ import annotations
 
@@ -145,6 +145,49 @@ def cancel(run_id: RunArgument) -> None:
     with connected() as client:
         body = client.post("runs", run_id, "cancel")
     say("cancelling" if body["is_cancelling"] else "the run has ended already")
+
+
+@app.command()
+@tells_errors
+def pause(run_id: RunArgument) -> None:
+    """Let a run and its children stand still: what was sent is recorded, nothing new is sent."""
+    with connected() as client:
+        body = client.post("runs", run_id, "pause")
+    if body["is_pausing"]:
+        say(f"pausing; `interlock run resume {run_id}` lets it go on")
+    else:
+        say("there is nothing to pause: the run has ended, or stands still already")
+
+
+@app.command()
+@tells_errors
+def resume(run_id: RunArgument) -> None:
+    """Let a paused or dead-lettered run and its children go on."""
+    with connected() as client:
+        body = client.post("runs", run_id, "resume")
+    say("going on" if body["is_resumed"] else "the run is neither paused nor dead-lettered")
+
+
+@app.command()
+@tells_errors
+def signal(
+    run_id: RunArgument,
+    topic: Annotated[str, typer.Argument(help="What a `wait` step of the workflow waits for.")],
+    *,
+    value: Annotated[str, typer.Option(help="What the step returns, as JSON.")] = "null",
+    key: Annotated[str | None, typer.Option(help="Signals with the same key are one.")] = None,
+) -> None:
+    """Send a signal to a run; it is kept until the run waits for it."""
+    try:
+        parsed = parse(value)
+    except JsonError as error:
+        msg = f"the value is no JSON: {error.message}"
+        raise InputError(msg) from None
+    with connected() as client:
+        body = client.post(
+            "runs", run_id, "signals", body={"topic": topic, "value": parsed}, key=key
+        )
+    say("sent" if body["is_new"] else "a signal with this key was sent before")
 
 
 @app.command()

@@ -22,6 +22,7 @@ from interlock.serve.routes.approvals import own_approval
 from interlock.serve.routes.runs import Reader
 from interlock.serve.status import status_of
 from interlock.serve.stream import Live, follow
+from interlock.serve.strict import TEXT_MOST
 from interlock.store import approvals, runs, versions
 from interlock.store.engine import Tx
 
@@ -30,7 +31,6 @@ Approver = Annotated[Principal, Depends(form_needs(Role.APPROVER))]
 
 ANSWERED: Final = (ApprovalState.APPROVED, ApprovalState.REJECTED, ApprovalState.EXPIRED)
 ANSWERED_SHOWN: Final = 10
-REASON_MOST: Final = 2000
 
 
 @router.get("/approvals")
@@ -117,10 +117,8 @@ def _answer(form: dict[str, str]) -> Literal["approve", "reject"]:
 
 def _reason(form: dict[str, str]) -> str | None:
     reason = field(form, "reason")
-    if len(reason) > REASON_MOST:
-        raise InputError(f"a reason has at most {REASON_MOST} characters")
-    if form.get("answer") == "reject" and not reason:
-        raise InputError("say why: a rejection needs a reason, and the agent is told it")
+    if len(reason) > TEXT_MOST:
+        raise InputError(f"a reason has at most {TEXT_MOST} characters")
     return reason or None
 
 

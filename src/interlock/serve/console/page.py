@@ -144,6 +144,8 @@ async def read_form(request: Request) -> dict[str, str]:
         raise InputError("the form cannot be read") from error
     if len({name for name, _ in fields}) != len(fields):
         raise InputError("the form has a field twice")
+    if any("\0" in value for _, value in fields):
+        raise InputError("the form holds a null character")
     return dict(fields)
 
 

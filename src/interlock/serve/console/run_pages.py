@@ -20,7 +20,7 @@ from interlock.serve.auth import App, Caller, SignedIn
 from interlock.serve.card import Card, card_of
 from interlock.serve.console import calls, waterfall
 from interlock.serve.console.page import PageRoute, page, render
-from interlock.serve.routes.runs import Reader, own_run
+from interlock.serve.routes.runs import Before, Reader, own_run
 from interlock.serve.stream import Live, follow
 from interlock.store import approvals, blackboard, runs, versions, waits
 from interlock.store.engine import Tx
@@ -47,7 +47,7 @@ def list_runs(
     *,
     state: Annotated[list[RunState] | None, Query()] = None,
     workflow: Annotated[str | None, Query(max_length=200)] = None,
-    before_us: int | None = None,
+    before_us: Before = None,
 ) -> HTMLResponse:
     """Show the runs, newest first, by state and workflow."""
     wanted = _Wanted(states=tuple(state or ()), workflow=workflow or None, before_us=before_us)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
+from pydantic import Field
 
 from interlock.calls import approve
 from interlock.domain.approval import Approval, ApprovalState
@@ -17,7 +18,7 @@ from interlock.domain.release import Release
 from interlock.serve.auth import App, needs
 from interlock.serve.card import card_of
 from interlock.serve.routes.runs import Reader
-from interlock.serve.strict import Body, StrictRoute
+from interlock.serve.strict import TEXT_MOST, Body, StrictRoute
 from interlock.store import approvals, runs
 from interlock.store.engine import Tx
 
@@ -30,7 +31,7 @@ class AnswerBody(Body):
 
     answer: Literal["approve", "reject"]
     digest: str
-    reason: str | None = None
+    reason: str | None = Field(default=None, max_length=TEXT_MOST)
 
 
 @router.get("")

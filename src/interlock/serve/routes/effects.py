@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -15,8 +16,8 @@ from interlock.domain.ids import EffectId, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.record import object_to_json, to_json
 from interlock.serve.auth import App
-from interlock.serve.routes.runs import Operator, Reader
-from interlock.serve.strict import Body, StrictRoute
+from interlock.serve.routes.runs import Before, Limit, Operator, Reader
+from interlock.serve.strict import TEXT_MOST, Body, StrictRoute
 from interlock.store import approvals, decisions, effects
 from interlock.store.engine import Tx
 
@@ -27,8 +28,8 @@ class SettleBody(Body):
     """A person's word on an effect of unknown outcome."""
 
     answer: Literal["done", "absent", "abandoned"]
-    reason: str = Field(min_length=3)
-    external_id: str | None = None
+    reason: str = Field(min_length=3, max_length=TEXT_MOST)
+    external_id: str | None = Field(default=None, max_length=TEXT_MOST)
 
 
 @router.get("")
@@ -36,31 +37,39 @@ def list_effects(
     app: App,
     reader: Reader,
     *,
-    workflow: str | None = None,
+    workflow: WorkflowName | None = None,
     state: Annotated[list[EffectState] | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    before_us: int | None = None,
+    limit: Limit = 100,
+    before_us: Before = None,
 ) -> JsonObject:
     """List effects, newest first."""
     with app.db.reading() as tx:
         found = effects.list_effects(
             tx,
             tenant=reader.tenant,
-            workflow=None if workflow is None else WorkflowName(workflow),
+            workflow=workflow,
             states=tuple(state or ()),
             limit=limit,
             before_us=before_us,
         )
-    return {"effects": [object_to_json(effect) for effect in found]}
+        return {"effects": [object_to_json(app.shown_effect(tx, effect)) for effect in found]}
 
 
 @router.get("/{effect_id}")
 def show_effect(app: App, reader: Reader, effect_id: str) -> JsonObject:
-    """Return one call: proposal, decisions with reasons, approvals, evidence, outcome."""
+    """Return one call: proposal, decisions with reasons, approvals, evidence, outcome.
+
+    What its contract classes is redacted; who approves a call sees it whole on its card.
+    """
     with app.db.reading() as tx:
-        effect = own_effect(tx, reader, effect_id)
+        effect = app.shown_effect(tx, own_effect(tx, reader, effect_id))
         return object_to_json(effect) | {
-            "decisions": to_json(tuple(decisions.list_for_effect(tx, effect.effect_id))),
+            "decisions": [
+                object_to_json(
+                    replace(decided, request={**decided.request, "arguments": effect.arguments})
+                )
+                for decided in decisions.list_for_effect(tx, effect.effect_id)
+            ],
             "approvals": to_json(tuple(approvals.list_for_effect(tx, effect.effect_id))),
             "evidence": to_json(tuple(effects.list_evidence(tx, effect.effect_id))),
         }
@@ -80,7 +89,8 @@ def settle_effect(app: App, operator: Operator, effect_id: str, body: SettleBody
         reason=body.reason,
         external_id=body.external_id,
     )
-    return object_to_json(settled)
+    with app.db.reading() as tx:
+        return object_to_json(app.shown_effect(tx, settled))
 
 
 def own_effect(tx: Tx, reader: Principal, effect_id: str) -> Effect:

@@ -19,6 +19,7 @@ from interlock.store.engine import Tx
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
 Admin = Annotated[Principal, Depends(needs(Role.ADMIN))]
 _ANYONE = needs(*Role)
+_LONGEST_S = 100 * 365 * 86_400
 
 
 class KeyBody(Body):
@@ -28,7 +29,7 @@ class KeyBody(Body):
     kind: PrincipalKind = Field(default=PrincipalKind.USER, strict=False)
     roles: frozenset[Annotated[Role, Field(strict=False)]] = Field(strict=False)
     groups: frozenset[str] = Field(default=frozenset(), strict=False)
-    expires_in_s: int | None = Field(default=None, ge=60)
+    expires_in_s: int | None = Field(default=None, ge=60, le=_LONGEST_S)
 
 
 @router.get("")
@@ -40,7 +41,7 @@ def list_keys(app: App, admin: Admin) -> JsonObject:
 
 @router.post("", status_code=201)
 def create_key(app: App, admin: Admin, body: KeyBody) -> JsonObject:
-    """Create a key; its token is shown once. No name may be both admin and approver."""
+    """Create a key; its token is shown once. An approver is neither admin nor owner."""
 
     def create(tx: Tx) -> tuple[str, str]:
         _check_duties(tx, admin, body)
@@ -75,7 +76,7 @@ def revoke_key(app: App, admin: Admin, key_id: str) -> JsonObject:
 
 
 def _check_duties(tx: Tx, admin: Principal, body: KeyBody) -> None:
-    """Refuse what would let one name rule who may come in and approve calls too."""
+    """Refuse what would let one name approve calls and rule who may come in, or what is asked."""
     roles = body.roles.union(
         *(
             key.principal.roles
@@ -83,10 +84,10 @@ def _check_duties(tx: Tx, admin: Principal, body: KeyBody) -> None:
             if key.principal.name == body.name and key.works_at(tx.now_us)
         )
     )
-    if {Role.ADMIN, Role.APPROVER} <= roles:
-        raise ForbiddenError(
-            f"`{body.name}` would be admin and approver; give the roles to two people"
-        )
+    for role in (Role.ADMIN, Role.OWNER):
+        if {role, Role.APPROVER} <= roles:
+            msg = f"`{body.name}` would be {role} and approver; give the roles to two people"
+            raise ForbiddenError(msg)
 
 
 @router.post("/sign-in-link", status_code=201)
@@ -94,6 +95,9 @@ def sign_in_link(
     app: App, caller: SignedIn, _who: Annotated[Principal, Depends(_ANYONE)]
 ) -> JsonObject:
     """Return a console link for the caller's own principal; it works once, for 15 minutes."""
+    if caller.csrf_token is not None:
+        # It would outlive the session that made it.
+        raise ForbiddenError("a link is made with a key, not from a console session")
     secret = app.db.run("link.create", lambda tx: mint_link(tx, caller.key_id))
     return {"url": link_for(app.url, secret)}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query
 from pydantic import Field
 
-from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.canonical import MAX_SAFE_INTEGER, Json, JsonObject
 from interlock.domain.errors import NotFoundError
 from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import Principal, Role
@@ -24,6 +24,8 @@ router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
 READERS = (Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.OWNER, Role.ADMIN, Role.AUDITOR)
 Reader = Annotated[Principal, Depends(needs(*READERS))]
 Operator = Annotated[Principal, Depends(needs(Role.OPERATOR))]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Before = Annotated[int | None, Query(ge=0, le=MAX_SAFE_INTEGER)]
 
 
 class StartBody(Body):
@@ -34,22 +36,29 @@ class StartBody(Body):
     input: JsonObject = Field(default_factory=dict)
 
 
+class SignalBody(Body):
+    """What a `wait` step of that topic returns."""
+
+    topic: str = Field(min_length=1, max_length=200)
+    value: Json = None
+
+
 @router.get("")
 def list_runs(
     app: App,
     reader: Reader,
     *,
-    workflow: str | None = None,
+    workflow: WorkflowName | None = None,
     state: Annotated[list[RunState] | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    before_us: int | None = None,
+    limit: Limit = 50,
+    before_us: Before = None,
 ) -> JsonObject:
     """List runs, newest first; `before_us` pages on."""
     with app.db.reading() as tx:
         found = runs.list_runs(
             tx,
             tenant=reader.tenant,
-            workflow=None if workflow is None else WorkflowName(workflow),
+            workflow=workflow,
             states=tuple(state or ()),
             limit=limit,
             before_us=before_us,
@@ -78,8 +87,7 @@ def start_run(
 @router.get("/{run_id}")
 def show_run(app: App, reader: Reader, run_id: str) -> JsonObject:
     """Return a run: what is done, running, waiting and still to come, and what it waits for."""
-
-    def read(tx: Tx) -> JsonObject:
+    with app.db.reading() as tx:
         run = own_run(tx, reader, run_id)
         return object_to_json(run) | {
             "steps": to_json(app.progress(tx, run)),
@@ -87,9 +95,6 @@ def show_run(app: App, reader: Reader, run_id: str) -> JsonObject:
             "children": [child.run_id for child in runs.children(tx, run.run_id)],
             "cost_micro_usd": app.cost_of(tx, run),
         }
-
-    with app.db.reading() as tx:
-        return read(tx)
 
 
 @router.get("/{run_id}/trace")
@@ -115,6 +120,40 @@ def cancel_run(app: App, operator: Operator, run_id: str) -> JsonObject:
     with app.db.reading() as tx:
         run = own_run(tx, operator, run_id)
     return {"is_cancelling": app.cancel_run(run.run_id)}
+
+
+@router.post("/{run_id}/pause")
+def pause_run(app: App, operator: Operator, run_id: str) -> JsonObject:
+    """Let a run and those below it stand still at their next operation, until resumed."""
+    with app.db.reading() as tx:
+        run = own_run(tx, operator, run_id)
+    return {"is_pausing": app.pause_run(run.run_id)}
+
+
+@router.post("/{run_id}/resume")
+def resume_run(app: App, operator: Operator, run_id: str) -> JsonObject:
+    """Let a paused or dead-lettered run and those below it go on."""
+    with app.db.reading() as tx:
+        run = own_run(tx, operator, run_id)
+    return {"is_resumed": app.resume_run(run.run_id)}
+
+
+@router.post("/{run_id}/signals", status_code=201)
+def signal_run(
+    app: App,
+    operator: Operator,
+    run_id: str,
+    body: SignalBody,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> JsonObject:
+    """Send a signal that a `wait` step of the run's workflow names; kept until the run asks.
+
+    The same `Idempotency-Key` sends it once.
+    """
+    with app.db.reading() as tx:
+        run = own_run(tx, operator, run_id)
+    is_new = app.signal_run(run, body.topic, body.value, by=operator, key=idempotency_key)
+    return {"is_new": is_new}
 
 
 @router.get("/{run_id}/compensation")

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import httpx2
 
-from interlock.tools.egress import WIRE, Wire
+from interlock.tools.egress import WIRE, Wire, broken_by
 
 _REDIRECTS = range(300, 400)
 
@@ -28,7 +28,7 @@ class ContainedTransport(httpx2.AsyncBaseTransport):
         try:
             response = await self._inner.handle_async_request(request)
         except httpx2.HTTPError as error:
-            wire.problem = str(error) or type(error).__name__
+            wire.problem = broken_by(error)
             return httpx2.Response(HTTPStatus.SERVICE_UNAVAILABLE)
         wire.status = wire.status or response.status_code
         if response.status_code in _REDIRECTS:
@@ -57,7 +57,7 @@ class _ContainedStream(httpx2.AsyncByteStream):
             async for part in self._stream:
                 yield part
         except httpx2.HTTPError as error:
-            self._wire.problem = str(error) or type(error).__name__
+            self._wire.problem = broken_by(error)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

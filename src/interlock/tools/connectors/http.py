@@ -91,7 +91,7 @@ class HttpConnector:
         except TimeoutError:
             return _lost(wire, f"no answer within {call.timeout_s:g} s")
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
-            return _lost(wire, str(error) or type(error).__name__)
+            return _lost(wire, egress.broken_by(error))
         finally:
             WIRE.reset(token)
 
@@ -176,6 +176,8 @@ def _lost(wire: Wire, problem: str) -> Reply:
 
 def _no_link(call: OutgoingCall, reply: Reply) -> str:
     why = reply.problem or f"it answered {reply.status}"
+    if reply.transport is Transport.REPLY and reply.problem:
+        why = "its answer cannot be read"
     return f"no one-time link from `{call.binding.server.name}`: {why}"
 
 

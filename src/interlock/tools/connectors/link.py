@@ -10,7 +10,7 @@ from contextvars import Context
 
 from mcp import ClientSession
 
-from interlock.domain.errors import UnavailableError
+from interlock.domain.errors import InterlockError, UnavailableError
 from interlock.tools.connectors.drain import Drain
 
 FIRST_PAUSE_S = 0.5
@@ -116,4 +116,7 @@ class _Connection:
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"[:200]
+    # Of other errors the text may be the server's: nothing but a reply repeats that.
+    is_ours = isinstance(error, OSError | InterlockError)
+    name = type(error).__name__
+    return f"{name}: {error}"[:200] if is_ours else name

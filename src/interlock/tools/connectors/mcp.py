@@ -52,6 +52,10 @@ OPEN_S = 10.0
 _MESSAGE_LENGTH = 200
 _MOST_PAGES = 50
 _OK = (None, *range(200, 300))
+_LOST: Mapping[int, str] = {
+    CONNECTION_CLOSED: "the connection was closed",
+    REQUEST_TIMEOUT: "no answer came in time",
+}
 _NO_EFFECT = frozenset({METHOD_NOT_FOUND, INVALID_PARAMS})
 _RESULT: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(
     CallToolResult | InputRequiredResult
@@ -150,7 +154,7 @@ class McpConnector:
         except InterlockError:
             raise
         except Exception as error:  # noqa: BLE001  # the connector's edge: what the SDK lets through
-            return _lost(wire, f"{type(error).__name__}: {error}"[:_MESSAGE_LENGTH])
+            return _lost(wire, f"the session failed with a `{type(error).__name__}`")
         return _reply(result)
 
     def _link(self, reference: str | None, secret: str | None) -> Link:
@@ -273,13 +277,13 @@ def _bounded(reply: Reply, limit: int) -> Reply:
 
 
 def _failed(wire: Wire, error: MCPError) -> Reply:
-    said = wire.problem or " ".join(error.message.split())[:_MESSAGE_LENGTH]
+    lost = wire.problem or _LOST.get(error.code)
+    if lost is not None or not wire.is_sent:
+        return _lost(wire, lost or "the session ended before the call was sent")
+    said = " ".join(error.message.split())[:_MESSAGE_LENGTH]
     if error.code == PARSE_ERROR:
         # The SDK's message repeats what it could not parse.
-        said = wire.problem or "the answer is no JSON-RPC message"
-    is_lost = wire.problem is not None or error.code in {CONNECTION_CLOSED, REQUEST_TIMEOUT}
-    if not wire.is_sent or is_lost:
-        return _lost(wire, said)
+        said = "the answer is no JSON-RPC message"
     is_http = wire.status not in _OK and error.code not in _NO_EFFECT
     status = wire.status if is_http else error.code
     return Reply(transport=Transport.REPLY, status=status, problem=said)

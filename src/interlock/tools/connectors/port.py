@@ -46,6 +46,7 @@ class Connector(Protocol):
 
         A refusal before the first byte left is NOT_SENT; silence, reset or timeout after it is
         UNKNOWN; anything that came back is REPLY, with `problem` if it could not be read whole.
+        Only the problem of a REPLY may repeat what came back: it raises the run's labels.
         """
         ...
 

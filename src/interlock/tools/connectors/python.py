@@ -6,11 +6,13 @@ import asyncio
 import inspect
 import json
 from collections.abc import Mapping
+from functools import partial
 
 from interlock.domain.canonical import Json, JsonObject, parse
 from interlock.domain.effect import Reply, Transport
 from interlock.domain.errors import JsonError
 from interlock.domain.tool import PythonCall
+from interlock.tools.apart import run_apart
 from interlock.tools.connectors.drain import Drain
 from interlock.tools.connectors.port import OutgoingCall
 from interlock.tools.functions import EffectContext, PythonFunction
@@ -72,7 +74,7 @@ async def _result(function: PythonFunction, call: OutgoingCall) -> object:
     arguments = (context,) if function.takes_context else ()
     if inspect.iscoroutinefunction(function.function):
         return await function.function(*arguments, **call.arguments)
-    return await asyncio.to_thread(function.function, *arguments, **call.arguments)
+    return await run_apart(partial(function.function, *arguments, **call.arguments))
 
 
 def _reply(result: object, *, limit: int) -> Reply:

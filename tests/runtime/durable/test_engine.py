@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from dbos import WorkflowSerializationFormat
@@ -15,9 +16,9 @@ from interlock.calls.durable import Durable
 from interlock.domain.errors import ConflictError, InputError, InvariantError
 from interlock.domain.ids import ExecutorId, RunId, TenantId, WorkflowName
 from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
-from interlock.runtime.engine import DbosEngine
-from interlock.runtime.lease import Lease
-from interlock.runtime.segment import RunOutcome
+from interlock.runtime.durable.engine import DbosEngine
+from interlock.runtime.durable.lease import Lease
+from interlock.runtime.durable.segment import RunOutcome
 from interlock.store import leases, migrate, runs, triggers
 from interlock.store.engine import Database, Tx
 
@@ -108,7 +109,7 @@ def test_worker_that_would_unpickle_does_not_start(
 
     def unpickle(_self: object, _text: str) -> object:
         # As the codec did before it was replaced: load the pickle of the engine's own trap.
-        monkeypatch.setattr("interlock.runtime.engine._Trap.has_sprung", True)
+        monkeypatch.setattr("interlock.runtime.durable.engine._Trap.has_sprung", True)
         return None
 
     monkeypatch.setattr(DefaultSerializer, "deserialize", unpickle)
@@ -160,6 +161,23 @@ def test_queued_run_without_a_hint_gets_a_new_one(db: Database) -> None:
         assert RunState.SUCCEEDED is engine.wait_for(run_id, RunState.SUCCEEDED).state
 
 
+def test_new_hints_are_for_those_that_have_none(db: Database) -> None:
+    """A backlog of hints does not hide a lost one; the oldest run is hinted at first."""
+    engine = DbosEngine(db, nothing)
+    engine.install()
+    hinted = begin(db, engine, "hinted")
+    lost = [
+        db.run("test", partial(triggers.accept, request=request(key), body_digest=DIGEST))[0]
+        for key in ("old", "new")
+    ]
+
+    for _ in range(2):
+        engine._renew_hints()
+    hints = engine._hints.client.list_workflows(queue_name="runs")
+
+    assert [hinted, *lost] == [hint.workflow_id.partition(":")[0] for hint in hints]
+
+
 def test_run_that_could_not_be_handed_back_is_queued_again(db: Database) -> None:
     """A run that this worker owns but does not run is handed back by its duties."""
     with running(DbosEngine(db, nothing)) as engine:
@@ -201,6 +219,20 @@ def test_run_that_keeps_killing_its_workers_is_dead_lettered(db: Database) -> No
     assert (RunState.DEAD_LETTERED, "recoveries") == (run.state, run.reason)
 
 
+def test_run_whose_owner_is_not_registered_is_taken_over(db: Database) -> None:
+    """A worker that was paused may claim after its row was removed; its run is not lost."""
+
+    def own(tx: Tx) -> RunId:
+        run_id = triggers.accept(tx, request("k"), body_digest=DIGEST)[0]
+        runs.claim(tx, run_id, segment=0, executor_id=ExecutorId("gone"))
+        return run_id
+
+    run_id = db.run("test", own)
+
+    with running(DbosEngine(db, nothing)) as engine:
+        assert 3 == engine.wait_for(run_id, RunState.SUCCEEDED).epoch
+
+
 def test_end_of_a_run_is_one_transaction_with_what_belongs_to_it(db: Database) -> None:
     """If what is added at the end of a run fails, the run has not ended."""
     seen: list[RunState] = []
@@ -208,7 +240,7 @@ def test_end_of_a_run_is_one_transaction_with_what_belongs_to_it(db: Database) -
     def on_end(_tx: Tx, run: Run, outcome: RunOutcome) -> None:
         seen.append(run.state)
         if len(seen) == 1:
-            raise InputError("not yet")
+            raise RuntimeError("not yet")
         assert outcome.state is RunState.SUCCEEDED
 
     with running(DbosEngine(db, nothing, on_end=on_end)) as engine:
@@ -221,6 +253,26 @@ def test_end_of_a_run_is_one_transaction_with_what_belongs_to_it(db: Database) -
         engine.wait_for(run_id, RunState.SUCCEEDED)
 
     assert [RunState.SUCCEEDED, RunState.SUCCEEDED] == seen
+
+
+def test_run_whose_end_is_refused_fails_with_the_reason(db: Database) -> None:
+    """What can never be written would be tried for ever; the run ends without its output."""
+
+    def on_end(_tx: Tx, run: Run, _outcome: RunOutcome) -> None:
+        if run.state is RunState.SUCCEEDED:
+            raise InputError("it cannot be told")
+
+    async def code(_durable: Durable) -> RunOutcome:
+        return RunOutcome(state=RunState.SUCCEEDED, output="result")
+
+    with running(DbosEngine(db, code, on_end=on_end)) as engine:
+        run = engine.wait_for(begin(db, engine, "k"), RunState.FAILED)
+
+    assert ("input.invalid", "it cannot be told", None) == (
+        run.error_code,
+        run.error_message,
+        run.output,
+    )
 
 
 def test_stop_runs_what_belongs_to_the_loop(db: Database) -> None:

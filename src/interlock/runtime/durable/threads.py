@@ -76,5 +76,5 @@ class LoopThread:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # Nothing of ours is on the loop's threads, so that whoever hangs there is not waited for.
         await self._loop.shutdown_asyncgens()
-        await self._loop.shutdown_default_executor()

@@ -26,12 +26,12 @@ from uuid_utils import uuid7
 from interlock.domain.errors import InvariantError, UnavailableError
 from interlock.domain.ids import ExecutorId, RunId
 from interlock.domain.run import Run, RunState
-from interlock.runtime import waiting
-from interlock.runtime.dispatch import StoreDispatch
-from interlock.runtime.lease import Lease, find_dead, leave_process
-from interlock.runtime.runner import OnEnd, Runner, nothing_more
-from interlock.runtime.segment import RunOutcome, Segment
-from interlock.runtime.threads import LoopThread, StoreThreads
+from interlock.runtime.durable import waiting
+from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.lease import Lease, find_dead, leave_process
+from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
+from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.threads import LoopThread, StoreThreads
 from interlock.store import leases, runs
 from interlock.store.engine import Database, Tx
 
@@ -353,7 +353,7 @@ class DbosEngine:
         _log.warning("worker.taken_over", executor_id=dead, runs=len(found))
 
     def _renew_hints(self) -> None:
-        """Give queued runs new hints if all hints are used up, and own no run that is not running.
+        """Give queued runs that have no hint a new one, and own no run that is not running.
 
         The second can only happen if a run could not be handed back.
         """
@@ -362,15 +362,19 @@ class DbosEngine:
         for run in owned:
             if run.run_id not in self._runner.active:
                 self._db.run("run.hand_back", partial(self._dispatch.requeue, run=run))
-        if self._hints.client.list_workflows(
-            queue_name=QUEUE, status="ENQUEUED", limit=1, load_input=False, load_output=False
-        ):
-            return
+        # Before the hints: of a run that is queued from now on the hint is seen as well.
         with self._db.reading() as tx:
-            queued = runs.list_runs(tx, states=(RunState.QUEUED,), limit=1000)
-        for run in queued:
-            if run.run_id not in self._runner.active:
-                self._db.run("run.hint", partial(self._dispatch.hint, run_id=run.run_id))
+            queued = runs.list_queued(tx)
+        if not queued:
+            return
+        # Not those that are taken: whoever took one may be gone, and a second hint does no harm.
+        hints = self._hints.client.list_workflows(
+            queue_name=QUEUE, status="ENQUEUED", load_input=False, load_output=False
+        )
+        hinted = {hint.workflow_id.rpartition(":")[0] for hint in hints}
+        for run_id, segment in queued:
+            if f"{run_id}:{segment}" not in hinted and run_id not in self._runner.active:
+                self._db.run("run.hint", partial(self._dispatch.hint, run_id=run_id))
 
     async def _drain(self) -> None:
         self._runner.drain()

@@ -12,10 +12,11 @@ import pytest
 
 from interlock.domain.errors import ConflictError
 from interlock.domain.ids import ExecutorId
-from interlock.runtime.lease import Lease, find_dead, host_identity, pid_started
+from interlock.runtime.durable.lease import Lease, find_dead, host_identity, pid_started
 from interlock.store import leases, migrate
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
+from tests.conformance import store_rows
 
 ME, OTHER = ExecutorId("me"), ExecutorId("other")
 TTL_US = 20_000_000
@@ -124,6 +125,21 @@ def test_reused_pid_is_not_mistaken_for_the_worker(
     assert process.poll() is None
 
 
+def test_owner_that_is_not_registered_is_dead(postgres: Database) -> None:
+    """A worker that claimed after its row was removed has lost its run; nobody is itself dead."""
+    store_rows.running(postgres)
+    unregistered = find_dead(postgres, ME)
+    by_itself = find_dead(postgres, store_rows.WORKER)
+    postgres.run(
+        "test",
+        lambda tx: leases.register(
+            tx, store_rows.WORKER, host="elsewhere", pid=1, pid_started="1", ttl_us=TTL_US
+        ),
+    )
+
+    assert ([store_rows.WORKER], [], []) == (unregistered, by_itself, find_dead(postgres, ME))
+
+
 def test_second_worker_on_one_sqlite_file_is_refused(sqlite: Database) -> None:
     """The first holds the file until it stops."""
     first, second = Lease(sqlite, ME), Lease(sqlite, OTHER)
@@ -152,7 +168,7 @@ def test_worker_that_was_taken_over_leaves(
     postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A beat that finds its row gone ends the process instead of going on as a second owner."""
-    monkeypatch.setattr("interlock.runtime.lease.BEAT_S", 0.01)
+    monkeypatch.setattr("interlock.runtime.durable.lease.BEAT_S", 0.01)
     has_left, reasons = threading.Event(), list[str]()
 
     def leave(why: str) -> None:
@@ -173,7 +189,7 @@ def test_fresh_lease_may_send(sqlite: Database, monkeypatch: pytest.MonkeyPatch)
     lease = Lease(sqlite, ME)
     lease.start()
     fresh = lease.may_send()
-    monkeypatch.setattr("interlock.runtime.lease.NO_SEND_AFTER_S", 0.0)
+    monkeypatch.setattr("interlock.runtime.durable.lease.NO_SEND_AFTER_S", 0.0)
 
     assert (True, False) == (fresh, lease.may_send())
     lease.stop(is_clean=True)

@@ -13,7 +13,7 @@ from interlock.calls.durable import Retry
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, JournalEntry, Run, RunState
-from interlock.runtime.dispatch import StoreDispatch
+from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.store import journal, runs, waits
 from interlock.store.engine import Database, Tx
 

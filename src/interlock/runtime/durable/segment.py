@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
+from interlock.calls.compensate import TODO
 from interlock.calls.durable import Retry
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.errors import (
@@ -23,12 +24,14 @@ from interlock.domain.errors import (
     InputError,
     InterlockError,
     InvariantError,
+    PausedRunError,
     StepNameReusedError,
     UnavailableError,
 )
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.record import from_json
 from interlock.domain.run import (
+    UNDO,
     ChildOutcome,
     Expired,
     JournalEntry,
@@ -37,16 +40,16 @@ from interlock.domain.run import (
     StartRequest,
     TriggerRef,
 )
-from interlock.runtime import codec, waiting
-from interlock.runtime.dispatch import StoreDispatch
-from interlock.runtime.threads import StoreThreads
-from interlock.runtime.waiting import HOLD_S, Wait, pause_s
+from interlock.runtime.durable import codec, waiting
+from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.threads import StoreThreads
+from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
 from interlock.store import journal, runs
 from interlock.store.engine import Tx
 
 T = TypeVar("T")
-Stop = FencedError | CancelledRunError | UnavailableError
-"""Why a segment ends before its code does: fenced, cancelled, or handed back to the queue."""
+Stop = FencedError | CancelledRunError | PausedRunError | UnavailableError
+"""Why a segment ends before its code does: fenced, stopped, paused, or handed back to the queue."""
 
 MAX_RUN_DEPTH = 5
 _SETTLE_S = 0.02
@@ -116,7 +119,7 @@ class Segment:
         self._hold_s = hold_s
         self._used: set[StepName] = set()
         self._stop: Stop | None = None
-        if run.is_cancel_requested:
+        if run.is_cancel_requested and not self._is_undoing:
             self._stop = CancelledRunError(f"the run `{run.run_id}` was asked to stop")
         self._was_refused = False
         self._moving = 0
@@ -313,6 +316,14 @@ class Segment:
 
     # --- one operation
 
+    @property
+    def _is_undoing(self) -> bool:
+        """Whether the run has failed and undoes what it did, which no cancel stops halfway.
+
+        By the journal, since a run that waited meanwhile is claimed as one that is running.
+        """
+        return TODO in self._journal and self._run.request.trigger.kind != UNDO
+
     def _enter(self, name: StepName | None = None) -> None:
         """Refuse the operation if the segment or its branch is to stop, or the name is taken."""
         if self.is_parked:
@@ -350,9 +361,10 @@ class Segment:
 
         def write(tx: Tx) -> T:
             run = runs.lock(tx, self._run.run_id, epoch=self._run.epoch)
-            is_undoing = run.state is RunState.COMPENSATING
-            if run.is_cancel_requested and not is_exempt and not is_undoing:
+            if run.is_cancel_requested and not is_exempt and not self._is_undoing:
                 raise CancelledRunError(f"the run `{run.run_id}` was asked to stop")
+            if run.is_pause_requested and not is_exempt:
+                raise PausedRunError(f"the run `{run.run_id}` is to pause")
             return fn(tx, run)
 
         with self._move(), self._stopping():
@@ -363,7 +375,7 @@ class Segment:
         """Note what stops the segment: a fence, a cancel, or a database that is away too long."""
         try:
             yield
-        except (FencedError, CancelledRunError, UnavailableError) as error:
+        except (FencedError, CancelledRunError, PausedRunError, UnavailableError) as error:
             self.stop(error)
             self._was_refused = True
             raise

@@ -9,21 +9,23 @@ from functools import partial
 
 import structlog
 
+from interlock.domain.canonical import Json
 from interlock.domain.errors import (
     CancelledRunError,
     FencedError,
     InterlockError,
+    PausedRunError,
     StepFailedError,
     UnavailableError,
 )
 from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.record import to_json
 from interlock.domain.run import ChildOutcome, JournalEntry, Run, RunState
-from interlock.runtime import codec
-from interlock.runtime.dispatch import StoreDispatch
-from interlock.runtime.segment import RunOutcome, Segment, child_topic
-from interlock.runtime.threads import StoreThreads
-from interlock.runtime.waiting import HOLD_S
+from interlock.runtime.durable import codec
+from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.segment import RunOutcome, Segment, child_topic
+from interlock.runtime.durable.threads import StoreThreads
+from interlock.runtime.durable.waiting import HOLD_S
 from interlock.store import journal, runs
 from interlock.store.engine import Tx
 
@@ -130,6 +132,8 @@ class Runner:
                 _log.info("segment.fenced", run_id=run.run_id)
             case UnavailableError():
                 await self._threads.run("run.hand_back", partial(self._hand_back, run=run))
+            case PausedRunError():
+                await self._threads.run("run.pause", partial(self._stand_still, run=run))
             case CancelledRunError() as why:
                 await self._cancel_children(run)
                 stopped = RunOutcome(
@@ -147,10 +151,11 @@ class Runner:
             if outcome is None:
                 return None
             output = codec.checked(outcome.output, what="the output of the run")
+            if segment.run.request.parent_id is not None:
+                codec.checked(_told(segment.run, outcome), what="what the parent hears of the run")
             return replace(outcome, output=output)
         except InterlockError as error:
-            code = error.error_code if isinstance(error, StepFailedError) else error.code
-            return RunOutcome(state=RunState.FAILED, error_code=code, error_message=error.message)
+            return _failed(error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -168,6 +173,14 @@ class Runner:
         locked = runs.lock(tx, run.run_id, epoch=run.epoch)
         self._dispatch.requeue(tx, locked)
 
+    def _stand_still(self, tx: Tx, *, run: Run) -> None:
+        locked = runs.lock(tx, run.run_id, epoch=run.epoch)
+        if locked.is_pause_requested:
+            runs.pause(tx, run.run_id, from_states=runs.OWNED)
+        else:
+            # Resumed in between.
+            self._dispatch.requeue(tx, locked)
+
     async def _cancel_children(self, run: Run) -> None:
         children = await self._threads.read(lambda tx: runs.children(tx, run.run_id))
         for child in children:
@@ -177,7 +190,15 @@ class Runner:
                 )
 
     async def _finish(self, run: Run, outcome: RunOutcome) -> None:
-        await self._threads.run("run.finish", lambda tx: self._end(tx, run, outcome))
+        try:
+            await self._threads.run("run.finish", lambda tx: self._end(tx, run, outcome))
+        except (FencedError, CancelledRunError, PausedRunError, UnavailableError):
+            raise
+        except InterlockError as error:
+            # Rolled back whenever it is tried, the run would never end.
+            _log.exception("run.end_refused", run_id=run.run_id)
+            failed = _failed(error)
+            await self._threads.run("run.finish", lambda tx: self._end(tx, run, failed))
 
     def _end(self, tx: Tx, run: Run, outcome: RunOutcome) -> None:
         """End the run; in the same transaction its parent hears of it."""
@@ -195,12 +216,23 @@ class Runner:
         parent_id = ended.request.parent_id
         if parent_id is None:
             return
-        value = ChildOutcome(
-            run_id=ended.run_id,
-            state=ended.state,
-            output=ended.output,
-            error_code=ended.error_code,
-            error_message=ended.error_message,
-        )
         topic = child_topic(ended.run_id)
-        self._dispatch.signal(tx, parent_id, topic, to_json(value), dedupe_key=topic)
+        self._dispatch.signal(tx, parent_id, topic, _told(ended, outcome), dedupe_key=topic)
+
+
+def _failed(error: InterlockError) -> RunOutcome:
+    code = error.error_code if isinstance(error, StepFailedError) else error.code
+    return RunOutcome(state=RunState.FAILED, error_code=code, error_message=error.message)
+
+
+def _told(run: Run, outcome: RunOutcome) -> Json:
+    """Return what the parent of a run hears of its end."""
+    return to_json(
+        ChildOutcome(
+            run_id=run.run_id,
+            state=outcome.state,
+            output=outcome.output,
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+        )
+    )

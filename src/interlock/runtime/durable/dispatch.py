@@ -1,4 +1,4 @@
-"""What the outside does to runs, each inside the caller's transaction: start, signal, cancel.
+"""What the outside does to runs, each in the caller's transaction: start, signal, stop, resume.
 
 Both sides of every wake-up lock the run's row: a signal and the wait for it cannot pass each other.
 """
@@ -10,7 +10,7 @@ from typing import Protocol
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId
 from interlock.domain.run import Run, RunState, StartRequest
-from interlock.runtime import codec
+from interlock.runtime.durable import codec
 from interlock.store import runs, triggers, waits
 from interlock.store.engine import Tx
 
@@ -52,6 +52,7 @@ class StoreDispatch:
         if not waits.put_signal(tx, run_id, topic, kept, dedupe_key):
             return False
         if any(wait.topic == topic for wait in waits.list_waits(tx, run_id)):
+            # A paused run has no open waits: it finds the signal when it is resumed.
             self.wake(tx, run)
         return True
 
@@ -67,9 +68,26 @@ class StoreDispatch:
         self.wake(tx, run)
         return True
 
+    def pause(self, tx: Tx, run_id: RunId) -> bool:
+        """Let a run stand still, at the latest at its next operation, until it is resumed.
+
+        What was sent is still recorded. Signals are kept for it; no time of its waits passes
+        unseen. Returns False if it has ended, is paused, or was set aside already.
+        """
+        if runs.pause(tx, run_id, from_states=(RunState.QUEUED, RunState.WAITING)) is not None:
+            return True
+        return runs.request_pause(tx, run_id) is not None
+
+    def resume(self, tx: Tx, run_id: RunId) -> bool:
+        """Let a paused or dead-lettered run go on; returns False if it is neither."""
+        run = runs.resume(tx, run_id)
+        if run is not None and run.state is RunState.QUEUED:
+            self._hints.give(tx, run_id, run.segment)
+        return run is not None
+
     def wake(self, tx: Tx, run: Run) -> bool:
         """Queue a run that waits, with a hint; `run` is its row as locked in this transaction."""
-        if run.state not in {RunState.WAITING, RunState.DEAD_LETTERED}:
+        if run.state not in {RunState.WAITING, RunState.PAUSED, RunState.DEAD_LETTERED}:
             return False
         waits.close_all(tx, run.run_id)
         return self.requeue(tx, run)

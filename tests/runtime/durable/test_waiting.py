@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock.calls.durable import Retry
-from interlock.runtime.waiting import pause_s
+from interlock.runtime.durable.waiting import pause_s
 
 
 @given(
@@ -14,12 +14,15 @@ from interlock.runtime.waiting import pause_s
     initial_s=st.floats(min_value=0.01, max_value=10),
     max_s=st.floats(min_value=0.01, max_value=100),
 )
-def test_pause_doubles_up_to_its_limit_and_is_jittered(
-    failures: int, initial_s: float, max_s: float
-) -> None:
+def test_pause_doubles_up_to_its_limit(failures: int, initial_s: float, max_s: float) -> None:
     """The pause lies within half and one and a half of the bounded exponential."""
     bound = min(max_s, initial_s * 2.0 ** min(failures - 1, 60))
 
     pause = pause_s(Retry(initial_s=initial_s, max_s=max_s), failures)
 
     assert 0.5 * bound <= pause <= 1.5 * bound
+
+
+def test_pauses_are_jittered() -> None:
+    """Runs that failed together do not come back together."""
+    assert 1 < len({pause_s(Retry(), 3) for _ in range(20)})

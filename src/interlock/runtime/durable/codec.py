@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 
-from interlock.domain.canonical import MAX_DEPTH, MAX_SAFE_INTEGER, Json, JsonObject, canonical
+from interlock.domain.canonical import (
+    MAX_DEPTH,
+    MAX_KEPT_BYTES,
+    MAX_SAFE_INTEGER,
+    Json,
+    JsonObject,
+    canonical,
+)
 from interlock.domain.errors import InputError, InterlockError, StepFailedError
 from interlock.domain.ids import StepName
-
-MAX_VALUE_BYTES = 1024 * 1024
 
 
 def checked(value: object, *, what: str) -> Json:
@@ -20,9 +25,9 @@ def checked(value: object, *, what: str) -> Json:
     """
     plain = _plain(value, what, "", 0)
     size = len(canonical(plain))
-    if size > MAX_VALUE_BYTES:
+    if size > MAX_KEPT_BYTES:
         raise InputError(
-            f"{what} has {size} bytes, at most {MAX_VALUE_BYTES} are kept; return a reference"
+            f"{what} has {size} bytes, at most {MAX_KEPT_BYTES} are kept; return a reference"
         )
     return plain
 

@@ -6,9 +6,10 @@ from enum import StrEnum
 
 import pytest
 
+from interlock.domain.canonical import MAX_KEPT_BYTES
 from interlock.domain.errors import ContractError, InputError, StepFailedError
 from interlock.domain.ids import StepName
-from interlock.runtime import codec
+from interlock.runtime.durable import codec
 
 
 class _Colour(StrEnum):
@@ -53,7 +54,7 @@ def test_value_deeper_than_the_parser_reads_is_refused() -> None:
 def test_value_over_a_mebibyte_is_refused() -> None:
     """The journal is for results, not for files."""
     with pytest.raises(InputError, match="return a reference"):
-        codec.checked("x" * codec.MAX_VALUE_BYTES, what="it")
+        codec.checked("x" * MAX_KEPT_BYTES, what="it")
 
 
 def test_error_survives_the_journal_as_code_and_message() -> None:

@@ -125,17 +125,20 @@ def find_dead(db: Database, me: ExecutorId) -> list[ExecutorId]:
     """Return the workers whose runs may be taken over now.
 
     Known dead are, on SQLite, all others (this one holds the lock); on the same host, those whose
-    process is gone; a stopped one past its lease is killed first. Elsewhere: past their lease.
+    process is gone; a stopped one past its lease is killed first. Elsewhere: past their lease. One
+    that claimed a run after its row was removed, since it was paused meanwhile, is dead as well.
     """
     with db.reading() as tx:
         others = [e for e in leases.list_executors(tx) if e.executor_id != me]
         now_us = tx.now_us if others else 0
+        orphaned = [executor_id for executor_id in leases.orphaned(tx) if executor_id != me]
     host = host_identity()
-    return [
+    dead = [
         other.executor_id
         for other in others
         if db.dialect == "sqlite" or _is_dead(other, host, is_over=other.lease_end_us < now_us)
     ]
+    return [*dead, *orphaned]
 
 
 def host_identity() -> str:

@@ -1,0 +1,297 @@
+"""Killed at every named point, a call of each class is done as its class promises.
+
+For both databases and each class a call is first watched, to see which points it reaches: as it is,
+with its answer lost, taken over from a dead worker, refused, and approved by people. Then a worker
+kills itself with signal 9 at each of these points, one point a life; the next one goes on. In the
+end the ledger is compared with the record of the tool server. A point that the source names, and
+that no life ended at, fails the claim.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from interlock.app import Interlock
+from interlock.domain.ids import WorkflowName
+from interlock.domain.record import to_json
+from interlock.domain.run import RunState
+from interlock.store.engine import Database
+from interlock.testing.recorder import Fault, Recorder
+from proofs.crash_worker import OPS, Job, Plan, settings, work
+from proofs.invariants import CHECKED, UNCHECKED, Ledger, compare, export
+from proofs.points import points
+from proofs.verdict import Verdict, say
+from proofs.workers import run_worker
+from scripts import postgres
+from tests.recorder_project import CLASSES, TOOL_OF, WORKFLOW_OF, files
+
+LEAST = 60
+LIMIT_S = 360.0
+TIMEOUT_S = 1.0
+LAG_S = 0.1
+DECLARED_LAG_S = 1.5
+"""What the probed tool declares: longer than a wait is held in memory."""
+IN_EACH_CLASS = frozenset(
+    f"{name}.{when}"
+    for name in ("call.intent", "send", "call.outcome", "call.takeover")
+    for when in ("before", "after")
+) | {"reply.read"}
+_FAULT_AT = {
+    "read": ("GET", "/read"),
+    "keyed": ("POST", "/keyed"),
+    "conditional": ("POST", "/conditional/links/"),
+    "probed": ("POST", "/probed"),
+    "blind": ("POST", "/blind"),
+}
+_STEPS = "durable steps and children; tests/acceptance/test_durable_crash.py kills there"
+_UNDO = "the undo of a run"
+_MODEL = "a model request is no tool call"
+_WISH = "a person's wish about a run, not a call's"
+_CLOCKED = "reached by the time of day, not by a call"
+ELSEWHERE = {
+    "call.late": "only a worker that was stopped hears too late; effects-nemesis stops some",
+    "lease.renew": _CLOCKED,
+    "model.failed": _MODEL,
+    "model.intent": _MODEL,
+    "model.outcome": _MODEL,
+    "now": _STEPS,
+    "retry": _STEPS,
+    "run.cancel": _WISH,
+    "run.compensate": _UNDO,
+    "run.hand_back": "a worker that ends in order",
+    "run.hint": "renews the hint of a run that has lost it",
+    "run.pause": _WISH,
+    "run.signal": _WISH,
+    "run.start": _STEPS,
+    "step": _STEPS,
+    "trigger.pause": _CLOCKED,
+    "trigger.tick": _CLOCKED,
+    "undo.begin": _UNDO,
+    "uuid": _STEPS,
+}
+"""Transactions that are on no call's road, and why. They are killed too if a call meets them."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Lives:
+    """One installation through the lives and deaths of its workers."""
+
+    folder: Path
+    url: str
+    recorder: Recorder
+    killed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    missed: list[str] = field(default_factory=list)
+    keys: int = 0
+    open: tuple[Job, ...] = ()
+
+    def job(self, effect_class: str, scenario: str, *, point: str = "") -> Job:
+        """Return a job with a key of its own."""
+        self.keys += 1
+        method, path = _FAULT_AT[effect_class]
+        kind = WORKFLOW_OF[effect_class]
+        fault = None
+        if scenario == "lost":
+            fault = Fault(kind="reset", method=method, path=path)
+        elif scenario == "refused":
+            fault = Fault(kind="refuse", method=method, path=path)
+        elif scenario in {"approved", "rejected"}:
+            kind = f"ask_{effect_class}"
+        return Job(
+            workflow=WorkflowName(kind),
+            key=f"{effect_class} {self.keys} {scenario} {point}",
+            point=point,
+            fault=fault,
+            is_approved=scenario != "rejected",
+        )
+
+    def live(self, effect_class: str, *jobs: Job, armed: str = "") -> int:
+        """Finish what is open and do the jobs; return at which of them the worker died.
+
+        0 is before the first, one more than there are jobs is the end.
+        """
+        plan = Plan(recorder_port=self.recorder.port, finish=self.open, start=jobs)
+        (self.folder / "plan.json").write_text(json.dumps(to_json(plan)))
+        if armed:
+            (self.folder / "crash").write_text(armed)
+        code = run_worker(
+            work, str(self.folder), self.url, preloaded=["proofs.crash_worker"], timeout_s=120
+        )
+        at = int((self.folder / "at").read_text())
+        if code == -signal.SIGKILL and at == 0:
+            self.killed[effect_class, armed] += 1
+        elif code == -signal.SIGKILL:
+            self.killed[effect_class, jobs[at - 1].point] += 1
+            self.open = (jobs[at - 1],)
+        elif code != 0:
+            raise RuntimeError(f"a worker ended with `{code}` at job {at}; its log is above")
+        else:
+            self.open = ()
+        return at
+
+    def seen(self, number: int) -> list[str]:
+        """Return the points that a job of the last life reached, in order, each once."""
+        found: list[str] = json.loads((self.folder / f"seen.{number}.json").read_text())
+        return list(dict.fromkeys(found))
+
+    def die_at_each(self, effect_class: str) -> None:
+        """Watch one call of each kind, then die at each point that one of them reached."""
+        scenarios = _scenarios(effect_class)
+        watched = [self.job(effect_class, scenario) for scenario in scenarios]
+        # A probe that finds nothing waits for quiet, which one that finds something never does.
+        first = "send.before" if effect_class == "probed" else "send.after"
+        last = self.job(effect_class, "plain", point=first)
+        self.live(effect_class, *watched, last)
+        done = {first}
+        jobs: list[Job] = []
+        for number, scenario in enumerate(scenarios, start=1):
+            for point in self.seen(number):
+                if point not in done:
+                    done.add(point)
+                    jobs.append(self.job(effect_class, scenario, point=point))
+        self.live(effect_class)
+        recovering = [point for point in self.seen(0) if point not in done]
+        while jobs:
+            at = self.live(effect_class, *jobs)
+            self.missed += [job.point for job in jobs[: at - 1]]
+            jobs = jobs[at:]
+        self._die_recovering(effect_class, recovering, first=first)
+        self.live(effect_class)
+
+    def _die_recovering(self, effect_class: str, recovering: list[str], *, first: str) -> None:
+        """Die at each point while a call is taken over, at as many as one call has."""
+        for point in recovering:
+            if self.open and not point.startswith("call.") and self._dies_at(effect_class, point):
+                continue
+            self.live(effect_class, self.job(effect_class, "taken over", point=first))
+            if not self._dies_at(effect_class, point):
+                self.missed.append(point)
+
+    def _dies_at(self, effect_class: str, point: str) -> bool:
+        return self.live(effect_class, armed=point) == 0
+
+
+def _scenarios(effect_class: str) -> tuple[str, ...]:
+    if effect_class == "blind":
+        return "plain", "lost", "refused", "approved", "rejected"
+    return ("plain", "lost") if effect_class != "keyed" else ("plain", "lost", "approved")
+
+
+def main() -> Verdict:
+    """Go through the lives on both databases at the same time, one worker each."""
+    began_s = time.monotonic()
+    with ExitStack() as world:
+        place = Path(world.enter_context(tempfile.TemporaryDirectory()))
+        server = world.enter_context(postgres.running_server())
+        urls = {"sqlite": "sqlite", "postgres": server.create_database()}
+        installed = {
+            name: world.enter_context(_installed(place / name, url)) for name, url in urls.items()
+        }
+        pool = world.enter_context(ThreadPoolExecutor(len(installed)))
+        proofs = [pool.submit(prove, name, lives) for name, lives in installed.items()]
+        wait(proofs, return_when=FIRST_EXCEPTION)
+        found = {name: proof.result() for name, proof in zip(installed, proofs, strict=True)}
+    return judge(found, named=points(), seconds=time.monotonic() - began_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What came of one database: who died where, and every breach of an invariant."""
+
+    killed: dict[tuple[str, str], int]
+    missed: tuple[str, ...]
+    breaches: tuple[str, ...]
+    effects: int
+
+
+def prove(name: str, lives: Lives) -> Found:
+    """Go through all lives on one database and compare."""
+    for effect_class in CLASSES:
+        lives.die_at_each(effect_class)
+        deaths = sum(n for (of, _), n in lives.killed.items() if of == effect_class)
+        say(f"{name}: {effect_class}: {deaths} deaths")
+    db = Database(settings(lives.folder, lives.url).store_url)
+    with db.reading() as tx:
+        ledger = export(tx)
+    db.close()
+    breaches = compare(ledger, lives.recorder.log(), triggers=())
+    return Found(
+        killed=dict(lives.killed),
+        missed=tuple(lives.missed),
+        breaches=(*breaches, *_unfinished(ledger, lives.keys)),
+        effects=len(ledger.effects),
+    )
+
+
+@contextmanager
+def _installed(folder: Path, url: str) -> Iterator[Lives]:
+    """Apply the project of the recording tool server, whose calls may also be asked for."""
+    folder.mkdir()
+    with Recorder(folder, lag_s=LAG_S) as recorder:
+        texts = files(recorder.url, timeout_s=TIMEOUT_S)
+        asked = files(recorder.url, approve=True, timeout_s=TIMEOUT_S)
+        for effect_class in CLASSES:
+            text = asked[f"workflows/call_{effect_class}.yaml"]
+            renamed = text.replace(f"name: call_{effect_class}", f"name: ask_{effect_class}")
+            texts[f"workflows/ask_{effect_class}.yaml"] = renamed
+        probed = f"tools/{TOOL_OF['probed']}.yaml"
+        texts[probed] = texts[probed].replace(f"lag_s: {LAG_S}", f"lag_s: {DECLARED_LAG_S}")
+        interlock = Interlock.open(settings(folder, url))
+        interlock.apply(texts, by=OPS, diff=None)
+        interlock.close()
+        yield Lives(folder=folder, url=url, recorder=recorder)
+
+
+def _unfinished(ledger: Ledger, started: int) -> Iterator[str]:
+    """Each run has ended, here where every question is answered."""
+    if len(ledger.runs) != started:
+        yield f"I5: {started} runs were started and there are {len(ledger.runs)}"
+    for run in ledger.runs:
+        if run.state not in {RunState.SUCCEEDED, RunState.FAILED}:
+            yield f"I5: the run of `{run.request.trigger.key}` is `{run.state}` in the end"
+
+
+def _transaction(point: str) -> str:
+    return point.removesuffix(".before").removesuffix(".after")
+
+
+def judge(found: dict[str, Found], *, named: Collection[str], seconds: float) -> Verdict:
+    """Say whether every named point was died at, on both databases, and nothing was broken."""
+    on_the_road = {
+        p for p in named if p.removesuffix(".before").removesuffix(".after") not in ELSEWHERE
+    }
+    unvisited: list[str] = []
+    for name, one in found.items():
+        dead = {point for _, point in one.killed}
+        unvisited += [f"{name}: {point}" for point in sorted(on_the_road - dead)]
+        unvisited += [
+            f"{name}: {point} ({effect_class})"
+            for effect_class in CLASSES
+            for point in sorted(IN_EACH_CLASS & on_the_road)
+            if (effect_class, point) not in one.killed
+        ]
+    breaches = [f"{name}: {text}" for name, one in found.items() for text in one.breaches]
+    visited = sum(len(one.killed) for one in found.values())
+    return Verdict(
+        value={"points": visited, "breaches": len(breaches), "unvisited": len(unvisited)},
+        goal={"points": LEAST, "breaches": 0, "unvisited": 0, "seconds": LIMIT_S},
+        holds=not breaches and not unvisited and visited >= LEAST and seconds <= LIMIT_S,
+        figures={
+            "kills": sum(sum(one.killed.values()) for one in found.values()),
+            "names": len(on_the_road),
+            "effects": sum(one.effects for one in found.values()),
+            "breaches": list(breaches[:20]),
+            "unvisited": list(unvisited),
+            "checked": list(CHECKED),
+            "unchecked": UNCHECKED,
+            "elsewhere": dict(ELSEWHERE),
+        },
+    )

@@ -1,0 +1,214 @@
+"""Compares the ledger with what the recording tool server received and applied: I1 to I10.
+
+A breach is a sentence that begins with its invariant. Two of the ten say nothing yet: there is no
+kill switch (I6) and no budget (I7).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from interlock.domain.approval import Approval
+from interlock.domain.canonical import JsonObject, digest
+from interlock.domain.effect import Effect, EffectState, Evidence
+from interlock.domain.ids import EffectId, RunId
+from interlock.domain.run import Run, RunState
+from interlock.domain.tool import EffectClass
+from interlock.domain.trace import SpanKind
+from interlock.store import approvals, decisions, effects, journal, runs, spans
+from interlock.store.decisions import RecordedDecision
+from interlock.store.engine import Tx
+from interlock.testing.recording import AppliedEffect, ReceivedRequest, Record
+
+CHECKED = ("I1", "I2", "I3", "I4", "I5", "I8", "I9", "I10")
+UNCHECKED: JsonObject = {"I6": "there is no kill switch yet", "I7": "there are no budgets yet"}
+_ENOUGH = 1_000_000
+_DONE_ONCE = frozenset({EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE, EffectState.COMPENSATED})
+_NEVER_DONE = frozenset({EffectState.FAILED_DEFINITE, EffectState.CONFIRMED_ABSENT})
+_UNSENT = frozenset(
+    {EffectState.PROPOSED, EffectState.AUTHORIZED, EffectState.DENIED, EffectState.DRAFTED}
+)
+_HELD = frozenset({RunState.WAITING, RunState.DEAD_LETTERED})
+_AT_MOST_ONCE = frozenset({EffectClass.KEYED, EffectClass.CONDITIONAL, EffectClass.PROBED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What an installation has on record; `intents_us` are the times of an effect's attempts."""
+
+    runs: tuple[Run, ...]
+    effects: tuple[Effect, ...]
+    evidence: dict[EffectId, tuple[Evidence, ...]]
+    decisions: dict[EffectId, tuple[RecordedDecision, ...]]
+    approvals: dict[EffectId, tuple[Approval, ...]]
+    intents_us: dict[EffectId, tuple[int, ...]]
+    journal_epochs: dict[RunId, tuple[int, ...]]
+
+
+def export(tx: Tx) -> Ledger:
+    """Read the whole ledger."""
+    found = tuple(effects.list_effects(tx, limit=_ENOUGH))
+    all_runs = tuple(runs.list_runs(tx, limit=_ENOUGH))
+    intents: defaultdict[EffectId, list[int]] = defaultdict(list)
+    for run in all_runs:
+        for span in spans.list_for_run(tx, run.run_id):
+            if span.kind is SpanKind.SEND and span.effect_id is not None:
+                intents[span.effect_id].append(span.start_us)
+    ids = [effect.effect_id for effect in found]
+    return Ledger(
+        runs=all_runs,
+        effects=found,
+        evidence={i: tuple(effects.list_evidence(tx, i)) for i in ids},
+        decisions={i: tuple(decisions.list_for_effect(tx, i)) for i in ids},
+        approvals={i: tuple(approvals.list_for_effect(tx, i)) for i in ids},
+        intents_us={effect_id: tuple(sorted(times)) for effect_id, times in intents.items()},
+        journal_epochs={run.run_id: _journal_epochs(tx, run.run_id) for run in all_runs},
+    )
+
+
+def _journal_epochs(tx: Tx, run_id: RunId) -> tuple[int, ...]:
+    entries = sorted(journal.load(tx, run_id).values(), key=lambda entry: entry.at_us)
+    return tuple(entry.epoch for entry in entries)
+
+
+def compare(ledger: Ledger, record: Record, *, triggers: Collection[str]) -> list[str]:
+    """Return every breach; `triggers` are the keys of the triggers that were accepted."""
+    received: defaultdict[str, list[ReceivedRequest]] = defaultdict(list)
+    applied: defaultdict[str, list[AppliedEffect]] = defaultdict(list)
+    for request in record.requests:
+        if request.reference is not None:
+            received[f"{request.method} {request.reference}"].append(request)
+    for done in record.effects:
+        applied[done.reference or ""].append(done)
+    breaches = list(_intended_reads(ledger, received))
+    known = {effect.effect_id for effect in ledger.effects}
+    breaches += [f"I1: `{name}` was applied and nobody meant to" for name in applied.keys() - known]
+    for effect in ledger.effects:
+        if effect.is_write:
+            requests = received[f"POST {effect.effect_id}"]
+            times = applied[effect.effect_id]
+            breaches += _intended(effect, ledger.intents_us.get(effect.effect_id, ()), requests)
+            breaches += _as_intended(effect, ledger.approvals[effect.effect_id], requests)
+            breaches += _done(effect, requests, times)
+        breaches += _explained(effect, ledger)
+    breaches += _ended(ledger, triggers)
+    breaches += _in_order_of_epochs(ledger)
+    breaches += _undone(ledger)
+    return breaches
+
+
+def _intended(
+    effect: Effect, intents_us: tuple[int, ...], requests: list[ReceivedRequest]
+) -> Iterator[str]:
+    """I1: the n-th request of a row came after its n-th intent."""
+    if len(requests) > len(intents_us) or len(intents_us) != effect.attempt:
+        yield (
+            f"I1: {_name(effect)} has {len(intents_us)} intents, is at attempt {effect.attempt}"
+            f" and was received {len(requests)} times"
+        )
+    for request, intent_us in zip(requests, intents_us, strict=False):
+        if request.at_us < intent_us:
+            yield f"I1: {_name(effect)} was received before its intent"
+
+
+def _intended_reads(ledger: Ledger, received: dict[str, list[ReceivedRequest]]) -> Iterator[str]:
+    """I1 for reads, which do not carry the id of their effect: never more than were intended."""
+    attempts: Counter[str] = Counter()
+    for effect in ledger.effects:
+        if not effect.is_write:
+            attempts[f"GET {effect.arguments.get('reference')}"] += effect.attempt
+    for name, requests in received.items():
+        if name.startswith("GET ") and len(requests) > attempts[name]:
+            yield f"I1: `{name}` was received {len(requests)} times for {attempts[name]} intents"
+
+
+def _as_intended(
+    effect: Effect, approved: tuple[Approval, ...], requests: list[ReceivedRequest]
+) -> Iterator[str]:
+    """I2: what was received is what the row holds, and what people approved."""
+    body = digest({"reference": effect.effect_id, "text": effect.arguments.get("text")})
+    if any(request.body_hash != body for request in requests):
+        yield f"I2: {_name(effect)} was received with another body"
+    used = [approval for approval in approved if approval.answered_by is not None]
+    if requests and approved and effect.call_digest not in {a.digest for a in used}:
+        yield f"I2: {_name(effect)} was sent without the approval that it needed"
+
+
+def _done(
+    effect: Effect, requests: list[ReceivedRequest], applied: list[AppliedEffect]
+) -> Iterator[str]:
+    """I3 and I4: how often it may have been done, by its class and by its state."""
+    times = len(applied)
+    if effect.effect_class in _AT_MOST_ONCE and times > 1:
+        yield f"I3: {_name(effect)} was applied {times} times"
+    if effect.effect_class is EffectClass.BLIND and len(requests) > 1:
+        yield f"I3: {_name(effect)} was received {len(requests)} times"
+    if effect.state in _DONE_ONCE and times != 1:
+        yield f"I4: {_name(effect)} was applied {times} times"
+    if effect.state in _NEVER_DONE | _UNSENT and times:
+        yield f"I4: {_name(effect)} was applied {times} times"
+    if effect.state in _UNSENT and requests:
+        yield f"I4: {_name(effect)} was received"
+
+
+def _ended(ledger: Ledger, triggers: Collection[str]) -> Iterator[str]:
+    """I5: each accepted trigger has one run, which has ended or waits for a person."""
+    keys = Counter(r.request.trigger.key for r in ledger.runs if r.request.parent_id is None)
+    for key in sorted(set(triggers) | set(keys)):
+        if keys[key] != 1:
+            yield f"I5: the trigger `{key}` has {keys[key]} runs"
+    for run in ledger.runs:
+        if not run.state.is_final and run.state not in _HELD:
+            yield f"I5: the run of `{run.request.trigger.key}` is still `{run.state}`"
+        if run.error_code == "internal":
+            yield f"I5: the run of `{run.request.trigger.key}` failed with `{run.error_code}`"
+
+
+def _in_order_of_epochs(ledger: Ledger) -> Iterator[str]:
+    """I8: no owner wrote after a later one had; a late answer is evidence and changes nothing."""
+    owned = {run.run_id: run.epoch for run in ledger.runs}
+    for effect in ledger.effects:
+        seen = ledger.evidence[effect.effect_id]
+        epochs = [e.epoch for e in seen if not e.kind.startswith("late.")]
+        if epochs != sorted(epochs) or effect.epoch > owned[effect.run_id]:
+            yield f"I8: {_name(effect)} was written in the epochs {epochs}"
+    for run_id, written in ledger.journal_epochs.items():
+        if list(written) != sorted(written):
+            yield f"I8: the journal of `{run_id}` was written in the epochs {list(written)}"
+
+
+def _undone(ledger: Ledger) -> Iterator[str]:
+    """I9: undone at most once, only what was done, latest first."""
+    by_id = {effect.effect_id: effect for effect in ledger.effects}
+    undoing = [e for e in ledger.effects if e.compensates and e.state in _DONE_ONCE]
+    for effect_id, times in Counter(e.compensates for e in undoing).items():
+        original = by_id.get(effect_id) if effect_id else None
+        if times > 1 or original is None or original.state is not EffectState.COMPENSATED:
+            yield f"I9: `{effect_id}` was undone {times} times"
+    of_run: defaultdict[RunId, list[Effect]] = defaultdict(list)
+    for undo in sorted(undoing, key=lambda e: e.intent_us or 0):
+        of_run[undo.run_id].append(undo)
+    for run_id, undos in of_run.items():
+        done_us = [by_id[e.compensates].outcome_us or 0 for e in undos if e.compensates in by_id]
+        if done_us != sorted(done_us, reverse=True):
+            yield f"I9: `{run_id}` was not undone latest first"
+
+
+def _explained(effect: Effect, ledger: Ledger) -> Iterator[str]:
+    """I10: a call that was sent leads to a person, a policy version and an earlier decision."""
+    if not effect.attempt:
+        return
+    user = next((r.request.user for r in ledger.runs if r.run_id == effect.run_id), None)
+    decided = [
+        decision
+        for decision in ledger.decisions[effect.effect_id]
+        if effect.intent_us is not None and decision.at_us <= effect.intent_us
+    ]
+    if user is None or effect.policy_version is None or effect.decision_id is None or not decided:
+        yield f"I10: {_name(effect)} leads to no person, policy version or decision"
+
+
+def _name(effect: Effect) -> str:
+    return f"the {effect.effect_class} effect `{effect.effect_id}` (`{effect.state}`)"

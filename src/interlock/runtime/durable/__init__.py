@@ -1,0 +1,1 @@
+"""How runs last: segments over the store, found and timed with DBOS; leases, waits, the codec."""

@@ -1,0 +1,62 @@
+"""What the sender does before the first byte leaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from interlock.calls.execute import ConnectorSender
+from interlock.calls.road import Call, Proposal
+from interlock.domain.effect import Transport
+from interlock.domain.ids import RunId
+from interlock.domain.tool import ConnectorKind, Limits, PythonCall, Server
+from interlock.store.engine import CrashPoints
+from interlock.tools.connectors.pool import ConnectorPool
+from interlock.tools.functions import python_function
+from tests.conformance import store_rows
+from tests.conformance.connector_outside import outgoing, tool_of
+
+SERVER = Server(name="code", system="outside", environment="dev", kind="python")
+
+
+def _call(*, timeout_s: float) -> Call:
+    limits = Limits(timeout_s=timeout_s, request_bytes=1000, response_bytes=1000)
+    tool = tool_of(ConnectorKind.PYTHON, PythonCall(function="f"), limits=limits)
+    effect = store_rows.effect(RunId("r"))
+    proposal = Proposal(
+        step_name=effect.step_name,
+        tool=effect.tool,
+        arguments=effect.arguments,
+        seats=effect.seats,
+        parent_span="run",
+    )
+    return Call(
+        proposal=proposal,
+        effect=effect,
+        tool=tool,
+        binding=outgoing(tool, SERVER, {}, secret="kept").binding,
+        sent_at_s=time.monotonic(),
+    )
+
+
+async def test_secret_that_cannot_be_read_in_time_is_not_sent() -> None:
+    """A store of secrets that hangs costs the call its deadline, not its worker."""
+    released, seen = threading.Event(), list[str]()
+
+    def resolve(_reference: str) -> str:
+        released.wait(30)
+        return "s3cret"
+
+    def write(title: str) -> None:
+        seen.append(title)
+
+    pool = ConnectorPool({"f": python_function("f", write)})
+    sender = ConnectorSender(
+        connect=pool.get, resolve=resolve, points=CrashPoints(), may_send=lambda: True
+    )
+
+    reply = await sender.send(_call(timeout_s=0.05))
+    released.set()
+
+    assert (Transport.NOT_SENT, []) == (reply.transport, seen)
+    assert "secret could not be read" in (reply.problem or "")

@@ -1,0 +1,50 @@
+"""Facts that policy decides on, read in transactions that run at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+
+import pytest
+
+from interlock.calls.validate import facts_of
+from interlock.domain.ids import ToolName
+from interlock.domain.run import Run
+from interlock.manifest.load import load
+from interlock.store import effects, migrate
+from interlock.store.engine import Database, Tx
+from tests.conformance.store_rows import intent, running
+from tests.recorder_project import TOOL_OF, files
+
+KEYED = load(files("http://127.0.0.1:9")).tools[ToolName(TOOL_OF["keyed"])]
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """A migrated database; the test runs on each kind."""
+    database = Database(database_url)
+    migrate.upgrade(database)
+    yield database
+    database.close()
+
+
+def test_parallel_runs_see_each_others_calls_of_an_hour(db: Database) -> None:
+    """The second is decided when the first is written, and counts it: limits hold over all runs."""
+    one, two = running(db, "one"), running(db, "two")
+
+    with ThreadPoolExecutor(1) as thread:
+        with db.transaction("first") as tx:
+            first = _decide(tx, one)
+            second = thread.submit(db.run, "second", lambda tx: _decide(tx, two))
+            wait([second], timeout=1)
+
+        assert (0, 1) == (first, second.result(30))
+
+
+def _decide(tx: Tx, run: Run) -> int:
+    """Count a workflow's calls of a tool in an hour, and write one more."""
+    row = replace(intent(run.run_id, at_us=tx.now_us), tool=KEYED.name, key_hash=None)
+    counted = facts_of(tx, run, row, KEYED).calls_this_tool_1h
+    effects.insert(tx, row)
+    return counted
