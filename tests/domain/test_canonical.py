@@ -6,6 +6,7 @@ import unicodedata
 from typing import Literal
 
 import pytest
+import rfc8785
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -55,6 +56,12 @@ def _refusal(data: bytes | str, *, max_bytes: int = 1000) -> str:
 def test_canonical_form_parses_to_an_equal_value(value: Json) -> None:
     """What is written in canonical form is read back as the same value."""
     assert value == parse(canonical(value))
+
+
+@given(VALUES)
+def test_canonical_form_is_that_of_the_standard(value: Json) -> None:
+    """The fast way and the library's give the same bytes."""
+    assert rfc8785.dumps(value) == canonical(value)
 
 
 @given(value=VALUES, is_ascii=st.booleans())
