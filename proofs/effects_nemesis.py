@@ -44,7 +44,7 @@ EFFECTS, LONG_EFFECTS = 2_000, 10_000
 CLASSES = ("keyed", "conditional", "probed", "keyed", "conditional", "blind")
 WORKERS = 2
 AT_ONCE = 8
-UNDER_WAY = 16
+UNDER_WAY = 24
 LOST_SHARE = 0.02
 KILL_SHARE, LONG_STOP_SHARE = 0.5, 0.15
 MORE = 1.1
@@ -86,6 +86,10 @@ class Worker:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
+    def kill(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        self.signal(signal.SIGKILL)
+
     def end(self) -> None:
         """End it in order, also if it was stopped."""
         self.signal(signal.SIGCONT)
@@ -107,7 +111,7 @@ class Nemesis:
     def rage(self) -> None:
         """Do one harm after another; a worker that is gone comes back."""
         next_crash_s = time.monotonic() + 8.0
-        while not self.is_over.wait(self.draw.uniform(2.0, 5.0)):
+        while not self.is_over.wait(self.draw.uniform(4.0, 9.0)):
             worker = self.draw.choice(self.workers)
             if time.monotonic() > next_crash_s:
                 self.done["postgres crashed"] += 1
@@ -145,6 +149,8 @@ def main() -> Verdict:
         world.callback(interlock.close)
         interlock.apply(_project(proxy.url), by=OPS, diff=None)
         workers = [Worker(folder=folder, url=url) for _ in range(WORKERS)]
+        for worker in workers:
+            world.callback(worker.kill)
         nemesis = Nemesis(workers=workers, server=server, draw=random.Random(seed))  # noqa: S311
         with _raging(nemesis):
             triggers = _trigger(interlock, round(MORE * wanted / len(CLASSES)))

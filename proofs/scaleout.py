@@ -1,7 +1,8 @@
 """Two workers do 1.9 times and four 3.6 times the work of one, where steps wait for the network.
 
 Every run has five governed calls that take 200 ms each, and there are as many runs for each worker.
-A worker takes few runs at once, so that more workers are what makes more go on at the same time.
+A worker takes one run at a time, so that more workers are what makes more go on at the same time,
+and the processors of a small machine are not what is measured.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from proofs.verdict import Verdict, say, sized
 
 WORKERS = (1, 2, 4)
 GOALS = {2: 1.9, 4: 3.6}
-RUNS = 16
-AT_ONCE = 2
+RUNS = 12
+AT_ONCE = 1
 ROUNDS = 1
 ROUNDS_LONG = 5
 _ENOUGH_S = 120.0

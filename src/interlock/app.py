@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +30,7 @@ from interlock.observe import cost
 from interlock.observe.bodies import redacted_effect
 from interlock.observe.progress import StepProgress, progress
 from interlock.policy.engine import ModelResource
+from interlock.policy.lint import check
 from interlock.runtime import control
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.segment import RunOutcome, Segment
@@ -64,7 +66,10 @@ class Interlock:
         credentials = Credentials(config.data_dir / "secrets")
         self._models = config.models
         self._pool = ConnectorPool(functions, variables=os.environ)
-        self._live = LiveProject({name: _resource(m) for name, m in config.models.items()})
+        models = {name: _resource(model) for name, model in config.models.items()}
+        self._live = LiveProject(models)
+        # Such a release would load and then deny everything.
+        self._lint = partial(check, models=models)
         self._catalog = ModelCatalog(config.models, resolve=credentials.resolve)
         self._engine = DbosEngine(
             db,
@@ -143,11 +148,11 @@ class Interlock:
 
     def plan(self, files: Mapping[str, str]) -> JsonObject:
         """Say what applying these files would change; raises `ManifestError` with every problem."""
-        return _shown(apply.plan(self.db, files))
+        return _shown(apply.plan(self.db, files, lint=self._lint))
 
     def apply(self, files: Mapping[str, str], *, by: Principal, diff: str | None) -> JsonObject:
         """Apply files as the next release, whole or not at all; `diff` is the digest shown."""
-        done = apply.apply(self.db, files, by=by.name, expected_diff_digest=diff)
+        done = apply.apply(self.db, files, by=by.name, expected_diff_digest=diff, lint=self._lint)
         return _shown(done) | {"release": done.release.number}
 
     # --- runs

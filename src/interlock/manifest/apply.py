@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from interlock.domain.errors import ConflictError
 from interlock.domain.release import Release
 from interlock.manifest.diff import Diff, diff
-from interlock.manifest.load import load
+from interlock.manifest.load import Lint, load
+from interlock.policy.lint import check
 from interlock.store import registry
 from interlock.store.engine import Database, Tx
 
@@ -21,24 +22,31 @@ class Plan:
     diff: Diff
 
 
-def plan(db: Database, files: Mapping[str, str]) -> Plan:
+def plan(db: Database, files: Mapping[str, str], *, lint: Lint = check) -> Plan:
     """Load a project's files and compare them with the live release; nothing is stored.
+
+    `lint` checks the policies; whoever knows the models of the installation gives one that does.
 
     Raises:
         ManifestError: carries every problem found.
     """
     with db.reading() as tx:
         live = _live(tx)
-    return _plan(live, files)
+    return _plan(live, files, lint)
 
 
 def apply(
-    db: Database, files: Mapping[str, str], *, by: str, expected_diff_digest: str | None = None
+    db: Database,
+    files: Mapping[str, str],
+    *,
+    by: str,
+    expected_diff_digest: str | None = None,
+    lint: Lint = check,
 ) -> Plan:
     """Store a project as the next release and return it with its number.
 
     All or nothing; a project that changes nothing makes no release. With `expected_diff_digest`
-    only the diff that was shown is applied.
+    only the diff that was shown is applied. `lint` as for `plan`.
 
     Raises:
         ManifestError: carries every problem found; nothing was stored.
@@ -47,7 +55,7 @@ def apply(
 
     def store(tx: Tx) -> Plan:
         live = _live(tx)
-        planned = _plan(live, files)
+        planned = _plan(live, files, lint)
         if expected_diff_digest not in {None, planned.diff.digest}:
             raise ConflictError(
                 "the project or the live release changed since the plan; plan again"
@@ -59,8 +67,8 @@ def apply(
     return db.run("release.apply", store)
 
 
-def _plan(live: Release, files: Mapping[str, str]) -> Plan:
-    candidate = load(files, previous=live)
+def _plan(live: Release, files: Mapping[str, str], lint: Lint) -> Plan:
+    candidate = load(files, previous=live, lint=lint)
     return Plan(release=candidate, diff=diff(live, candidate))
 
 

@@ -82,6 +82,14 @@ async def test_planning_changes_nothing(plane: Plane) -> None:
         ),
         (
             changed(
+                "policies/grants/x.cedar",
+                '@id("x") @owner("platform") @why("y")\n'
+                'permit (principal, action == Action::"model", resource == Model::"gone");',
+            ),
+            "policies/grants/x.cedar:1: there is no model `gone`",
+        ),
+        (
+            changed(
                 "tools/bare.yaml",
                 "interlock: v1\nkind: Tool\nname: desk.a.find\nversion: 1\nowner: platform\n",
             ),
@@ -89,7 +97,15 @@ async def test_planning_changes_nothing(plane: Plane) -> None:
         ),
         ({}, "project.yaml: "),
     ],
-    ids=["yaml", "unknown-key", "policy-syntax", "policy-unknown", "no-contract", "empty"],
+    ids=[
+        "yaml",
+        "unknown-key",
+        "policy-syntax",
+        "policy-unknown",
+        "no-model",
+        "no-contract",
+        "empty",
+    ],
 )
 async def test_a_broken_project_is_refused_whole(
     plane: Plane, texts: dict[str, str], problem: str
