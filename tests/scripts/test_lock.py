@@ -17,11 +17,13 @@ def runtime_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy.parent.mkdir()
     copy.write_text(lock.RUNTIME.read_text())
     (tmp_path / "pyproject.toml").write_text((lock.ROOT / "pyproject.toml").read_text())
-    dev = copy.with_name("dev.txt")
-    dev.write_text(lock.DEV.read_text())
     monkeypatch.setattr(lock, "ROOT", tmp_path)
     monkeypatch.setattr(lock, "RUNTIME", copy)
-    monkeypatch.setattr(lock, "DEV", dev)
+    for other in ("DEV", "RIVALS"):
+        path: Path = getattr(lock, other)
+        beside = copy.with_name(path.name)
+        beside.write_text(path.read_text())
+        monkeypatch.setattr(lock, other, beside)
     return copy
 
 

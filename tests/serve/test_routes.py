@@ -172,6 +172,7 @@ async def test_another_tenants_things_do_not_exist(shared: Plane, things: Things
     bodies: dict[str, JsonObject] = {
         "answer": {"answer": "approve", "digest": "sha256:0"},
         "settle": {"answer": "done", "reason": "I say so"},
+        "signals": {"topic": "go"},
     }
     asked = [
         route
