@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,8 @@ import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
@@ -58,7 +59,7 @@ class Program:
     def start(self, *, cwd: Path, env: dict[str, str]) -> None:
         """Start it, out of reach of Ctrl-C in the terminal: `stop` ends it in order."""
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, unbroken():
             self._process = subprocess.Popen(
                 self._command,
                 cwd=cwd,
@@ -298,26 +299,44 @@ def _output(
     command: list[str], *, told: str, cwd: Path, env: dict[str, str], given: str = ""
 ) -> str:
     """Run a command to its end and return what it prints; an interrupted one is gone on return."""
-    with subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            printed, errors = process.communicate(given)
-        except BaseException:
-            # `subprocess.run` kills as well, but does not wait after an interrupt.
+    process = None
+    try:
+        with unbroken():
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        printed, errors = process.communicate(given)
+    except BaseException:
+        # `subprocess.run` kills as well, but does not wait after an interrupt.
+        if process is not None:
             process.kill()
             process.wait()
-            raise
+        raise
     if process.returncode:
         last = (errors.strip().splitlines() or ["it printed nothing"])[-1]
         raise DemoError(f"`{told}` failed: {last.removeprefix('error: ')}")
     return printed
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM: nobody could end a process whose start they break off."""
+    held: list[int] = []
+    ends = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(each, lambda number, _frame: held.append(number)) for each in ends]
+    try:
+        yield
+    finally:
+        for each, handler in zip(ends, handlers, strict=True):
+            signal.signal(each, handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def _open(request: urllib.request.Request) -> Any:  # noqa: ANN401  # the library's own type

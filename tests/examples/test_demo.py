@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.service_desk.ending import check, expected_tickets
-from examples.service_desk.stage import DemoError, Object
+from examples.service_desk.stage import DemoError, Object, unbroken
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "examples.service_desk.demo"]
@@ -81,6 +81,24 @@ def test_interrupted_demonstration_leaves_nothing(tmp_path: Path) -> None:
     assert 130 == demo.returncode, told
     assert [] == list(tmp_path.iterdir())
     assert [] == _processes_of(tmp_path)
+
+
+def test_an_interrupt_breaks_off_no_start_of_a_process() -> None:
+    """It counts as soon as the process is known, and so can be ended."""
+    started = []
+    # A shell that starts the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def start() -> None:
+        with unbroken():
+            signal.raise_signal(signal.SIGINT)
+            started.append("the process")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+
+    assert ["the process"] == started
+    assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
 
 
 def _after() -> Object:
