@@ -22,8 +22,9 @@ from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.record import to_json
 from interlock.domain.run import ChildOutcome, JournalEntry, Run, RunState
 from interlock.runtime.durable import codec
+from interlock.runtime.durable.children import child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.segment import RunOutcome, Segment, child_topic
+from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S
 from interlock.store import journal, runs

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import structlog
@@ -21,7 +21,6 @@ from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.errors import (
     CancelledRunError,
     FencedError,
-    InputError,
     InterlockError,
     InvariantError,
     PausedRunError,
@@ -38,9 +37,10 @@ from interlock.domain.run import (
     Run,
     RunState,
     StartRequest,
-    TriggerRef,
 )
 from interlock.runtime.durable import codec, waiting
+from interlock.runtime.durable.branches import Group, group_of_branch, results_of
+from interlock.runtime.durable.children import child_of, child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
@@ -51,7 +51,6 @@ T = TypeVar("T")
 Stop = FencedError | CancelledRunError | PausedRunError | UnavailableError
 """Why a segment ends before its code does: fenced, stopped, paused, or handed back to the queue."""
 
-MAX_RUN_DEPTH = 5
 _SETTLE_S = 0.02
 """How long nothing may move before the waits of a segment let the run wait."""
 
@@ -69,29 +68,13 @@ class RunOutcome:
     error_message: str | None = None
 
 
-class _Group:
-    """The branches of one `gather`; a stopped group refuses further operations in its branches."""
-
-    def __init__(self, outer: _Group | None) -> None:
-        self._outer = outer
-        self._is_stopped = False
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._is_stopped or (self._outer is not None and self._outer.is_stopped)
-
-    def stop(self) -> None:
-        self._is_stopped = True
-
-
-_group: ContextVar[_Group | None] = ContextVar("interlock_group", default=None)
 _is_in_flight: ContextVar[bool] = ContextVar("interlock_in_flight", default=False)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Waiter:
     wait: Wait
-    group: _Group | None
+    group: Group | None
     ready: asyncio.Future[None]
 
 
@@ -270,7 +253,7 @@ class Segment:
         """Start exactly one child run under this name and return its id."""
 
         def start(tx: Tx, run: Run) -> Json:
-            child = _child_of(run, name, request)
+            child = child_of(run, name, request)
             return self._dispatch.start(tx, child, body_digest=digest(child.input))[0]
 
         return RunId(str(await self._commit(name, start, kind="run.start")))
@@ -283,10 +266,10 @@ class Segment:
         on_error: Literal["fail_fast", "collect"] = "fail_fast",
     ) -> list[Json | BaseException]:
         """Run branches, at most `limit` at once; results are in the order given."""
-        group, slots = _Group(_group.get()), asyncio.Semaphore(limit)
+        group, slots = Group(group_of_branch.get()), asyncio.Semaphore(limit)
 
         async def run(branch: Callable[[], Awaitable[Json]]) -> Json:
-            _group.set(group)
+            group_of_branch.set(group)
             async with slots:
                 self._enter()
                 return await branch()
@@ -304,7 +287,9 @@ class Segment:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return self._results(tasks, on_error)
+        if self._was_refused and self._stop is not None:
+            raise self._stop
+        return results_of(tasks, on_error)
 
     async def now_us(self, name: StepName) -> int:
         """Return database time, recorded at first use."""
@@ -334,7 +319,7 @@ class Segment:
         ):
             self._was_refused = True
             raise self._stop
-        group = _group.get()
+        group = group_of_branch.get()
         if group is not None and group.is_stopped and not _is_in_flight.get():
             raise asyncio.CancelledError
         if name is not None:
@@ -443,7 +428,7 @@ class Segment:
         """Block this branch until parking finds that its wait may end."""
         self._enter()  # whatever stops it later finds it among the waiters
         ready = asyncio.get_running_loop().create_future()
-        self._waiters[name] = _Waiter(wait=wait, group=_group.get(), ready=ready)
+        self._waiters[name] = _Waiter(wait=wait, group=group_of_branch.get(), ready=ready)
         self._consider_parking()
         try:
             await ready
@@ -486,48 +471,11 @@ class Segment:
 
     # --- branches
 
-    def _stop_group(self, group: _Group) -> None:
+    def _stop_group(self, group: Group) -> None:
         group.stop()
         for waiter in self._waiters.values():
             if waiter.group is not None and waiter.group.is_stopped:
                 waiter.ready.cancel()
-
-    def _results(
-        self, tasks: Sequence[asyncio.Task[Json]], on_error: Literal["fail_fast", "collect"]
-    ) -> list[Json | BaseException]:
-        if self._was_refused and self._stop is not None:
-            raise self._stop
-        results: list[Json | BaseException] = []
-        for task in tasks:
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            if error is not None and on_error == "fail_fast" and not task.cancelled():
-                raise error
-            results.append(task.result() if error is None else error)
-        if any(isinstance(result, asyncio.CancelledError) for result in results):
-            # A branch stops without an error of its own only because all of this is to stop.
-            raise asyncio.CancelledError
-        return results
-
-
-def child_topic(run_id: RunId) -> str:
-    """Return the topic under which a child run tells its parent that it has ended."""
-    return f"child/{run_id}"
-
-
-def _child_of(run: Run, name: StepName, request: StartRequest) -> StartRequest:
-    """Return the request as a child's: below its parent, with its labels, in its time."""
-    if run.request.depth >= MAX_RUN_DEPTH:
-        raise InputError(f"the run `{run.run_id}` is {MAX_RUN_DEPTH} hand-offs deep already")
-    deadlines = [d for d in (run.request.deadline_us, request.deadline_us) if d is not None]
-    return replace(
-        request,
-        trigger=TriggerRef(kind="child", source=f"run:{run.run_id}", key=name),
-        parent_id=run.run_id,
-        root_id=run.request.root_id,
-        depth=run.request.depth + 1,
-        labels=request.labels.join(run.labels),
-        deadline_us=min(deadlines, default=None),
-    )
 
 
 def _put(
