@@ -117,6 +117,7 @@ def accept_webhook(
             trigger=TriggerRef(kind="webhook", source=source, key=message_id),
             value=input_of(found.trigger, {"body": event}),
             now_us=tx.now_us,
+            priority=found.trigger.priority,
         )
         run_id, is_new = intake.dispatch.start(tx, request, body_digest=body_digest)
         return Accepted(
@@ -165,6 +166,7 @@ def start_manual(
             value=value,
             now_us=tx.now_us,
             user=by,
+            priority=trigger.priority,
         )
         run_id, is_new = intake.dispatch.start(
             tx, request, body_digest=digest([environment, value])
@@ -201,6 +203,7 @@ def request_of(
     value: Json,
     now_us: int,
     user: str | None = None,
+    priority: int | None = None,
 ) -> StartRequest:
     """Return the request of a new root run; raises `ContractError` if the input does not fit."""
     Contract.of(spec.input_schema).check(value, what=f"input of `{spec.name}`")
@@ -215,6 +218,7 @@ def request_of(
         input=value,
         user=user,
         deadline_us=now_us + int(spec.deadline_s * 1_000_000),
+        priority=spec.priority if priority is None else priority,
     )
 
 

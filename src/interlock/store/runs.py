@@ -59,6 +59,7 @@ def insert(tx: Tx, run_id: RunId, request: StartRequest) -> None:
             epoch=0,
             segment=0,
             recoveries=0,
+            priority=request.priority,
             is_cancel_requested=False,
             is_pause_requested=False,
             created_us=tx.now_us,
@@ -370,6 +371,7 @@ def run_of(row: RowMapping) -> Run:
         # Those it started with are not kept apart: labels only rise.
         labels=unpack_labels(row["labels"]),
         deadline_us=row["deadline_us"],
+        priority=row["priority"],
     )
     return Run(
         run_id=RunId(row["run_id"]),

@@ -29,4 +29,5 @@ def child_of(run: Run, name: StepName, request: StartRequest) -> StartRequest:
         depth=run.request.depth + 1,
         labels=request.labels.join(run.labels),
         deadline_us=min(deadlines, default=None),
+        priority=run.request.priority,
     )

@@ -7,8 +7,8 @@ loop; transactions run on the few threads that the connection pool can serve.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -42,9 +42,10 @@ from interlock.runtime.durable import codec, waiting
 from interlock.runtime.durable.branches import Group, group_of_branch, results_of
 from interlock.runtime.durable.children import child_of, child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.entries import put_entry, replayed
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
-from interlock.store import journal, runs
+from interlock.store import gates, runs
 from interlock.store.engine import Tx
 
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class Segment:
         self._code: asyncio.Task[RunOutcome] | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._parking: asyncio.Task[None] | None = None
+        self._has_gates = False
         self.is_parked = False
 
     @property
@@ -190,7 +192,7 @@ class Segment:
         self._enter(name)
         recorded = self._journal.get(name)
         if recorded is not None:
-            return _replayed(recorded)
+            return replayed(recorded)
         policy, failures = retry or Retry(), 0
         while True:
             # A long pause is in the journal: then this attempt failed in an earlier segment.
@@ -199,10 +201,10 @@ class Segment:
                     result = await self._attempt(name, fn, timeout_s)
                     is_last = failures + 1 >= policy.attempts
                     if not isinstance(result, InterlockError):
-                        return _replayed(await self._record(name, value=result))
+                        return replayed(await self._record(name, value=result))
                     if is_last or not result.is_retryable:
                         error = codec.error_to_json(result)
-                        return _replayed(await self._record(name, error=error))
+                        return replayed(await self._record(name, error=error))
             failures += 1
             await self._back_off(name, policy, failures)
 
@@ -299,6 +301,55 @@ class Segment:
         """Return a new UUIDv7, recorded at first use."""
         return str(await self.commit(name, lambda tx: tx.new_id(), kind="uuid"))
 
+    async def hold(
+        self, name: StepName, keys: Mapping[str, int], *, hold_while_waiting: bool = False
+    ) -> None:
+        """Take all keys, as soon as none is full, and hold them until the run ends."""
+        self._enter(name)
+        if _is_in_flight.get():
+            raise InvariantError(f"the gate `{name}` is inside a step, which is never parked")
+        wanted = gates.Ask(
+            run_id=self._run.run_id,
+            name=name,
+            keys=keys,
+            priority=self._run.request.priority,
+            tenant=self._run.request.tenant,
+            is_kept=hold_while_waiting,
+        )
+        self._has_gates = True
+        full = await self._write(
+            "gate.ask", lambda tx, _run: self._dispatch.ask(tx, wanted), first=gates.lock
+        )
+        if full is not None:
+            topic = waiting.gate_topic(full.key)
+            await self._until_ready(name, Wait(topic=topic, until_us=None, is_gate=True))
+            self._enter()
+
+    @asynccontextmanager
+    async def gate(
+        self, name: StepName, keys: Mapping[str, int], *, hold_while_waiting: bool = False
+    ) -> AsyncIterator[None]:
+        """Hold all keys for the block; what has left once, as replay finds, asks no more."""
+        left = StepName(f"{name}#left")
+        if left not in self._journal:
+            await self.hold(name, keys, hold_while_waiting=hold_while_waiting)
+        try:
+            yield
+        except (FencedError, CancelledRunError, PausedRunError, UnavailableError):
+            # The segment ends, not the block; the end of the run frees what it still holds.
+            raise
+        except Exception:
+            await self._leave(name, left)
+            raise
+        await self._leave(name, left)
+
+    async def _leave(self, name: StepName, left: StepName) -> None:
+        def leave(tx: Tx, _run: Run) -> Json:
+            self._dispatch.leave(tx, self._run.run_id, name=name)
+            return None
+
+        await self._commit(left, leave, kind="gate.leave", first=gates.lock)
+
     # --- one operation
 
     @property
@@ -340,11 +391,20 @@ class Segment:
             self._moves += 1
             self._consider_parking()
 
-    async def _write(self, name: str, fn: Callable[[Tx, Run], T], *, tool: str | None = None) -> T:
-        """Run `fn` in one transaction that first locks the run as ours."""
+    async def _write(
+        self,
+        name: str,
+        fn: Callable[[Tx, Run], T],
+        *,
+        tool: str | None = None,
+        first: Callable[[Tx], object] | None = None,
+    ) -> T:
+        """Run `fn` in one transaction that locks the run as ours, after what `first` locks."""
         is_exempt = _is_in_flight.get()
 
         def write(tx: Tx) -> T:
+            if first is not None:
+                first(tx)
             run = runs.lock(tx, self._run.run_id, epoch=self._run.epoch)
             if run.is_cancel_requested and not is_exempt and not self._is_undoing:
                 raise CancelledRunError(f"the run `{run.run_id}` was asked to stop")
@@ -366,18 +426,24 @@ class Segment:
             raise
 
     async def _commit(
-        self, name: StepName, fn: Callable[[Tx, Run], Json], *, kind: str, tool: str | None = None
+        self,
+        name: StepName,
+        fn: Callable[[Tx, Run], Json],
+        *,
+        kind: str,
+        tool: str | None = None,
+        first: Callable[[Tx], object] | None = None,
     ) -> Json:
         self._enter(name)
         recorded = self._journal.get(name)
         if recorded is not None:
-            return _replayed(recorded)
+            return replayed(recorded)
 
         def write(tx: Tx, run: Run) -> JournalEntry:
             value = codec.checked(fn(tx, run), what=f"the result of `{name}`")
-            return _put(tx, run, name, kind, value=value)
+            return put_entry(tx, run, name, kind, value=value)
 
-        self._journal[name] = await self._write(kind, write, tool=tool)
+        self._journal[name] = await self._write(kind, write, tool=tool, first=first)
         return self._journal[name].value
 
     # --- steps
@@ -404,7 +470,7 @@ class Segment:
         self, name: StepName, *, value: Json = None, error: JsonObject | None = None
     ) -> JournalEntry:
         entry = await self._write(
-            "step", lambda tx, run: _put(tx, run, name, "step", value=value, error=error)
+            "step", lambda tx, run: put_entry(tx, run, name, "step", value=value, error=error)
         )
         self._journal[name] = entry
         return entry
@@ -453,8 +519,16 @@ class Segment:
     async def _park(self) -> None:
         waiters = dict(self._waiters)
         open_waits = {name: waiter.wait for name, waiter in waiters.items()}
+        leaves_gates = self._has_gates and waiting.is_for_people(open_waits)
+
+        def park(tx: Tx, run: Run) -> list[StepName]:
+            ready = waiting.park(tx, run, open_waits)
+            if leaves_gates and not ready:
+                self._dispatch.leave(tx, run.run_id, with_kept=False)
+            return ready
+
         try:
-            ready = await self._write("run.park", lambda tx, run: waiting.park(tx, run, open_waits))
+            ready = await self._write("run.park", park, first=gates.lock if leaves_gates else None)
         except Exception as error:  # noqa: BLE001  # whoever waits has to hear of it
             for waiter in waiters.values():
                 if not waiter.ready.done():
@@ -476,32 +550,3 @@ class Segment:
         for waiter in self._waiters.values():
             if waiter.group is not None and waiter.group.is_stopped:
                 waiter.ready.cancel()
-
-
-def _put(
-    tx: Tx,
-    run: Run,
-    name: StepName,
-    kind: str,
-    *,
-    value: Json = None,
-    error: JsonObject | None = None,
-) -> JournalEntry:
-    entry = JournalEntry(
-        name=name,
-        kind=kind,
-        value=value,
-        error=error,
-        input_digest=None,
-        epoch=run.epoch,
-        at_us=tx.now_us,
-    )
-    journal.put(tx, run.run_id, entry)
-    return entry
-
-
-def _replayed(entry: JournalEntry) -> Json:
-    """Return what the journal says, or raise the error that it holds."""
-    if entry.error is not None:
-        raise codec.error_from_json(entry.error, entry.name)
-    return entry.value
