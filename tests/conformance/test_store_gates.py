@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from interlock.domain.ids import RunId, StepName, TenantId
-from interlock.store import gates
+from interlock.domain.ids import RunId, StepName, TenantId, WorkflowName
+from interlock.store import gates, runs
 from interlock.store.engine import Database, Tx
 from interlock.store.gates import Ask, FullGate
 from interlock.testing.clock import ManualClock
 from tests.conformance.store_race import both
-from tests.conformance.store_rows import running
+from tests.conformance.store_rows import accepted, running
 
 GATE = StepName("#gate")
 
@@ -128,3 +128,17 @@ def test_last_place_is_given_once(db: Database) -> None:
     entered = both(db, take)
 
     assert 1 == sum(len(each) for each in entered)
+
+
+def test_queued_are_those_that_have_yet_to_begin(db: Database) -> None:
+    """Runs that are queued or at a gate count; those that run or wait for a person do not."""
+    going = [running(db, name) for name in ("runs", "waits", "at-gate")]
+    with db.transaction("stand") as tx:
+        queued = accepted(tx, "queued")
+        runs.park(tx, going[1].run_id, epoch=1, reason="approval/1")
+        runs.park(tx, going[2].run_id, epoch=1, reason="gate/a")
+        asked = partial(runs.has_queued, tx, queued.request.tenant)
+        found = [asked(queued.request.workflow, more_than=most) for most in (1, 2)]
+        other = asked(WorkflowName("other"), more_than=0)
+
+    assert ([True, False], False) == (found, other)

@@ -12,6 +12,8 @@ from interlock.domain.principal import DEFAULT_TENANT
 from interlock.domain.run import DEFAULT_PRIORITY
 from interlock.domain.tool import Environment
 
+MAX_QUEUED = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
@@ -162,7 +164,8 @@ class Lock:
 class WorkflowSpec:
     """One version of a workflow. Without a declaration its autonomy is 0: drafts only.
 
-    `priority` is from 0 to 9; the highest goes first where runs wait for one another.
+    `priority` is from 0 to 9; the highest goes first where runs wait for one another. While
+    `max_queued` runs have yet to begin, webhooks and starts by hand are told to come back.
     """
 
     name: WorkflowName
@@ -182,6 +185,7 @@ class WorkflowSpec:
     autonomy: Mapping[Environment, AutonomyDeclaration] = field(default_factory=dict)
     deadline_s: float = 86_400.0
     priority: int = DEFAULT_PRIORITY
+    max_queued: int = MAX_QUEUED
     concurrency: Concurrency | None = None
     lock: Lock | None = None
 

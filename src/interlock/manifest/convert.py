@@ -171,6 +171,7 @@ def workflow(file: form.WorkflowFile, *, inputs: JsonObject) -> WorkflowSpec:
         },
         deadline_s=file.deadline_s,
         priority=file.priority,
+        max_queued=file.max_queued,
         concurrency=(
             None if file.concurrency is None else from_json(Concurrency, _plain(file.concurrency))
         ),

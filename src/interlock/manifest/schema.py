@@ -12,6 +12,7 @@ from interlock.domain.canonical import MAX_RESULT_BYTES, JsonObject
 from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
 from interlock.domain.run import DEFAULT_PRIORITY
 from interlock.domain.tool import Environment
+from interlock.domain.workflow import MAX_QUEUED
 
 
 def _schema_or_path(value: JsonValue) -> JsonValue:
@@ -460,6 +461,8 @@ class WorkflowFile(Part):
     deadline_s: Seconds = 86_400.0
     priority: Priority = DEFAULT_PRIORITY
     """From 0 to 9; the highest goes first where runs wait for one another."""
+    max_queued: Annotated[int, Field(ge=1)] = MAX_QUEUED
+    """How many runs may wait to begin; beyond it new ones are refused for a while."""
     concurrency: ConcurrencyPart | None = None
     lock: LockPart | None = None
 

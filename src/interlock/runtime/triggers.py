@@ -28,6 +28,7 @@ from interlock.domain.release import Release
 from interlock.domain.run import StartRequest, TriggerRef
 from interlock.domain.tool import Environment
 from interlock.domain.workflow import Condition, Trigger, WorkflowSpec
+from interlock.runtime import limits
 from interlock.store import triggers
 from interlock.store.engine import Database, Tx
 from interlock.tools.contract import Contract
@@ -82,6 +83,7 @@ def accept_webhook(
         UnauthenticatedError: no signature holds, or the timestamp is more than 5 minutes off.
         InputError: the body is not strict JSON, or breaks the workflow's input contract.
         DedupeConflictError: this id came before with another body.
+        IntakeFullError: too many runs of the workflow have yet to begin.
     """
     with intake.db.reading() as tx:
         release, now_us = intake.live.at(tx).release, tx.now_us
@@ -119,7 +121,9 @@ def accept_webhook(
             now_us=tx.now_us,
             priority=found.trigger.priority,
         )
-        run_id, is_new = intake.dispatch.start(tx, request, body_digest=body_digest)
+        run_id, is_new = limits.accept(
+            tx, intake.dispatch, found.spec, request, body_digest=body_digest
+        )
         return Accepted(
             run_id=run_id, is_new=is_new, workflow=found.spec.name, trigger=found.trigger.name
         )
@@ -143,6 +147,7 @@ def start_manual(
         NotFoundError: no such workflow for this tenant.
         InputError: it has no manual trigger there, or the input breaks its contract.
         DedupeConflictError: this key came before with other input.
+        IntakeFullError: too many runs of the workflow have yet to begin.
     """
 
     def accept(tx: Tx) -> Accepted:
@@ -168,8 +173,8 @@ def start_manual(
             user=by,
             priority=trigger.priority,
         )
-        run_id, is_new = intake.dispatch.start(
-            tx, request, body_digest=digest([environment, value])
+        run_id, is_new = limits.accept(
+            tx, intake.dispatch, spec, request, body_digest=digest([environment, value])
         )
         return Accepted(run_id=run_id, is_new=is_new, workflow=workflow, trigger=trigger.name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import RowMapping, Update, bindparam, func, select, update
+from sqlalchemy import RowMapping, Update, and_, bindparam, func, or_, select, update
 
 from interlock.domain.canonical import Json
 from interlock.domain.errors import FencedError, NotFoundError
@@ -301,6 +301,24 @@ def list_queued(tx: Tx) -> list[tuple[RunId, int]]:
     query = select(table.c.run_id, table.c.segment).order_by(table.c.created_us, table.c.run_id)
     query = query.where(table.c.state == RunState.QUEUED, table.c.ended_us.is_(None))
     return [(RunId(run_id), segment) for run_id, segment in tx.connection.execute(query)]
+
+
+def has_queued(tx: Tx, tenant: TenantId, workflow: WorkflowName, *, more_than: int) -> bool:
+    """Return whether more runs of a workflow than that have yet to begin, at a gate or before."""
+    is_at_gate = and_(table.c.state == RunState.WAITING, table.c.reason.like("gate/%"))
+    query = (
+        select(table.c.run_id)
+        .where(
+            table.c.ended_us.is_(None),
+            table.c.state.in_((RunState.QUEUED, RunState.WAITING)),
+            or_(table.c.state == RunState.QUEUED, is_at_gate),
+            table.c.tenant == tenant,
+            table.c.workflow == workflow,
+        )
+        .offset(more_than)
+        .limit(1)
+    )
+    return tx.connection.execute(query).first() is not None
 
 
 def children(tx: Tx, run_id: RunId) -> list[Run]:
