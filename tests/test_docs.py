@@ -25,7 +25,7 @@ PROMISES = [DOCS / "guarantees.md", DOCS / "threatmodel.md"]
 # Where codes are written down; what looks like one and is not: topics, events, kinds of evidence.
 CODED = ("domain/errors.py", "agents/*.py", "calls/*.py", "policy/*.py", "runtime/**/*.py")
 NOT_CODES = {"call.late", "model.request", "owner.lost"}
-NOT_CODES |= {"run.park", "run.pause", "run.resume", "run.wait"}
+NOT_CODES |= {"gate.ask", "run.park", "run.pause", "run.resume", "run.wait"}
 # Made of parts, or raised at an edge.
 OTHER_CODES = {"effect.absent", "effect.abandoned", "http", "refused"}
 NAMED_CALLS = {"commit", "reach", "run", "transact", "transaction"}

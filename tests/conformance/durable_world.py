@@ -6,12 +6,13 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from interlock.calls.durable import Durable
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName, TenantId, WorkflowName
 from interlock.domain.label import Labels
-from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
+from interlock.domain.run import DEFAULT_PRIORITY, Run, RunState, StartRequest, TriggerRef
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.runner import Runner
 from interlock.runtime.durable.segment import RunOutcome
@@ -38,9 +39,21 @@ class World:
         self.engine = self._new_engine()
         self.engine.start()
 
-    def begin(self, body: Body, *, labels: Labels | None = None, value: Json = None) -> RunId:
+    def begin(
+        self,
+        body: Body,
+        *,
+        labels: Labels | None = None,
+        value: Json = None,
+        priority: int = DEFAULT_PRIORITY,
+        tenant: str = "default",
+    ) -> RunId:
         """Start a run of this code and return its id."""
-        request = self.request(body, labels=labels, value=value)
+        request = replace(
+            self.request(body, labels=labels, value=value),
+            priority=priority,
+            tenant=TenantId(tenant),
+        )
         dispatch = self.engine.dispatch
         return self.db.run("test", lambda tx: dispatch.start(tx, request, body_digest=DIGEST))[0]
 

@@ -52,6 +52,7 @@ from interlock.store import (
     blackboard,
     decisions,
     effects,
+    gates,
     journal,
     registry,
     runs,
@@ -543,6 +544,14 @@ class Story:
 def apply(db: Database) -> None:
     """Apply the project."""
     db.run("test.apply", lambda tx: registry.put_release(tx, release(), by="grace"))
+
+
+def lock(db: Database, run_id: RunId, key: str) -> None:
+    """Let a run take a key, or wait for it if another one has it."""
+    wanted = gates.Ask(
+        run_id=run_id, name=StepName("#gate"), keys={key: 1}, priority=4, tenant=DEFAULT_TENANT
+    )
+    db.run("seed", lambda tx: gates.ask(tx, wanted))
 
 
 def routed(db: Database, clock: ManualClock, key: str) -> Story:

@@ -34,6 +34,8 @@ def full(console: Console) -> dict[str, str]:
     hostile, approval = seed.waiting(db, clock, "ticket-<b>320</b>\u202e", HOSTILE)
     working = seed.working(db, clock, "ticket-321")
     clock.advance(1)
+    for run_id in (working.run_id, hostile.run_id):
+        seed.lock(db, run_id, f"lock/{working.run_id}")
     return {
         "runs": "/runs",
         "routed": f"/runs/{routed.run_id}",
@@ -93,6 +95,18 @@ def test_every_page_fits_a_phone(console: Console, visit: Visit, full: dict[str,
             overflowing.append(name)
 
     assert [] == overflowing
+
+
+def test_run_at_a_full_gate_names_the_holder(
+    visit: Visit, console: Console, full: dict[str, str]
+) -> None:
+    """Who waits for another run finds it with one click."""
+    visit.page.goto(console.url + full["hostile"])
+
+    notice = visit.page.locator("#gate-1")
+
+    assert full["working"] == notice.locator("a").get_attribute("href")
+    assert f"lock/{full['working'].removeprefix('/runs/')}" in notice.inner_text()
 
 
 def test_hostile_text_stays_text(console: Console, visit: Visit, full: dict[str, str]) -> None:

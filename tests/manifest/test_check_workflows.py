@@ -42,6 +42,7 @@ def test_workflow_without_a_declaration_is_refused(key: str) -> None:
         ("agent: clerk, input", "agent: boss, input", "the agent `boss` has no seat"),
         ("agent: clerk, input", "handoff: clerk, input", "`handoff` and `handed_by` go together"),
         (", timeout_s: 60", "", "`wait` and `timeout_s` go together"),
+        ("\nsteps:", '\nlock: {key: "input:/rf"}\nsteps:', "there is nothing at `input:/rf`"),
         ('{ref: "input:/ref"}, share', '{ref: "input:/rf"}, share', "nothing at `input:/rf`"),
         ('{ref: "input:/ref"}, share', "{}, share", "`desk.issue.find` needs the argument `ref`"),
         ('"shared:seen/found"', '"shared:sen/found"', "there is nothing at `shared:/sen/found`"),

@@ -8,7 +8,7 @@ from interlock.domain.ids import AgentName, ToolName, WorkflowName
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
 from interlock.domain.tool import EffectClass, Group, HttpRequest, Probe, Server, Source
-from interlock.domain.workflow import ApprovalRule, Condition, Trigger
+from interlock.domain.workflow import ApprovalRule, Concurrency, Condition, Lock, Trigger
 from interlock.manifest.load import load
 from interlock.tools.discover import from_functions
 from interlock.tools.functions import python_function
@@ -320,3 +320,18 @@ def test_proposed_tools_load_after_review() -> None:
 def _count(title: str) -> dict[str, int]:
     """Count the issues with a title."""
     return {"count": len(title)}
+
+
+def test_limits_of_a_workflow_are_read() -> None:
+    """What runs at once, what is locked, and who goes first, also by trigger."""
+    declared = 'priority: 7\nconcurrency: {runs: 5, per: tenant}\nlock: {key: "input:/ref"}\nsteps:'
+    files = changed("workflows/triage.yaml", "\nsteps:", f"\n{declared}")
+    whole = files["workflows/triage.yaml"]
+    files["workflows/triage.yaml"] = whole.replace("manual: true}", "manual: true, priority: 9}")
+
+    spec = load(files).workflows[TRIAGE]
+
+    priorities = {trigger.name: trigger.priority for trigger in spec.triggers}
+    assert (7, 9) == (spec.priority, priorities["by_hand"])
+    assert Concurrency(runs=5, per="tenant") == spec.concurrency
+    assert Lock(key="input:/ref") == spec.lock

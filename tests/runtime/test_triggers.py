@@ -12,6 +12,7 @@ from interlock.domain.errors import (
     ContractError,
     DedupeConflictError,
     InputError,
+    IntakeFullError,
     JsonError,
     NotFoundError,
     UnauthenticatedError,
@@ -330,3 +331,21 @@ def test_a_workflow_is_started_by_hand_only_where_it_says_so(tmp_path: Path) -> 
 
         with pytest.raises(InputError, match="no manual trigger in `prod`; declare one"):
             manual(plane, environment="prod")
+
+
+def test_a_full_intake_refuses_what_is_new(tmp_path: Path) -> None:
+    """Deliveries and starts by hand are told when to come back; what was accepted stays so."""
+    with open_plane(tmp_path) as plane:
+        plane.secrets[REFERENCE] = SECRET
+        plane.apply(release(workflow(LOOK, triggers=(HOOK, MANUAL), max_queued=1)))
+        first = deliver(plane)
+
+        with pytest.raises(IntakeFullError, match="1 runs of `triage` wait to begin") as refused:
+            deliver(plane, message_id="msg_2")
+        with pytest.raises(IntakeFullError):
+            plane.queue()
+        again = deliver(plane)
+        plane.engine.run_until_idle()
+
+        assert (30, first.run_id) == (refused.value.retry_after_s, again.run_id)
+        assert deliver(plane, message_id="msg_2").is_new

@@ -203,3 +203,19 @@ async def test_a_webhook_without_a_secret_in_store_is_not_open(plane: Plane) -> 
 
     assert (503, "unavailable") == error_of(answer)[:2]
     assert [] == stored(plane)
+
+
+async def test_a_full_intake_is_answered_429(door: Plane) -> None:
+    """The source is told when to send again; one that was heard before is heard again."""
+    project = files()
+    text = project["workflows/look.yaml"].replace("version: 1", "version: 2")
+    project["workflows/look.yaml"] = f"{text}max_queued: 1\n"
+    door.apply(project)
+    first = body_of(await deliver(door))
+
+    refused = await deliver(door, message_id="msg_2")
+    again = body_of(await deliver(door))
+
+    assert (429, "intake.full") == error_of(refused)[:2]
+    assert "30" == refused.headers["retry-after"]
+    assert first["run_id"] == again["run_id"]

@@ -7,8 +7,8 @@ work is dispatched, claimed, timed and recovered.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -129,6 +129,24 @@ class Durable(Protocol):
         `fail_fast` raises the first error and stops the others at their next operation; `collect`
         returns errors in their places.
         """
+        ...
+
+    async def hold(
+        self, name: StepName, keys: Mapping[str, int], *, hold_while_waiting: bool = False
+    ) -> None:
+        """Hold all keys, each with how many runs may hold it at once, until the run ends.
+
+        The run waits until it can have all of them, and holds none of them until then; waiting
+        costs nothing. They are free in the transaction that ends the run, whoever ends it. While
+        the run waits for a person, and while it is paused, they are free too, unless
+        `hold_while_waiting`; this operation then takes them again before the run goes on.
+        """
+        ...
+
+    def gate(
+        self, name: StepName, keys: Mapping[str, int], *, hold_while_waiting: bool = False
+    ) -> AbstractAsyncContextManager[None]:
+        """Hold all keys for a block, as `hold` does for a run; free when the block has ended."""
         ...
 
     async def now_us(self, name: StepName) -> int:

@@ -48,6 +48,10 @@ def print_run(run: JsonObject) -> None:
     for wait in rows_of(run, "waits"):
         until = f" until {when(wait['due_us'])}" if wait["due_us"] is not None else ""
         say(f"  waits for {wait['topic']}{until}", style="yellow")
+    for gate in rows_of(run, "full_gates"):
+        holders = gate["holders"] if isinstance(gate["holders"], list) else []
+        held_by = ", ".join(f"run {run_id}" for run_id in holders)
+        say(f"  {gate['key']} is held by {held_by}", style="yellow")
     children = run["children"]
     for child in children if isinstance(children, list) else []:
         fact("child run", child)

@@ -16,6 +16,7 @@ InterlockError
 ├── UnauthenticatedError  nobody is signed in, or a signature does not hold
 ├── UnavailableError      the store or an upstream is away; may be retried
 │   └── ModelBusyError       a model answered "later", broke off or not at all
+├── IntakeFullError       too many runs of a workflow have yet to begin; says when to come back
 ├── ModelFailedError      a model refused a request or answered nonsense; asking again is no use
 ├── FencedError           another worker owns this run now; stop and write nothing
 ├── CancelledRunError     the run was asked to stop
@@ -154,6 +155,17 @@ class UnavailableError(InterlockError):
 
     code = "unavailable"
     is_retryable = True
+
+
+class IntakeFullError(InterlockError):
+    """Too many runs of a workflow have yet to begin; none was added. Try after `retry_after_s`."""
+
+    code = "intake.full"
+    is_retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ModelBusyError(UnavailableError):

@@ -35,6 +35,10 @@ UNDO = "undo"
 """Kind of the trigger of a run that undoes the ended run which its input names (`run_id`)."""
 
 
+DEFAULT_PRIORITY = 4
+"""Of 0 to 9, as in Java's message service: the middle, with room on both sides."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRef:
     """What started a run: kind, source and the key that deduplicates it."""
@@ -51,6 +55,7 @@ class StartRequest:
     `agent` is set for a child run that only runs that agent (a hand-off); otherwise the run walks
     the workflow's steps. `seats` is the chain, outermost first, for the record; `deciding` are the
     seats that policy asks. `release` is the applied project release that fixes every definition.
+    `priority` is from 0 to 9; the highest goes first where runs wait for one another.
     """
 
     workflow: WorkflowName
@@ -70,6 +75,7 @@ class StartRequest:
     depth: int = 0
     labels: Labels = field(default_factory=Labels)
     deadline_us: int | None = None
+    priority: int = DEFAULT_PRIORITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,10 @@ from typing import Literal
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.ids import AgentName, StepName, TenantId, ToolName, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT
+from interlock.domain.run import DEFAULT_PRIORITY
 from interlock.domain.tool import Environment
+
+MAX_QUEUED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,8 @@ class Trigger:
     `source` names a webhook door (`/webhooks/<source>`), its signing secret is `secret`
     (`secret://...`). `schedule` is five cron fields in `timezone`; with `is_paused` it waits to be
     resumed from the start. `when` picks events; `input` holds templates over `body:` (webhook) or
-    `tick:` (cron) and must fit the workflow's input contract.
+    `tick:` (cron) and must fit the workflow's input contract. `priority` counts instead of the
+    workflow's.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Trigger:
     is_paused: bool = False
     when: tuple[Condition, ...] = ()
     input: Json = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +140,33 @@ class AutonomyDeclaration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency:
+    """How many runs of the workflow go on at once, in an environment or there for each tenant."""
+
+    runs: int
+    per: Literal["environment", "tenant"] = "environment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """One run at a time for each value of `key`, a template over `input:` (the run's input).
+
+    Workflows of one tenant and environment that give the same `name` share their locks; without
+    one they are the workflow's own. `hold_while_waiting` keeps it while the run waits for a person.
+    """
+
+    key: str
+    name: str | None = None
+    hold_while_waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowSpec:
-    """One version of a workflow. Without a declaration its autonomy is 0: drafts only."""
+    """One version of a workflow. Without a declaration its autonomy is 0: drafts only.
+
+    `priority` is from 0 to 9; the highest goes first where runs wait for one another. While
+    `max_queued` runs have yet to begin, webhooks and starts by hand are told to come back.
+    """
 
     name: WorkflowName
     version: int
@@ -154,6 +184,10 @@ class WorkflowSpec:
     tools: tuple[ToolName, ...] = ()
     autonomy: Mapping[Environment, AutonomyDeclaration] = field(default_factory=dict)
     deadline_s: float = 86_400.0
+    priority: int = DEFAULT_PRIORITY
+    max_queued: int = MAX_QUEUED
+    concurrency: Concurrency | None = None
+    lock: Lock | None = None
 
     def step(self, name: str) -> Step:
         """Return the step of that name, which exists in an applied workflow."""

@@ -44,6 +44,7 @@ def check_workflow(
         _fallbacks(spec),
         _end(spec, release),
         _autonomy(spec),
+        _lock(spec),
     )
     for place, message, fix in found:
         yield document.problem(place, message, fix)
@@ -67,6 +68,12 @@ def _inputs(spec: WorkflowSpec) -> Iterator[Finding]:
         yield ("inputs",), message, None
     if spec.input_schema.get("type") != "object":
         yield ("inputs",), "the input of a workflow is an object", "add `type: object`"
+
+
+def _lock(spec: WorkflowSpec) -> Iterator[Finding]:
+    if spec.lock is not None:
+        for inner, message in misplaced(spec.lock.key, {"input": spec.input_schema}):
+            yield ("lock", "key", *inner), message, None
 
 
 def _triggers(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:

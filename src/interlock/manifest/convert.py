@@ -39,8 +39,10 @@ from interlock.domain.tool import (
 from interlock.domain.workflow import (
     ApprovalRule,
     AutonomyDeclaration,
+    Concurrency,
     Condition,
     FailureMode,
+    Lock,
     SeatSpec,
     Step,
     Success,
@@ -168,6 +170,12 @@ def workflow(file: form.WorkflowFile, *, inputs: JsonObject) -> WorkflowSpec:
             for name, part in file.autonomy.items()
         },
         deadline_s=file.deadline_s,
+        priority=file.priority,
+        max_queued=file.max_queued,
+        concurrency=(
+            None if file.concurrency is None else from_json(Concurrency, _plain(file.concurrency))
+        ),
+        lock=None if file.lock is None else from_json(Lock, _plain(file.lock)),
     )
 
 
@@ -275,6 +283,7 @@ def _trigger(name: str, part: form.TriggerPart) -> Trigger:
         is_paused=part.paused,
         when=_conditions(part.when),
         input=part.input,
+        priority=part.priority,
     )
 
 

@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Wi
 
 from interlock.domain.canonical import MAX_RESULT_BYTES, JsonObject
 from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
+from interlock.domain.run import DEFAULT_PRIORITY
 from interlock.domain.tool import Environment
+from interlock.domain.workflow import MAX_QUEUED
 
 
 def _schema_or_path(value: JsonValue) -> JsonValue:
@@ -48,6 +50,7 @@ Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 Version = Annotated[int, Field(ge=1)]
 Status = Annotated[int, Field(ge=100, le=599)]
 Seconds = Annotated[float, Field(gt=0)]
+Priority = Annotated[int, Field(ge=0, le=9)]
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
 Schema = Annotated[
     JsonValue, AfterValidator(_schema_or_path), WithJsonSchema({"type": ["string", "object"]})
@@ -350,6 +353,8 @@ class TriggerPart(Part):
     when: list[ConditionPart] = []
     input: Template = None
     """The run's input: templates over `body:` (webhook) or `tick:` (cron)."""
+    priority: Priority | None = None
+    """Of the runs that this trigger starts, instead of the workflow's."""
 
 
 class SeatPart(Part):
@@ -411,6 +416,25 @@ class AutonomyPart(Part):
     reason: Text
 
 
+class ConcurrencyPart(Part):
+    """How many runs go on at once; further ones wait."""
+
+    runs: Annotated[int, Field(ge=1)]
+    per: Literal["environment", "tenant"] = "environment"
+    """What they are counted in; `tenant` counts each tenant's in each environment."""
+
+
+class LockPart(Part):
+    """One run at a time for each value of a key."""
+
+    key: Annotated[str, Field(pattern="^input:/")]
+    """Where the value stands in the run's input: `input:/customer`."""
+    name: Name | None = None
+    """Workflows that give the same name share their locks."""
+    hold_while_waiting: bool = False
+    """Whether a run keeps it while it waits for a person."""
+
+
 class WorkflowFile(Part):
     """One version of a workflow."""
 
@@ -435,6 +459,12 @@ class WorkflowFile(Part):
     success: SuccessPart
     autonomy: dict[Environment, AutonomyPart] = {}
     deadline_s: Seconds = 86_400.0
+    priority: Priority = DEFAULT_PRIORITY
+    """From 0 to 9; the highest goes first where runs wait for one another."""
+    max_queued: Annotated[int, Field(ge=1)] = MAX_QUEUED
+    """How many runs may wait to begin; beyond it new ones are refused for a while."""
+    concurrency: ConcurrencyPart | None = None
+    lock: LockPart | None = None
 
 
 AnyFile = ProjectFile | SystemFile | ServerFile | ToolFile | AgentFile | WorkflowFile

@@ -240,6 +240,7 @@ def _start(
         value=input_of(trigger, {"tick": document}),
         now_us=tx.now_us,
         user=user,
+        priority=trigger.priority,
     )
     return intake.dispatch.start(tx, request, body_digest=digest(tick.key))
 

@@ -28,6 +28,7 @@ from interlock.domain.release import Release
 from interlock.domain.run import StartRequest, TriggerRef
 from interlock.domain.tool import Environment
 from interlock.domain.workflow import Condition, Trigger, WorkflowSpec
+from interlock.runtime import limits
 from interlock.store import triggers
 from interlock.store.engine import Database, Tx
 from interlock.tools.contract import Contract
@@ -82,6 +83,7 @@ def accept_webhook(
         UnauthenticatedError: no signature holds, or the timestamp is more than 5 minutes off.
         InputError: the body is not strict JSON, or breaks the workflow's input contract.
         DedupeConflictError: this id came before with another body.
+        IntakeFullError: too many runs of the workflow have yet to begin.
     """
     with intake.db.reading() as tx:
         release, now_us = intake.live.at(tx).release, tx.now_us
@@ -117,8 +119,11 @@ def accept_webhook(
             trigger=TriggerRef(kind="webhook", source=source, key=message_id),
             value=input_of(found.trigger, {"body": event}),
             now_us=tx.now_us,
+            priority=found.trigger.priority,
         )
-        run_id, is_new = intake.dispatch.start(tx, request, body_digest=body_digest)
+        run_id, is_new = limits.accept(
+            tx, intake.dispatch, found.spec, request, body_digest=body_digest
+        )
         return Accepted(
             run_id=run_id, is_new=is_new, workflow=found.spec.name, trigger=found.trigger.name
         )
@@ -142,6 +147,7 @@ def start_manual(
         NotFoundError: no such workflow for this tenant.
         InputError: it has no manual trigger there, or the input breaks its contract.
         DedupeConflictError: this key came before with other input.
+        IntakeFullError: too many runs of the workflow have yet to begin.
     """
 
     def accept(tx: Tx) -> Accepted:
@@ -165,9 +171,10 @@ def start_manual(
             value=value,
             now_us=tx.now_us,
             user=by,
+            priority=trigger.priority,
         )
-        run_id, is_new = intake.dispatch.start(
-            tx, request, body_digest=digest([environment, value])
+        run_id, is_new = limits.accept(
+            tx, intake.dispatch, spec, request, body_digest=digest([environment, value])
         )
         return Accepted(run_id=run_id, is_new=is_new, workflow=workflow, trigger=trigger.name)
 
@@ -201,6 +208,7 @@ def request_of(
     value: Json,
     now_us: int,
     user: str | None = None,
+    priority: int | None = None,
 ) -> StartRequest:
     """Return the request of a new root run; raises `ContractError` if the input does not fit."""
     Contract.of(spec.input_schema).check(value, what=f"input of `{spec.name}`")
@@ -215,6 +223,7 @@ def request_of(
         input=value,
         user=user,
         deadline_us=now_us + int(spec.deadline_s * 1_000_000),
+        priority=spec.priority if priority is None else priority,
     )
 
 

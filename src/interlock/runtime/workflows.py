@@ -26,6 +26,7 @@ from interlock.domain.workflow import (
 )
 from interlock.observe import emit, semconv
 from interlock.runtime.durable.segment import RunOutcome
+from interlock.runtime.limits import enter_gates
 from interlock.runtime.steps import Services, Walk, close_failed, run_step
 from interlock.store import effects, registry, runs, spans
 from interlock.store.engine import Tx
@@ -49,6 +50,7 @@ async def run_segment(services: Services, durable: Durable) -> RunOutcome:
     spec = release.workflows.get(request.workflow)
     if spec is None:
         return _failure("workflow.unknown", f"release {release.number} has no such workflow")
+    await enter_gates(durable, spec)
     await durable.commit(_BEGIN, lambda tx: _open(tx, durable, spec), kind="run.begin")
     walk = Walk(services=services, durable=durable, release=release, spec=spec)
     if request.trigger.kind == UNDO:

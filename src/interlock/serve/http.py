@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from interlock.app import Interlock
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import (
+    IntakeFullError,
     InterlockError,
     NotFoundError,
     ProblemsError,
@@ -89,7 +90,11 @@ async def _on_error(_request: Request, error: Exception) -> Response:
     # INVARIANT: registered for InterlockError only.
     assert isinstance(error, InterlockError)
     problems = error.problems if isinstance(error, ProblemsError) else ()
-    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthenticatedError) else None
+    headers: dict[str, str] = {}
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, IntakeFullError):
+        headers["Retry-After"] = str(error.retry_after_s)
     return JSONResponse(
         error_body(error.code, error.message, problems), status_of(error), headers=headers
     )

@@ -8,6 +8,7 @@ from interlock.domain.errors import (
     ConflictError,
     ForbiddenError,
     InputError,
+    IntakeFullError,
     InterlockError,
     NotFoundError,
     UnauthenticatedError,
@@ -20,6 +21,7 @@ _STATUS: Final[tuple[tuple[type[InterlockError], int], ...]] = (
     (NotFoundError, 404),
     (ConflictError, 409),
     (InputError, 400),
+    (IntakeFullError, 429),
     (UnavailableError, 503),
 )
 

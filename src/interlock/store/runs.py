@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import RowMapping, Update, bindparam, func, select, update
+from sqlalchemy import RowMapping, Update, and_, bindparam, func, or_, select, update
 
 from interlock.domain.canonical import Json
 from interlock.domain.errors import FencedError, NotFoundError
@@ -59,6 +59,7 @@ def insert(tx: Tx, run_id: RunId, request: StartRequest) -> None:
             epoch=0,
             segment=0,
             recoveries=0,
+            priority=request.priority,
             is_cancel_requested=False,
             is_pause_requested=False,
             created_us=tx.now_us,
@@ -302,6 +303,24 @@ def list_queued(tx: Tx) -> list[tuple[RunId, int]]:
     return [(RunId(run_id), segment) for run_id, segment in tx.connection.execute(query)]
 
 
+def has_queued(tx: Tx, tenant: TenantId, workflow: WorkflowName, *, more_than: int) -> bool:
+    """Return whether more runs of a workflow than that have yet to begin, at a gate or before."""
+    is_at_gate = and_(table.c.state == RunState.WAITING, table.c.reason.like("gate/%"))
+    query = (
+        select(table.c.run_id)
+        .where(
+            table.c.ended_us.is_(None),
+            table.c.state.in_((RunState.QUEUED, RunState.WAITING)),
+            or_(table.c.state == RunState.QUEUED, is_at_gate),
+            table.c.tenant == tenant,
+            table.c.workflow == workflow,
+        )
+        .offset(more_than)
+        .limit(1)
+    )
+    return tx.connection.execute(query).first() is not None
+
+
 def children(tx: Tx, run_id: RunId) -> list[Run]:
     """Return the child runs of a run, oldest first."""
     query = select(table).where(table.c.parent_id == run_id)
@@ -370,6 +389,7 @@ def run_of(row: RowMapping) -> Run:
         # Those it started with are not kept apart: labels only rise.
         labels=unpack_labels(row["labels"]),
         deadline_us=row["deadline_us"],
+        priority=row["priority"],
     )
     return Run(
         run_id=RunId(row["run_id"]),

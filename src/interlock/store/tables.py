@@ -85,6 +85,7 @@ run = Table(
     Column("segment", Integer, nullable=False),
     Column("executor_id", Text),
     Column("recoveries", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
     Column("labels", Text, nullable=False),
     Column("is_cancel_requested", Boolean, nullable=False),
     Column("is_pause_requested", Boolean, nullable=False),
@@ -145,6 +146,39 @@ signal = Table(
     Column("consumed_by", Text),
     UniqueConstraint("run_id", "dedupe_key"),
     Index("ix_signal_topic", "run_id", "topic", "signal_id"),
+)
+
+gate_hold = Table(
+    "gate_hold",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("run_id", Text, ForeignKey("run.run_id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("is_kept", Boolean, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Index("ix_gate_hold_run", "run_id"),
+)
+
+gate_wait = Table(
+    "gate_wait",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("run_id", Text, ForeignKey("run.run_id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("places", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("is_kept", Boolean, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Index("ix_gate_wait_run", "run_id"),
+)
+
+gate_turn = Table(
+    "gate_turn",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("turn", BigInteger, nullable=False),
 )
 
 executor = Table(

@@ -18,7 +18,7 @@ from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
 from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import LoopThread, StoreThreads
-from interlock.store import leases, runs
+from interlock.store import runs
 from interlock.store.engine import Database, Tx
 from interlock.testing.clock import ManualClock
 
@@ -30,7 +30,7 @@ _TIMEOUT_S = 30.0
 class _NoHints:
     """Runs are found by looking: a hint would say nothing that the store does not."""
 
-    def give(self, tx: Tx, run_id: RunId, segment: int) -> None:
+    def give(self, tx: Tx, run_id: RunId, segment: int, *, priority: int) -> None:
         """Do nothing."""
 
 
@@ -74,7 +74,10 @@ class MemoryEngine:
     def start(self) -> None:
         """Take over what an earlier engine left; nothing runs before `run_until_idle`."""
         self._loop.start()
-        self._db.run("run.takeover", lambda tx: leases.takeover(tx, _EXECUTOR, max_recoveries=3))
+        self._db.run(
+            "run.takeover",
+            lambda tx: self._dispatch.take_over(tx, _EXECUTOR, max_recoveries=3),
+        )
 
     def stop(self) -> None:
         """Hand back what is running and end the threads."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from interlock.domain.ids import RunId, StepName
+from interlock.domain.principal import DEFAULT_TENANT
+from interlock.store import gates
+from interlock.store.engine import Database
 from tests.cli.terminal import Said, done, interlock
 
 UNKNOWN = "0190a0a0-0000-7000-8000-000000000000"
@@ -40,6 +45,21 @@ def test_a_run_is_started_listed_and_shown() -> None:
     assert "state        queued" in shown
     assert "· hold                 to_come" in shown
     assert "invoke_workflow look  queued" in done("run", "show", run_id, "--trace")
+
+
+def test_a_run_at_a_full_gate_names_the_holder(applied: Path) -> None:
+    """What it waits for, and which runs have it."""
+    first, second = (RunId(start("--key", key).out.strip()) for key in "ab")
+    db = Database(f"sqlite:///{applied / '.interlock' / 'interlock.db'}")
+    for run_id in (first, second):
+        wanted = gates.Ask(
+            run_id=run_id, name=StepName("g"), keys={"lock/7": 1}, priority=4, tenant=DEFAULT_TENANT
+        )
+        db.run("test", partial(gates.ask, wanted=wanted))
+    db.close()
+
+    assert f"  lock/7 is held by run {first}" in done("run", "show", second)
+    assert "lock/7" not in done("run", "show", first)
 
 
 @pytest.mark.usefixtures("applied")

@@ -5,13 +5,14 @@ Both sides of every wake-up lock the run's row: a signal and the wait for it can
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from interlock.domain.canonical import Json
-from interlock.domain.ids import RunId
+from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.run import Run, RunState, StartRequest
 from interlock.runtime.durable import codec
-from interlock.store import runs, triggers, waits
+from interlock.store import gates, leases, runs, triggers, waits
 from interlock.store.engine import Tx
 
 
@@ -21,8 +22,11 @@ class Hints(Protocol):
     A hint may be delivered twice, late or never; the claim decides, and lost hints are renewed.
     """
 
-    def give(self, tx: Tx, run_id: RunId, segment: int) -> None:
-        """Make some worker try to claim this segment, if and only if `tx` commits."""
+    def give(self, tx: Tx, run_id: RunId, segment: int, *, priority: int) -> None:
+        """Make some worker try to claim this segment, if and only if `tx` commits.
+
+        Of the hints that are there the one with the highest priority is followed first.
+        """
         ...
 
 
@@ -39,7 +43,7 @@ class StoreDispatch:
         """
         run_id, is_new = triggers.accept(tx, request, body_digest=body_digest)
         if is_new:
-            self._hints.give(tx, run_id, 0)
+            self._hints.give(tx, run_id, 0, priority=request.priority)
         return run_id, is_new
 
     def signal(self, tx: Tx, run_id: RunId, topic: str, value: Json, *, dedupe_key: str) -> bool:
@@ -74,15 +78,24 @@ class StoreDispatch:
         What was sent is still recorded. Signals are kept for it; no time of its waits passes
         unseen. Returns False if it has ended, is paused, or was set aside already.
         """
-        if runs.pause(tx, run_id, from_states=(RunState.QUEUED, RunState.WAITING)) is not None:
+        if self.stand_still(tx, run_id, from_states=(RunState.QUEUED, RunState.WAITING)):
             return True
         return runs.request_pause(tx, run_id) is not None
+
+    def stand_still(self, tx: Tx, run_id: RunId, *, from_states: Collection[RunState]) -> bool:
+        """Pause a run that is in one of these states, with the gates that it does not keep."""
+        has_gates = gates.lock_of(tx, run_id)
+        if runs.pause(tx, run_id, from_states=from_states) is None:
+            return False
+        if has_gates:
+            self.leave(tx, run_id, with_kept=False)
+        return True
 
     def resume(self, tx: Tx, run_id: RunId) -> bool:
         """Let a paused or dead-lettered run go on; returns False if it is neither."""
         run = runs.resume(tx, run_id)
         if run is not None and run.state is RunState.QUEUED:
-            self._hints.give(tx, run_id, run.segment)
+            self._hints.give(tx, run_id, run.segment, priority=run.request.priority)
         return run is not None
 
     def wake(self, tx: Tx, run: Run) -> bool:
@@ -97,11 +110,46 @@ class StoreDispatch:
         queued = runs.requeue(tx, run.run_id, from_states=(run.state,), epoch=run.epoch)
         if queued is None:
             return False
-        self._hints.give(tx, run.run_id, queued.segment)
+        self._hints.give(tx, run.run_id, queued.segment, priority=run.request.priority)
         return True
+
+    def ask(self, tx: Tx, wanted: gates.Ask) -> gates.FullGate | None:
+        """Take gates or queue for them; return one that is full, None if the run has them all.
+
+        Gates are locked in this transaction.
+        """
+        self._let_in(tx, gates.ask(tx, wanted))
+        if gates.is_held(tx, wanted.run_id, wanted.name):
+            return None
+        return gates.list_full(tx, wanted.run_id)[0]
+
+    def leave(
+        self, tx: Tx, run_id: RunId, *, name: StepName | None = None, with_kept: bool = True
+    ) -> None:
+        """Free what a run holds (under a name) and wake who is next; gates are locked."""
+        self._let_in(tx, gates.free(tx, run_id, name=name, with_kept=with_kept))
+
+    def take_over(self, tx: Tx, dead: ExecutorId, *, max_recoveries: int) -> list[Run]:
+        """Fence the runs of a dead worker and queue them; return them as they are now.
+
+        They keep their gates, but for those that are set aside as `dead_lettered`.
+        """
+        gates.lock(tx)
+        found = leases.takeover(tx, dead, max_recoveries=max_recoveries)
+        for run in found:
+            if run.state is RunState.DEAD_LETTERED:
+                self.leave(tx, run.run_id)
+            self.hint(tx, run.run_id)
+        return found
+
+    def _let_in(self, tx: Tx, entered: Collection[RunId]) -> None:
+        for run_id in entered:
+            run = runs.lock_any(tx, run_id)
+            if run.state is RunState.WAITING:
+                self.wake(tx, run)
 
     def hint(self, tx: Tx, run_id: RunId) -> None:
         """Give a new hint for a run whose hint may be lost, if it is queued."""
         run = runs.find(tx, run_id)
         if run is not None and run.state is RunState.QUEUED:
-            self._hints.give(tx, run_id, run.segment)
+            self._hints.give(tx, run_id, run.segment, priority=run.request.priority)

@@ -47,6 +47,7 @@ SWEEP_S = 1.0
 _RENEW_HINTS_S = 60.0
 _LISTENER_S = 0.25
 _QUEUE_ENDS_S = 10.0
+_MOST_URGENT = 9
 
 _log = structlog.get_logger(__name__)
 _one_per_process = threading.Lock()
@@ -85,7 +86,7 @@ class _DbosHints:
             lazy=True,
         )
 
-    def give(self, tx: Tx, run_id: RunId, segment: int) -> None:
+    def give(self, tx: Tx, run_id: RunId, segment: int, *, priority: int) -> None:
         """Make some worker try to claim this segment, if and only if `tx` commits."""
         self.client.enqueue_in_transaction(
             tx.connection,
@@ -94,6 +95,8 @@ class _DbosHints:
                 "workflow_name": WORKFLOW,
                 "workflow_id": f"{run_id}:{segment}:{tx.new_id()}",
                 "app_version": APPLICATION_VERSION,
+                # There 1 goes first.
+                "priority": _MOST_URGENT - priority + 1,
             },
             run_id,
             segment,
@@ -332,14 +335,10 @@ class DbosEngine:
 
         Only for a worker that can no longer act. Interrupted takeovers are repeated by the next.
         """
-
-        def fence(tx: Tx) -> list[Run]:
-            found = leases.takeover(tx, dead, max_recoveries=MAX_RECOVERIES)
-            for run in found:
-                self._dispatch.hint(tx, run.run_id)
-            return found
-
-        found = self._db.run("run.takeover", fence)
+        found = self._db.run(
+            "run.takeover",
+            lambda tx: self._dispatch.take_over(tx, dead, max_recoveries=MAX_RECOVERIES),
+        )
         left = self._hints.client.list_workflows(
             executor_id=dead, status="PENDING", load_input=False, load_output=False
         )

@@ -22,11 +22,12 @@ from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.record import to_json
 from interlock.domain.run import ChildOutcome, JournalEntry, Run, RunState
 from interlock.runtime.durable import codec
+from interlock.runtime.durable.children import child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.segment import RunOutcome, Segment, child_topic
+from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S
-from interlock.store import journal, runs
+from interlock.store import gates, journal, runs
 from interlock.store.engine import Tx
 
 Code = Callable[[Segment], Awaitable[RunOutcome]]
@@ -174,9 +175,10 @@ class Runner:
         self._dispatch.requeue(tx, locked)
 
     def _stand_still(self, tx: Tx, *, run: Run) -> None:
+        gates.lock_of(tx, run.run_id)
         locked = runs.lock(tx, run.run_id, epoch=run.epoch)
         if locked.is_pause_requested:
-            runs.pause(tx, run.run_id, from_states=runs.OWNED)
+            self._dispatch.stand_still(tx, run.run_id, from_states=runs.OWNED)
         else:
             # Resumed in between.
             self._dispatch.requeue(tx, locked)
@@ -201,7 +203,8 @@ class Runner:
             await self._threads.run("run.finish", lambda tx: self._end(tx, run, failed))
 
     def _end(self, tx: Tx, run: Run, outcome: RunOutcome) -> None:
-        """End the run; in the same transaction its parent hears of it."""
+        """End the run; in the same transaction its gates are free and its parent hears of it."""
+        has_gates = gates.lock_of(tx, run.run_id)
         ended = runs.finish(
             tx,
             run.run_id,
@@ -212,6 +215,8 @@ class Runner:
             error_code=outcome.error_code,
             error_message=outcome.error_message,
         )
+        if has_gates:
+            self._dispatch.leave(tx, run.run_id)
         self._on_end(tx, ended, outcome)
         parent_id = ended.request.parent_id
         if parent_id is None:

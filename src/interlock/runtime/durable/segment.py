@@ -7,10 +7,10 @@ loop; transactions run on the few threads that the connection pool can serve.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import structlog
@@ -21,7 +21,6 @@ from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.errors import (
     CancelledRunError,
     FencedError,
-    InputError,
     InterlockError,
     InvariantError,
     PausedRunError,
@@ -38,20 +37,21 @@ from interlock.domain.run import (
     Run,
     RunState,
     StartRequest,
-    TriggerRef,
 )
 from interlock.runtime.durable import codec, waiting
+from interlock.runtime.durable.branches import Group, group_of_branch, results_of
+from interlock.runtime.durable.children import child_of, child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.entries import put_entry, replayed
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
-from interlock.store import journal, runs
+from interlock.store import gates, runs
 from interlock.store.engine import Tx
 
 T = TypeVar("T")
 Stop = FencedError | CancelledRunError | PausedRunError | UnavailableError
 """Why a segment ends before its code does: fenced, stopped, paused, or handed back to the queue."""
 
-MAX_RUN_DEPTH = 5
 _SETTLE_S = 0.02
 """How long nothing may move before the waits of a segment let the run wait."""
 
@@ -69,29 +69,13 @@ class RunOutcome:
     error_message: str | None = None
 
 
-class _Group:
-    """The branches of one `gather`; a stopped group refuses further operations in its branches."""
-
-    def __init__(self, outer: _Group | None) -> None:
-        self._outer = outer
-        self._is_stopped = False
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._is_stopped or (self._outer is not None and self._outer.is_stopped)
-
-    def stop(self) -> None:
-        self._is_stopped = True
-
-
-_group: ContextVar[_Group | None] = ContextVar("interlock_group", default=None)
 _is_in_flight: ContextVar[bool] = ContextVar("interlock_in_flight", default=False)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Waiter:
     wait: Wait
-    group: _Group | None
+    group: Group | None
     ready: asyncio.Future[None]
 
 
@@ -128,6 +112,7 @@ class Segment:
         self._code: asyncio.Task[RunOutcome] | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._parking: asyncio.Task[None] | None = None
+        self._has_gates = False
         self.is_parked = False
 
     @property
@@ -207,7 +192,7 @@ class Segment:
         self._enter(name)
         recorded = self._journal.get(name)
         if recorded is not None:
-            return _replayed(recorded)
+            return replayed(recorded)
         policy, failures = retry or Retry(), 0
         while True:
             # A long pause is in the journal: then this attempt failed in an earlier segment.
@@ -216,10 +201,10 @@ class Segment:
                     result = await self._attempt(name, fn, timeout_s)
                     is_last = failures + 1 >= policy.attempts
                     if not isinstance(result, InterlockError):
-                        return _replayed(await self._record(name, value=result))
+                        return replayed(await self._record(name, value=result))
                     if is_last or not result.is_retryable:
                         error = codec.error_to_json(result)
-                        return _replayed(await self._record(name, error=error))
+                        return replayed(await self._record(name, error=error))
             failures += 1
             await self._back_off(name, policy, failures)
 
@@ -270,7 +255,7 @@ class Segment:
         """Start exactly one child run under this name and return its id."""
 
         def start(tx: Tx, run: Run) -> Json:
-            child = _child_of(run, name, request)
+            child = child_of(run, name, request)
             return self._dispatch.start(tx, child, body_digest=digest(child.input))[0]
 
         return RunId(str(await self._commit(name, start, kind="run.start")))
@@ -283,10 +268,10 @@ class Segment:
         on_error: Literal["fail_fast", "collect"] = "fail_fast",
     ) -> list[Json | BaseException]:
         """Run branches, at most `limit` at once; results are in the order given."""
-        group, slots = _Group(_group.get()), asyncio.Semaphore(limit)
+        group, slots = Group(group_of_branch.get()), asyncio.Semaphore(limit)
 
         async def run(branch: Callable[[], Awaitable[Json]]) -> Json:
-            _group.set(group)
+            group_of_branch.set(group)
             async with slots:
                 self._enter()
                 return await branch()
@@ -304,7 +289,9 @@ class Segment:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return self._results(tasks, on_error)
+        if self._was_refused and self._stop is not None:
+            raise self._stop
+        return results_of(tasks, on_error)
 
     async def now_us(self, name: StepName) -> int:
         """Return database time, recorded at first use."""
@@ -313,6 +300,55 @@ class Segment:
     async def uuid(self, name: StepName) -> str:
         """Return a new UUIDv7, recorded at first use."""
         return str(await self.commit(name, lambda tx: tx.new_id(), kind="uuid"))
+
+    async def hold(
+        self, name: StepName, keys: Mapping[str, int], *, hold_while_waiting: bool = False
+    ) -> None:
+        """Take all keys, as soon as none is full, and hold them until the run ends."""
+        self._enter(name)
+        if _is_in_flight.get():
+            raise InvariantError(f"the gate `{name}` is inside a step, which is never parked")
+        wanted = gates.Ask(
+            run_id=self._run.run_id,
+            name=name,
+            keys=keys,
+            priority=self._run.request.priority,
+            tenant=self._run.request.tenant,
+            is_kept=hold_while_waiting,
+        )
+        self._has_gates = True
+        full = await self._write(
+            "gate.ask", lambda tx, _run: self._dispatch.ask(tx, wanted), first=gates.lock
+        )
+        if full is not None:
+            topic = waiting.gate_topic(full.key)
+            await self._until_ready(name, Wait(topic=topic, until_us=None, is_gate=True))
+            self._enter()
+
+    @asynccontextmanager
+    async def gate(
+        self, name: StepName, keys: Mapping[str, int], *, hold_while_waiting: bool = False
+    ) -> AsyncIterator[None]:
+        """Hold all keys for the block; what has left once, as replay finds, asks no more."""
+        left = StepName(f"{name}#left")
+        if left not in self._journal:
+            await self.hold(name, keys, hold_while_waiting=hold_while_waiting)
+        try:
+            yield
+        except (FencedError, CancelledRunError, PausedRunError, UnavailableError):
+            # The segment ends, not the block; the end of the run frees what it still holds.
+            raise
+        except Exception:
+            await self._leave(name, left)
+            raise
+        await self._leave(name, left)
+
+    async def _leave(self, name: StepName, left: StepName) -> None:
+        def leave(tx: Tx, _run: Run) -> Json:
+            self._dispatch.leave(tx, self._run.run_id, name=name)
+            return None
+
+        await self._commit(left, leave, kind="gate.leave", first=gates.lock)
 
     # --- one operation
 
@@ -334,7 +370,7 @@ class Segment:
         ):
             self._was_refused = True
             raise self._stop
-        group = _group.get()
+        group = group_of_branch.get()
         if group is not None and group.is_stopped and not _is_in_flight.get():
             raise asyncio.CancelledError
         if name is not None:
@@ -355,11 +391,20 @@ class Segment:
             self._moves += 1
             self._consider_parking()
 
-    async def _write(self, name: str, fn: Callable[[Tx, Run], T], *, tool: str | None = None) -> T:
-        """Run `fn` in one transaction that first locks the run as ours."""
+    async def _write(
+        self,
+        name: str,
+        fn: Callable[[Tx, Run], T],
+        *,
+        tool: str | None = None,
+        first: Callable[[Tx], object] | None = None,
+    ) -> T:
+        """Run `fn` in one transaction that locks the run as ours, after what `first` locks."""
         is_exempt = _is_in_flight.get()
 
         def write(tx: Tx) -> T:
+            if first is not None:
+                first(tx)
             run = runs.lock(tx, self._run.run_id, epoch=self._run.epoch)
             if run.is_cancel_requested and not is_exempt and not self._is_undoing:
                 raise CancelledRunError(f"the run `{run.run_id}` was asked to stop")
@@ -381,18 +426,24 @@ class Segment:
             raise
 
     async def _commit(
-        self, name: StepName, fn: Callable[[Tx, Run], Json], *, kind: str, tool: str | None = None
+        self,
+        name: StepName,
+        fn: Callable[[Tx, Run], Json],
+        *,
+        kind: str,
+        tool: str | None = None,
+        first: Callable[[Tx], object] | None = None,
     ) -> Json:
         self._enter(name)
         recorded = self._journal.get(name)
         if recorded is not None:
-            return _replayed(recorded)
+            return replayed(recorded)
 
         def write(tx: Tx, run: Run) -> JournalEntry:
             value = codec.checked(fn(tx, run), what=f"the result of `{name}`")
-            return _put(tx, run, name, kind, value=value)
+            return put_entry(tx, run, name, kind, value=value)
 
-        self._journal[name] = await self._write(kind, write, tool=tool)
+        self._journal[name] = await self._write(kind, write, tool=tool, first=first)
         return self._journal[name].value
 
     # --- steps
@@ -419,7 +470,7 @@ class Segment:
         self, name: StepName, *, value: Json = None, error: JsonObject | None = None
     ) -> JournalEntry:
         entry = await self._write(
-            "step", lambda tx, run: _put(tx, run, name, "step", value=value, error=error)
+            "step", lambda tx, run: put_entry(tx, run, name, "step", value=value, error=error)
         )
         self._journal[name] = entry
         return entry
@@ -443,7 +494,7 @@ class Segment:
         """Block this branch until parking finds that its wait may end."""
         self._enter()  # whatever stops it later finds it among the waiters
         ready = asyncio.get_running_loop().create_future()
-        self._waiters[name] = _Waiter(wait=wait, group=_group.get(), ready=ready)
+        self._waiters[name] = _Waiter(wait=wait, group=group_of_branch.get(), ready=ready)
         self._consider_parking()
         try:
             await ready
@@ -468,8 +519,16 @@ class Segment:
     async def _park(self) -> None:
         waiters = dict(self._waiters)
         open_waits = {name: waiter.wait for name, waiter in waiters.items()}
+        leaves_gates = self._has_gates and waiting.is_for_people(open_waits)
+
+        def park(tx: Tx, run: Run) -> list[StepName]:
+            ready = waiting.park(tx, run, open_waits)
+            if leaves_gates and not ready:
+                self._dispatch.leave(tx, run.run_id, with_kept=False)
+            return ready
+
         try:
-            ready = await self._write("run.park", lambda tx, run: waiting.park(tx, run, open_waits))
+            ready = await self._write("run.park", park, first=gates.lock if leaves_gates else None)
         except Exception as error:  # noqa: BLE001  # whoever waits has to hear of it
             for waiter in waiters.values():
                 if not waiter.ready.done():
@@ -486,74 +545,8 @@ class Segment:
 
     # --- branches
 
-    def _stop_group(self, group: _Group) -> None:
+    def _stop_group(self, group: Group) -> None:
         group.stop()
         for waiter in self._waiters.values():
             if waiter.group is not None and waiter.group.is_stopped:
                 waiter.ready.cancel()
-
-    def _results(
-        self, tasks: Sequence[asyncio.Task[Json]], on_error: Literal["fail_fast", "collect"]
-    ) -> list[Json | BaseException]:
-        if self._was_refused and self._stop is not None:
-            raise self._stop
-        results: list[Json | BaseException] = []
-        for task in tasks:
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-            if error is not None and on_error == "fail_fast" and not task.cancelled():
-                raise error
-            results.append(task.result() if error is None else error)
-        if any(isinstance(result, asyncio.CancelledError) for result in results):
-            # A branch stops without an error of its own only because all of this is to stop.
-            raise asyncio.CancelledError
-        return results
-
-
-def child_topic(run_id: RunId) -> str:
-    """Return the topic under which a child run tells its parent that it has ended."""
-    return f"child/{run_id}"
-
-
-def _child_of(run: Run, name: StepName, request: StartRequest) -> StartRequest:
-    """Return the request as a child's: below its parent, with its labels, in its time."""
-    if run.request.depth >= MAX_RUN_DEPTH:
-        raise InputError(f"the run `{run.run_id}` is {MAX_RUN_DEPTH} hand-offs deep already")
-    deadlines = [d for d in (run.request.deadline_us, request.deadline_us) if d is not None]
-    return replace(
-        request,
-        trigger=TriggerRef(kind="child", source=f"run:{run.run_id}", key=name),
-        parent_id=run.run_id,
-        root_id=run.request.root_id,
-        depth=run.request.depth + 1,
-        labels=request.labels.join(run.labels),
-        deadline_us=min(deadlines, default=None),
-    )
-
-
-def _put(
-    tx: Tx,
-    run: Run,
-    name: StepName,
-    kind: str,
-    *,
-    value: Json = None,
-    error: JsonObject | None = None,
-) -> JournalEntry:
-    entry = JournalEntry(
-        name=name,
-        kind=kind,
-        value=value,
-        error=error,
-        input_digest=None,
-        epoch=run.epoch,
-        at_us=tx.now_us,
-    )
-    journal.put(tx, run.run_id, entry)
-    return entry
-
-
-def _replayed(entry: JournalEntry) -> Json:
-    """Return what the journal says, or raise the error that it holds."""
-    if entry.error is not None:
-        raise codec.error_from_json(entry.error, entry.name)
-    return entry.value

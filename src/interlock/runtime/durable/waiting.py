@@ -14,22 +14,35 @@ from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, JournalEntry, Run, RunState
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.store import journal, runs, waits
+from interlock.store import gates, journal, runs, waits
 from interlock.store.engine import Database, Tx
 
 HOLD_S = 2.0
 """Waits and pauses up to this many seconds are held in memory; longer ones let the run wait."""
 
 _DUE_BATCH = 200
+_GATE = "gate/"
+_NOT_PEOPLE = (_GATE, "time/", "child/")
 _EXPIRED: Json = {"expired": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What one branch waits for: a signal of `topic`, at most until `until_us`."""
+    """What one branch waits for: a signal of `topic`, at most until `until_us`, or its gates."""
 
     topic: str
     until_us: int | None
+    is_gate: bool = False
+
+
+def gate_topic(key: str) -> str:
+    """Return the topic of a wait for a full gate; it is the reason of a run that waits there."""
+    return f"{_GATE}{key}"
+
+
+def is_for_people(open_waits: Mapping[StepName, Wait]) -> bool:
+    """Return whether all of a run waits for answers or signals: not for time, a child or a gate."""
+    return not any(wait.topic.startswith(_NOT_PEOPLE) for wait in open_waits.values())
 
 
 def take(tx: Tx, run: Run, name: StepName, wait: Wait) -> JournalEntry | None:
@@ -74,6 +87,7 @@ def park(tx: Tx, run: Run, open_waits: Mapping[StepName, Wait]) -> list[StepName
         for name, wait in open_waits.items()
         if waits.has_signal(tx, run.run_id, wait.topic)
         or (wait.until_us is not None and wait.until_us <= tx.now_us)
+        or (wait.is_gate and gates.is_held(tx, run.run_id, name))
     ]
     if ready:
         return ready

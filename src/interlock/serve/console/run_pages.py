@@ -22,7 +22,7 @@ from interlock.serve.console import calls, waterfall
 from interlock.serve.console.page import PageRoute, page, render
 from interlock.serve.routes.runs import Before, Reader, own_run
 from interlock.serve.stream import Live, follow
-from interlock.store import approvals, blackboard, runs, versions, waits
+from interlock.store import approvals, blackboard, gates, runs, versions, waits
 from interlock.store.engine import Tx
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -186,8 +186,9 @@ def _run_values(app: Interlock, tx: Tx, run: Run, view: View) -> dict[str, objec
         "waits": [
             wait
             for wait in waits.list_waits(tx, run.run_id)
-            if not wait.topic.startswith("approval/")
+            if not wait.topic.startswith(("approval/", "gate/"))
         ],
+        "full_gates": gates.list_full(tx, run.run_id),
         "parent_id": run.request.parent_id,
         "notes": blackboard.history(tx, run.request.root_id or run.run_id),
         "now_us": tx.now_us,

@@ -17,7 +17,7 @@ from interlock.domain.tool import Environment
 from interlock.observe import trace
 from interlock.serve.auth import App, needs
 from interlock.serve.strict import Body, StrictRoute
-from interlock.store import blackboard, runs, waits
+from interlock.store import blackboard, gates, runs, waits
 from interlock.store.engine import Tx
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
@@ -92,6 +92,7 @@ def show_run(app: App, reader: Reader, run_id: str) -> JsonObject:
         return object_to_json(run) | {
             "steps": to_json(app.progress(tx, run)),
             "waits": to_json(tuple(waits.list_waits(tx, run.run_id))),
+            "full_gates": to_json(tuple(gates.list_full(tx, run.run_id))),
             "children": [child.run_id for child in runs.children(tx, run.run_id)],
             "cost_micro_usd": app.cost_of(tx, run),
         }
