@@ -4,9 +4,12 @@ from pathlib import Path
 
 from interlock.app import Interlock
 from interlock.config import Config, ModelSettings
-from interlock.domain.ids import WorkflowName
+from interlock.domain.ids import ExecutorId, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.run import Run
 from interlock.serve import doctor
+from interlock.store import leases, runs
+from interlock.store.engine import Tx
 from interlock.tools.credentials import Credentials
 from tests.manifest.sample import FILES
 from tests.serve.plane import API, Plane, body_of, rows
@@ -108,6 +111,30 @@ def start(plane: Plane) -> None:
         value={"title": "x"},
         by=Principal(name="ops", kind=PrincipalKind.USER),
         key=None,
+    )
+
+
+def test_runs_that_were_set_aside_are_named(plane: Plane) -> None:
+    """With what a person may do about them; the newest stand for the rest."""
+    plane.apply(files())
+    for _ in range(4):
+        start(plane)
+
+    def set_aside(tx: Tx) -> list[Run]:
+        worker = ExecutorId("dead")
+        for run in runs.list_runs(tx):
+            runs.claim(tx, run.run_id, segment=0, executor_id=worker)
+        leases.takeover(tx, worker, max_recoveries=0)
+        return runs.list_runs(tx)
+
+    fresh = findings(plane)["dead letters"]
+    newest = plane.interlock.db.run("test", set_aside)
+
+    named = ", ".join(f"`{run.run_id}`" for run in newest[:3])
+    is_ok, message = findings(plane)["dead letters"]
+    assert ((True, "no run is set aside"), False) == (fresh, is_ok)
+    assert message.startswith(
+        f"4 set aside since they kept losing their workers: {named} and 1 more;"
     )
 
 

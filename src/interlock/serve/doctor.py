@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from interlock.app import INSTANCE_KEY, Interlock
+from interlock.calls import reconcile
 from interlock.domain.errors import InterlockError
 from interlock.domain.release import Release
-from interlock.domain.run import RunState
+from interlock.domain.run import Run, RunState
 from interlock.runtime.triggers import key_of
-from interlock.store import leases, migrate, runs
+from interlock.store import effects, leases, migrate, runs
 from interlock.store.engine import Tx
 
 _SKEW_US = 1_000_000
+_NAMED = 3
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -54,6 +56,7 @@ def examine(app: Interlock) -> tuple[Check, ...]:
             _models(app, release),
             _secrets(app, release),
             _workers(tx),
+            _dead_letters(tx),
         )
 
 
@@ -146,3 +149,25 @@ def _workers(tx: Tx) -> Check:
     if queued and not working:
         return Check(name="workers", is_ok=False, message=f"{told}; start `interlock serve`")
     return Check(name="workers", is_ok=True, message=told)
+
+
+def _dead_letters(tx: Tx) -> Check:
+    """Find runs that were set aside since they kept losing their workers: people decide on them."""
+    count = runs.count_by_state(tx).get(RunState.DEAD_LETTERED, 0)
+    if not count:
+        return Check(name="dead letters", is_ok=True, message="no run is set aside")
+    newest = runs.list_runs(tx, states=(RunState.DEAD_LETTERED,), limit=_NAMED)
+    named = ", ".join(_described(tx, run) for run in newest)
+    more = f" and {count - len(newest)} more" if count > len(newest) else ""
+    message = (
+        f"{count} set aside since they kept losing their workers: {named}{more};"
+        " `interlock run resume RUN` tries again, `interlock run cancel RUN` ends it"
+        " and parks its calls of unknown outcome"
+    )
+    return Check(name="dead letters", is_ok=False, message=message)
+
+
+def _described(tx: Tx, run: Run) -> str:
+    unknown = [e for e in effects.list_for_run(tx, run.run_id) if e.state in reconcile.UNKNOWN]
+    calls = f" ({len(unknown)} calls of unknown outcome)" if unknown else ""
+    return f"`{run.run_id}`{calls}"
