@@ -22,8 +22,8 @@ from interlock.domain.effect import Effect
 from interlock.domain.errors import ForbiddenError
 from interlock.domain.ids import ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
-from interlock.domain.release import Release
-from interlock.domain.run import UNDO, Run, RunState, StartRequest, TriggerRef
+from interlock.domain.release import RELEASE_FORMAT, Release
+from interlock.domain.run import UNDO, Abilities, Run, RunState, StartRequest, TriggerRef
 from interlock.domain.tool import Environment
 from interlock.manifest import apply
 from interlock.observe import cost
@@ -34,9 +34,11 @@ from interlock.policy.lint import check
 from interlock.runtime import control
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.versions import Versions
 from interlock.runtime.schedule import ScheduleLoop
 from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
+from interlock.runtime.versions import ReleaseNeeds
 from interlock.runtime.workflows import close_trace, run_segment
 from interlock.store import migrate, registry, spans
 from interlock.store.engine import CrashPoints, Database, Tx
@@ -77,6 +79,10 @@ class Interlock:
             on_end=close_trace,
             on_stop=self._close_clients,
             concurrency=config.concurrency,
+            versions=Versions(
+                Abilities(release_format=RELEASE_FORMAT, functions=frozenset(functions or ())),
+                ReleaseNeeds(),
+            ),
         )
         self._road = Road(
             db=db,

@@ -345,10 +345,14 @@ def open_plane(
     *,
     url: str | None = None,
     catalog: ModelCatalog | None = None,
+    ticking: ManualClock | None = None,
     **models: ModelFunction,
 ) -> Iterator[Plane]:
-    """Open a plane on a new SQLite file or `url`, with a model function per agent or a catalog."""
-    clock = ManualClock()
+    """Open a plane on a new SQLite file or `url`, with a model function per agent or a catalog.
+
+    `ticking` is another clock than one that stands still.
+    """
+    clock = ticking or ManualClock()
     db = Database(url or f"sqlite:///{tmp_path / 'interlock.db'}", clock=clock)
     migrate.upgrade(db)
     plane = Plane(db=db, clock=clock, desk=Desk(clock), models=models, catalog=catalog)

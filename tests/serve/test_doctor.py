@@ -138,6 +138,21 @@ def test_runs_that_were_set_aside_are_named(plane: Plane) -> None:
     )
 
 
+def test_runs_that_no_worker_can_run_are_told(plane: Plane) -> None:
+    """With what the worker that is wanted has to have."""
+    plane.apply(files())
+    start(plane)
+
+    def wait(tx: Tx) -> None:
+        (run,) = runs.list_runs(tx)
+        runs.miss_version(tx, run.run_id, what="function find")
+
+    plane.interlock.db.run("test", wait)
+
+    message = "1 runs wait for a worker that has: function find; start one where that is installed"
+    assert (False, message) == findings(plane)["versions"]
+
+
 async def test_the_findings_are_asked_for_over_rest(plane: Plane) -> None:
     """As the terminal shows them."""
     body = body_of(await plane.send("GET", f"{API}/doctor", token=plane.key(Role.VIEWER)))

@@ -57,6 +57,7 @@ def examine(app: Interlock) -> tuple[Check, ...]:
             _secrets(app, release),
             _workers(tx),
             _dead_letters(tx),
+            _versions(tx),
         )
 
 
@@ -171,3 +172,16 @@ def _described(tx: Tx, run: Run) -> str:
     unknown = [e for e in effects.list_for_run(tx, run.run_id) if e.state in reconcile.UNKNOWN]
     calls = f" ({len(unknown)} calls of unknown outcome)" if unknown else ""
     return f"`{run.run_id}`{calls}"
+
+
+def _versions(tx: Tx) -> Check:
+    """Find runs that no worker can run, and say what is missing."""
+    found = runs.list_missing_version(tx)
+    if not found:
+        return Check(name="versions", is_ok=True, message="workers can run what there is to run")
+    missing = sorted({(run.reason or "").partition("/")[2] for run in found})
+    message = (
+        f"{len(found)} runs wait for a worker that has: {'; '.join(missing)};"
+        " start one where that is installed"
+    )
+    return Check(name="versions", is_ok=False, message=message)

@@ -32,6 +32,7 @@ release = Table(
     "release",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("format", Integer, nullable=False),
     Column("digest", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("applied_us", BigInteger, nullable=False),
@@ -191,6 +192,8 @@ executor = Table(
     Column("started_us", BigInteger, nullable=False),
     Column("lease_end_us", BigInteger, nullable=False),
     Column("is_draining", Boolean, nullable=False),
+    Column("release_format", Integer, nullable=False),
+    Column("functions", Text, nullable=False),
 )
 
 leader = Table(

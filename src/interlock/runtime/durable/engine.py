@@ -32,6 +32,7 @@ from interlock.runtime.durable.lease import Lease, find_dead, leave_process
 from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
 from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import LoopThread, StoreThreads
+from interlock.runtime.durable.versions import Versions
 from interlock.store import leases, runs
 from interlock.store.engine import Database, Tx
 
@@ -120,6 +121,7 @@ class DbosEngine:
         on_stop: Callable[[], Coroutine[object, object, None]] | None = None,
         on_lost: Callable[[str], None] = leave_process,
         concurrency: int = CONCURRENCY,
+        versions: Versions | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._db = db
@@ -128,7 +130,10 @@ class DbosEngine:
         self._hints = _DbosHints(db)
         self._dispatch = StoreDispatch(self._hints)
         self._executor_id = ExecutorId(f"{platform.node()}-{uuid7()}")
-        self._lease = Lease(db, self._executor_id, on_lost=on_lost)
+        self._versions = versions or Versions()
+        self._lease = Lease(
+            db, self._executor_id, abilities=self._versions.offered, on_lost=on_lost
+        )
         self._threads = StoreThreads(db)
         self._loop = LoopThread("interlock-runs")
         self._runner = Runner(
@@ -138,6 +143,7 @@ class DbosEngine:
             executor_id=self._executor_id,
             on_end=on_end,
             pause=pause,
+            versions=self._versions,
         )
         self._dbos: DBOS | None = None
         self._moved = threading.Condition()
@@ -175,6 +181,7 @@ class DbosEngine:
             undo.callback(self._lease.stop, is_clean=True)
             self._check_pickle_ban()
             self._reap()
+            self._versions.take_up(self._db, self._dispatch)
             # Before the launch, which then serves it at once instead of a second later.
             self._hints.client.register_queue(
                 QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=POLL_S
@@ -325,6 +332,7 @@ class DbosEngine:
         if time.monotonic() > self._hints_due_s:
             self._hints_due_s = time.monotonic() + _RENEW_HINTS_S
             self._renew_hints()
+            self._versions.take_up(self._db, self._dispatch)
 
     def _reap(self) -> None:
         for dead in find_dead(self._db, self._executor_id):

@@ -23,6 +23,7 @@ import structlog
 
 from interlock.domain.errors import ConflictError, UnavailableError
 from interlock.domain.ids import ExecutorId
+from interlock.domain.run import Abilities
 from interlock.store import leases
 from interlock.store.engine import Database
 from interlock.store.leases import Executor
@@ -51,9 +52,11 @@ class Lease:
         db: Database,
         executor_id: ExecutorId,
         *,
+        abilities: Abilities | None = None,
         on_lost: Callable[[str], None] = leave_process,
     ) -> None:
         self._db = db
+        self._abilities = abilities
         self._executor_id = executor_id
         self._on_lost = on_lost
         self._renewed_s = _uptime_s()
@@ -74,6 +77,7 @@ class Lease:
                 pid=os.getpid(),
                 pid_started=pid_started(os.getpid()) or "",
                 ttl_us=round(TTL_S * 1_000_000),
+                abilities=self._abilities,
             ),
         )
         self._renewed_s = _uptime_s()
