@@ -12,8 +12,9 @@ from interlock.calls import reconcile
 from interlock.domain.errors import InterlockError
 from interlock.domain.release import Release
 from interlock.domain.run import Run, RunState
+from interlock.runtime.retention import DAY_US, ROLE
 from interlock.runtime.triggers import key_of
-from interlock.store import effects, leases, migrate, runs
+from interlock.store import effects, leases, migrate, retention, runs
 from interlock.store.engine import Tx
 
 _SKEW_US = 1_000_000
@@ -56,6 +57,7 @@ def examine(app: Interlock) -> tuple[Check, ...]:
             _models(app, release),
             _secrets(app, release),
             _workers(tx),
+            _retention(app, tx),
             _dead_letters(tx),
             _versions(tx),
         )
@@ -146,10 +148,27 @@ def _unusable(app: Interlock, reference: str) -> list[str]:
 def _workers(tx: Tx) -> Check:
     working = [one for one in leases.list_executors(tx) if one.lease_end_us > tx.now_us]
     queued = runs.count_by_state(tx).get(RunState.QUEUED, 0)
-    told = f"{len(working)} at work, {queued} runs queued"
+    leaving = sum(one.is_draining for one in working)
+    drained = f" ({leaving} of them about to stop)" if leaving else ""
+    told = f"{len(working)} at work{drained}, {queued} runs queued"
     if queued and not working:
         return Check(name="workers", is_ok=False, message=f"{told}; start `interlock serve`")
     return Check(name="workers", is_ok=True, message=told)
+
+
+def _retention(app: Interlock, tx: Tx) -> Check:
+    days = app.config.retention_days
+    if days is None:
+        message = "runs are kept for ever; `retention_days` in interlock.toml sets how long"
+        return Check(name="retention", is_ok=True, message=message)
+    old = retention.count_expired(tx, before_us=tx.now_us - days * DAY_US)
+    leader = leases.leader_of(tx, ROLE)
+    message = f"runs are kept {days} days after their end, {old} are to be deleted"
+    if leader is None and old:
+        message += "; nobody does it: run `interlock serve` or `interlock scheduler`"
+        return Check(name="retention", is_ok=False, message=message)
+    by = "" if leader is None else f"; `{leader}` deletes"
+    return Check(name="retention", is_ok=True, message=f"{message}{by}")
 
 
 def _dead_letters(tx: Tx) -> Check:

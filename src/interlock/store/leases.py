@@ -154,6 +154,15 @@ def takeover(tx: Tx, executor_id: ExecutorId, *, max_recoveries: int) -> list[Ru
     return [run_of(row) for row in tx.connection.execute(statement).mappings().all()]
 
 
+def leader_of(tx: Tx, role: str) -> ExecutorId | None:
+    """Return who leads a role now, or None."""
+    query = select(leader.c.executor_id).where(
+        leader.c.role == role, leader.c.lease_end_us > tx.now_us
+    )
+    name = tx.connection.execute(query).scalar()
+    return None if name is None else ExecutorId(name)
+
+
 def take_leadership(tx: Tx, role: str, executor_id: ExecutorId, ttl_us: int) -> bool:
     """Become or stay the one leader of a role for `ttl_us`; False while another one leads."""
     insert = sqlite.insert if tx.dialect == "sqlite" else postgresql.insert

@@ -103,6 +103,12 @@ run = Table(
     Index("ix_run_parent", "parent_id"),
     Index("ix_run_root", "root_id"),
     Index(
+        "ix_run_ended",
+        "ended_us",
+        sqlite_where=text("parent_id IS NULL"),
+        postgresql_where=text("parent_id IS NULL"),
+    ),
+    Index(
         "ix_run_live",
         "state",
         "created_us",

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NoReturn
 
@@ -338,6 +339,22 @@ class DbosEngine:
         for dead in find_dead(self._db, self._executor_id):
             self.recover_executor(dead)
 
+    def clear_hints(self, older_than_s: float, limit: int) -> int:
+        """Delete at most `limit` hints that were followed so long ago; return how many."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        ended = self._hints.client.list_workflows(
+            queue_name=QUEUE,
+            status=["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+            # When they were made: whatever ended since cannot be old.
+            end_time=before.isoformat(),
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+        if ended:
+            self._hints.client.delete_workflows([hint.workflow_id for hint in ended])
+        return len(ended)
+
     def recover_executor(self, dead: ExecutorId) -> None:
         """Fence and queue the runs of a dead worker, and give new hints for those it had taken.
 
@@ -386,3 +403,5 @@ class DbosEngine:
     async def _drain(self) -> None:
         self._runner.drain()
         self._sweeping.cancel()
+        # So that others see it leave, and hand it nothing on.
+        await self._threads.call(self._lease.drain)
