@@ -22,8 +22,8 @@ from interlock.domain.effect import Effect
 from interlock.domain.errors import ForbiddenError
 from interlock.domain.ids import ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
-from interlock.domain.release import Release
-from interlock.domain.run import UNDO, Run, RunState, StartRequest, TriggerRef
+from interlock.domain.release import RELEASE_FORMAT, Release
+from interlock.domain.run import UNDO, Abilities, Run, RunState, StartRequest, TriggerRef
 from interlock.domain.tool import Environment
 from interlock.manifest import apply
 from interlock.observe import cost
@@ -34,9 +34,12 @@ from interlock.policy.lint import check
 from interlock.runtime import control
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.versions import Versions
+from interlock.runtime.retention import Retention
 from interlock.runtime.schedule import ScheduleLoop
 from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
+from interlock.runtime.versions import ReleaseNeeds
 from interlock.runtime.workflows import close_trace, run_segment
 from interlock.store import migrate, registry, spans
 from interlock.store.engine import CrashPoints, Database, Tx
@@ -77,6 +80,10 @@ class Interlock:
             on_end=close_trace,
             on_stop=self._close_clients,
             concurrency=config.concurrency,
+            versions=Versions(
+                Abilities(release_format=RELEASE_FORMAT, functions=frozenset(functions or ())),
+                ReleaseNeeds(),
+            ),
         )
         self._road = Road(
             db=db,
@@ -96,7 +103,13 @@ class Interlock:
             db=db, dispatch=self.dispatch, live=self._live, resolve=credentials.resolve
         )
         self._schedule = ScheduleLoop(self.intake)
-        self._is_started = False
+        self._retention = Retention(
+            db,
+            self._engine.executor_id,
+            clear_hints=self._engine.clear_hints,
+            days=config.retention_days,
+        )
+        self._is_working = self._is_scheduling = False
 
     @classmethod
     def open(
@@ -124,16 +137,22 @@ class Interlock:
         """Return the name of this process among the workers."""
         return self._engine.executor_id
 
-    def start(self) -> None:
-        """Begin to work: claim runs, take over from dead workers, fire schedules."""
-        self._engine.start()
-        self._schedule.start()
-        self._is_started = True
+    def start(self, *, work: bool = True, schedule: bool = True) -> None:
+        """Begin to work (claim runs, take over from dead workers), to fire schedules and tidy."""
+        if work:
+            self._engine.start()
+            self._is_working = True
+        if schedule:
+            self._schedule.start()
+            self._retention.start()
+            self._is_scheduling = True
 
     def close(self) -> None:
         """Hand back what is running, stop what was started, close connections."""
-        if self._is_started:
+        if self._is_scheduling:
             self._schedule.stop()
+            self._retention.stop()
+        if self._is_working:
             self._engine.stop()
         self.db.close()
 

@@ -98,9 +98,10 @@ class Config:
     runs started by hand take; default `dev`. `models`: by name; agents that name none take
     `default`. `approval_ttl_s`: seconds until an unanswered approval counts as refused; default
     86400, 60 to 2592000. `concurrency`: runs at once in a worker, but for waiting ones;
-    default 30, 1 to 1000. `log_format`: `console` (default) or `json`. `is_insecure`: allows to
-    listen beyond this machine without TLS, for a proxy that adds it; default false. `crash_file`:
-    arms a crash point for tests; default none.
+    default 30, 1 to 1000. `retention_days`: how long runs are kept after their whole tree has
+    ended, 7 to 36500; default none, which is for ever. `log_format`: `console` (default) or
+    `json`. `is_insecure`: allows to listen beyond this machine without TLS, for a proxy that adds
+    it; default false. `crash_file`: arms a crash point for tests; default none.
     """
 
     __pydantic_config__ = _STRICT
@@ -116,6 +117,7 @@ class Config:
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     approval_ttl_s: Annotated[int, Field(ge=60, le=2_592_000)] = 86_400
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 30
+    retention_days: Annotated[int, Field(ge=7, le=36_500)] | None = None
     log_format: Literal["console", "json"] = "console"
     is_insecure: bool = False
     crash_file: Path | None = None

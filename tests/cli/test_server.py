@@ -195,6 +195,16 @@ def test_a_port_that_is_taken_is_one_sentence(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_scheduler_of_its_own_needs_postgres() -> None:
+    """On SQLite one process does it all."""
+    code, error = interlock("scheduler").refusal
+
+    assert 1 == code
+    assert (
+        "error: a scheduler of its own needs Postgres; on SQLite `interlock serve` works" == error
+    )
+
+
 def test_a_worker_of_its_own_needs_postgres() -> None:
     """On SQLite the server does the work."""
     code, error = interlock("worker").refusal

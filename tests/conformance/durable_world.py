@@ -12,10 +12,18 @@ from interlock.calls.durable import Durable
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName, TenantId, WorkflowName
 from interlock.domain.label import Labels
-from interlock.domain.run import DEFAULT_PRIORITY, Run, RunState, StartRequest, TriggerRef
+from interlock.domain.run import (
+    DEFAULT_PRIORITY,
+    Abilities,
+    Run,
+    RunState,
+    StartRequest,
+    TriggerRef,
+)
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.runner import Runner
 from interlock.runtime.durable.segment import RunOutcome
+from interlock.runtime.durable.versions import Versions
 from interlock.store import migrate, runs, waits
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
@@ -35,6 +43,7 @@ class World:
         self.clock = ManualClock()
         self.db = Database(url, clock=self.clock)
         self._bodies: dict[str, Body] = {}
+        self.versions = self._new_versions(1)
         migrate.upgrade(self.db)
         self.engine = self._new_engine()
         self.engine.start()
@@ -47,12 +56,14 @@ class World:
         value: Json = None,
         priority: int = DEFAULT_PRIORITY,
         tenant: str = "default",
+        release: int = 1,
     ) -> RunId:
         """Start a run of this code and return its id."""
         request = replace(
             self.request(body, labels=labels, value=value),
             priority=priority,
             tenant=TenantId(tenant),
+            release=release,
         )
         dispatch = self.engine.dispatch
         return self.db.run("test", lambda tx: dispatch.start(tx, request, body_digest=DIGEST))[0]
@@ -107,9 +118,10 @@ class World:
         self.clock.advance(seconds)
         self.engine.wake()
 
-    def restart(self) -> None:
+    def restart(self, *, release_format: int = 1) -> None:
         """Stop the worker and start another one on the same database."""
         self.engine.stop()
+        self.versions = self._new_versions(release_format)
         self.engine = self._new_engine()
         self.engine.start()
 
@@ -134,8 +146,15 @@ class World:
 
     def _new_engine(self) -> MemoryEngine | DbosEngine:
         if self.kind == "memory":
-            return MemoryEngine(self.db, self._code, clock=self.clock)
-        return DbosEngine(self.db, self._code, pause=self._pause)
+            return MemoryEngine(self.db, self._code, clock=self.clock, versions=self.versions)
+        return DbosEngine(self.db, self._code, pause=self._pause, versions=self.versions)
+
+    def _new_versions(self, release_format: int) -> Versions:
+        """Return what a worker is that reads such releases; a run needs the number of its own."""
+        return Versions(
+            Abilities(release_format=release_format),
+            lambda _tx, run: Abilities(release_format=run.request.release),
+        )
 
     async def _pause(self, seconds: float) -> None:
         self.clock.advance(seconds)

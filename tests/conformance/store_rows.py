@@ -21,7 +21,7 @@ from interlock.domain.ids import (
 )
 from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
-from interlock.domain.run import Run, StartRequest, TriggerRef
+from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
 from interlock.domain.tool import EffectClass
 from interlock.store import runs, triggers
 from interlock.store.engine import Database, Tx
@@ -77,6 +77,13 @@ def running(db: Database, key: str = "k1", *, parent: Run | None = None) -> Run:
         return claimed
 
     return db.run("test.start", start)
+
+
+def ended(db: Database, key: str = "k1", *, parent: Run | None = None) -> RunId:
+    """Let a run succeed, and return its id."""
+    run = running(db, key, parent=parent)
+    db.run("test.end", lambda tx: runs.finish(tx, run.run_id, epoch=1, state=RunState.SUCCEEDED))
+    return run.run_id
 
 
 def effect(run_id: RunId, step: str = "file") -> Effect:

@@ -8,7 +8,7 @@ import pytest
 
 from interlock.domain.errors import NotFoundError, StepNameReusedError
 from interlock.domain.ids import RunId, StepName
-from interlock.domain.run import JournalEntry, RunState
+from interlock.domain.run import Abilities, JournalEntry, RunState
 from interlock.store import journal, leases, runs, waits
 from interlock.store.engine import Database, Tx
 from interlock.store.leases import Executor
@@ -19,6 +19,7 @@ from tests.conformance.store_rows import OTHER_WORKER, SECOND_US, WORKER, runnin
 
 FIRST, SECOND = StepName("first"), StepName("second")
 TTL_US = 20 * SECOND_US
+ABLE = Abilities(release_format=2, functions=frozenset({"find"}))
 
 
 def entry(name: StepName = FIRST, *, epoch: int = 1, at_us: int = START_US) -> JournalEntry:
@@ -165,7 +166,9 @@ def test_signal_goes_to_one_of_two_waits(db: Database) -> None:
 
 def register(tx: Tx) -> Executor:
     """Register the first worker."""
-    return leases.register(tx, WORKER, host="h", pid=7, pid_started="123", ttl_us=TTL_US)
+    return leases.register(
+        tx, WORKER, host="h", pid=7, pid_started="123", ttl_us=TTL_US, abilities=ABLE
+    )
 
 
 def test_lease_is_renewed_from_now(db: Database, clock: ManualClock) -> None:
@@ -186,11 +189,49 @@ def test_lease_is_renewed_from_now(db: Database, clock: ManualClock) -> None:
         pid_started="123",
         started_us=START_US,
         lease_end_us=START_US + TTL_US,
+        abilities=ABLE,
     )
     end_us = START_US + 5 * SECOND_US + TTL_US
     assert first == registered
     assert [replace(first, lease_end_us=end_us, is_draining=True)] == listed
     assert (True, [True, False], False) == (is_renewed, is_removed, is_renewed_later)
+
+
+def test_workers_that_can_run_something_are_found(db: Database, clock: ManualClock) -> None:
+    """One that lacks a part, is about to leave, or whose lease is over cannot."""
+    needed = [
+        ABLE,
+        Abilities(release_format=2),
+        Abilities(release_format=3),
+        Abilities(functions=frozenset({"find", "make"})),
+    ]
+
+    def able() -> list[int]:
+        with db.reading() as tx:
+            return [len(leases.list_able(tx, each)) for each in needed]
+
+    db.run("register", register)
+    fresh = able()
+    db.run("renew", lambda tx: leases.renew(tx, WORKER, ttl_us=TTL_US, is_draining=True))
+    draining = able()
+    db.run("renew", lambda tx: leases.renew(tx, WORKER, ttl_us=TTL_US))
+    clock.advance(21)
+
+    assert ([1, 1, 0, 0], [0] * 4, [0] * 4) == (fresh, draining, able())
+
+
+def test_run_waits_for_a_version_only_from_the_queue(db: Database) -> None:
+    """It is found by its reason, says what is missing, and keeps its segment for later."""
+    run = running(db)
+    with db.transaction("test") as tx:
+        too_late = runs.miss_version(tx, run.run_id, what="x")
+        runs.requeue(tx, run.run_id, from_states=(RunState.RUNNING,))
+        waiting = runs.miss_version(tx, run.run_id, what="function find")
+        found = runs.list_missing_version(tx)
+
+    assert waiting is not None
+    assert (None, [waiting], run.segment) == (too_late, found, waiting.segment)
+    assert (RunState.WAITING, "version.missing/function find") == (waiting.state, waiting.reason)
 
 
 def test_takeover_fences_and_queues_what_the_dead_owned(db: Database) -> None:

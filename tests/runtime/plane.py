@@ -187,13 +187,15 @@ def release(
 class Desk:
     """The outside world: the issues that were made, and what each tool answers.
 
-    Each call takes a millisecond, so that the order of effects shows.
+    Each call takes a millisecond, so that the order of effects shows. `is_watched_by` is called
+    while an issue is being made, before anybody hears of it.
     """
 
     clock: ManualClock
     titles: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     retired: list[str] = field(default_factory=list)
+    is_watched_by: Callable[[], object] = lambda: None
 
     def find(self, title: str) -> Json:
         """Find an issue."""
@@ -205,6 +207,7 @@ class Desk:
         """Create an issue; the outcome of one with the title `lost` is unknown."""
         self.clock.advance(0.001)
         self.titles.append(title)
+        self.is_watched_by()
         if title == "lost":
             raise RuntimeError("the answer was lost")
         return {"id": f"issue{len(self.titles)}"}
@@ -342,10 +345,14 @@ def open_plane(
     *,
     url: str | None = None,
     catalog: ModelCatalog | None = None,
+    ticking: ManualClock | None = None,
     **models: ModelFunction,
 ) -> Iterator[Plane]:
-    """Open a plane on a new SQLite file or `url`, with a model function per agent or a catalog."""
-    clock = ManualClock()
+    """Open a plane on a new SQLite file or `url`, with a model function per agent or a catalog.
+
+    `ticking` is another clock than one that stands still.
+    """
+    clock = ticking or ManualClock()
     db = Database(url or f"sqlite:///{tmp_path / 'interlock.db'}", clock=clock)
     migrate.upgrade(db)
     plane = Plane(db=db, clock=clock, desk=Desk(clock), models=models, catalog=catalog)

@@ -4,9 +4,13 @@ from pathlib import Path
 
 from interlock.app import Interlock
 from interlock.config import Config, ModelSettings
-from interlock.domain.ids import WorkflowName
+from interlock.domain.ids import ExecutorId, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.run import Run, RunState
 from interlock.serve import doctor
+from interlock.store import leases, runs
+from interlock.store.engine import Tx
+from interlock.testing.clock import ManualClock
 from interlock.tools.credentials import Credentials
 from tests.manifest.sample import FILES
 from tests.serve.plane import API, Plane, body_of, rows
@@ -100,6 +104,52 @@ def test_work_without_a_worker_is_not_well(plane: Plane) -> None:
     )
 
 
+def test_what_is_to_be_deleted_is_told(tmp_path: Path) -> None:
+    """And who does it; nobody is no harm while nothing is old enough."""
+    clock = ManualClock()
+    plane = Plane(tmp_path, clock=clock, config=Config(data_dir=tmp_path / "d", retention_days=7))
+    plane.apply(files())
+    start(plane)
+    db, me = plane.interlock.db, plane.interlock.executor_id
+
+    def end(tx: Tx) -> None:
+        (run,) = runs.list_runs(tx)
+        runs.claim(tx, run.run_id, segment=0, executor_id=me)
+        runs.finish(tx, run.run_id, epoch=1, state=RunState.SUCCEEDED)
+
+    db.run("test", end)
+    young = findings(plane)["retention"]
+    clock.advance(8 * 86_400)
+    old = findings(plane)["retention"]
+    db.run("test", lambda tx: leases.take_leadership(tx, "retention", me, 1_000_000))
+    led = findings(plane)["retention"]
+    plane.interlock.close()
+
+    told = "runs are kept 7 days after their end, {} are to be deleted"
+    nobody = "; nobody does it: run `interlock serve` or `interlock scheduler`"
+    assert (True, told.format(0)) == young
+    assert (False, told.format(1) + nobody) == old
+    assert (True, f"{told.format(1)}; `{me}` deletes") == led
+
+
+def test_a_worker_that_is_about_to_stop_is_told(plane: Plane) -> None:
+    """So that a restart is not taken for a loss."""
+    db = plane.interlock.db
+
+    def leave(tx: Tx) -> None:
+        for name in ("one", "two"):
+            leases.register(
+                tx, ExecutorId(name), host="h", pid=1, pid_started="1", ttl_us=60_000_000
+            )
+        leases.renew(tx, ExecutorId("two"), ttl_us=60_000_000, is_draining=True)
+
+    db.run("test", leave)
+
+    assert (True, "2 at work (1 of them about to stop), 0 runs queued") == (
+        findings(plane)["workers"]
+    )
+
+
 def start(plane: Plane) -> None:
     """Start one run, which stays queued."""
     plane.interlock.start_run(
@@ -109,6 +159,45 @@ def start(plane: Plane) -> None:
         by=Principal(name="ops", kind=PrincipalKind.USER),
         key=None,
     )
+
+
+def test_runs_that_were_set_aside_are_named(plane: Plane) -> None:
+    """With what a person may do about them; the newest stand for the rest."""
+    plane.apply(files())
+    for _ in range(4):
+        start(plane)
+
+    def set_aside(tx: Tx) -> list[Run]:
+        worker = ExecutorId("dead")
+        for run in runs.list_runs(tx):
+            runs.claim(tx, run.run_id, segment=0, executor_id=worker)
+        leases.takeover(tx, worker, max_recoveries=0)
+        return runs.list_runs(tx)
+
+    fresh = findings(plane)["dead letters"]
+    newest = plane.interlock.db.run("test", set_aside)
+
+    named = ", ".join(f"`{run.run_id}`" for run in newest[:3])
+    is_ok, message = findings(plane)["dead letters"]
+    assert ((True, "no run is set aside"), False) == (fresh, is_ok)
+    assert message.startswith(
+        f"4 set aside since they kept losing their workers: {named} and 1 more;"
+    )
+
+
+def test_runs_that_no_worker_can_run_are_told(plane: Plane) -> None:
+    """With what the worker that is wanted has to have."""
+    plane.apply(files())
+    start(plane)
+
+    def wait(tx: Tx) -> None:
+        (run,) = runs.list_runs(tx)
+        runs.miss_version(tx, run.run_id, what="function find")
+
+    plane.interlock.db.run("test", wait)
+
+    message = "1 runs wait for a worker that has: function find; start one where that is installed"
+    assert (False, message) == findings(plane)["versions"]
 
 
 async def test_the_findings_are_asked_for_over_rest(plane: Plane) -> None:

@@ -172,6 +172,7 @@ async def test_an_error_that_is_no_ones_input_is_500(
 
 
 async def test_health_needs_no_sign_in(plane: Plane) -> None:
-    """A load balancer learns that we live and what is live, and nothing else."""
-    assert {"status": "alive"} == body_of(await plane.send("GET", "/healthz"))
+    """A load balancer learns that we live, who answers and what is live, and nothing else."""
+    alive = {"status": "alive", "instance": plane.interlock.executor_id}
+    assert alive == body_of(await plane.send("GET", "/healthz"))
     assert {"status": "ready", "release": 0} == body_of(await plane.send("GET", "/readyz"))

@@ -42,8 +42,12 @@ class Durable(Protocol):
         """Return the run as it was claimed; `run.epoch` is this owner's."""
         ...
 
-    def recorded(self, name: StepName) -> JournalEntry | None:
-        """Return what is in the journal under a name, without running anything."""
+    def recorded(self, name: StepName, *, input_digest: str | None = None) -> JournalEntry | None:
+        """Return what is in the journal under a name, without running anything.
+
+        If it was recorded for another input than this, it counts all the same, and the event
+        `replay.diverged` is written: the code, or what it read, is not what it was.
+        """
         ...
 
     async def step(
@@ -79,10 +83,12 @@ class Durable(Protocol):
         *,
         kind: str = "commit",
         tool: str | None = None,
+        input_digest: str | None = None,
     ) -> Json:
         """Run `fn` and write its journal row in one fenced transaction: exactly once.
 
         `kind` is the journal row's kind and names the transaction (and so its crash points).
+        `input_digest` is recorded with it, and compared on replay: see `recorded`.
         """
         ...
 

@@ -23,7 +23,7 @@ async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallRes
     Guarantees by effect class: docs/guarantees.md. A deny, a rejection or a failed call is a
     result. The same step of the same run always gets the same result.
     """
-    entry = durable.recorded(proposal.step_name)
+    entry = durable.recorded(proposal.step_name, input_digest=proposal.input_digest)
     if entry is not None:
         return CallResult.from_journal(entry.value)
     at: Call | CallResult = await propose(road, durable, proposal)
@@ -92,5 +92,6 @@ async def _end(durable: Durable, call: Call) -> CallResult:
         lambda _tx: result_of(call.effect).to_json(),
         kind="call.end",
         tool=call.effect.tool,
+        input_digest=call.proposal.input_digest,
     )
     return CallResult.from_journal(value)

@@ -333,7 +333,13 @@ async def _was_done(
         spans.put(tx, emit.probe_span(seen, n=n, start_us=now_us, end_us=now_us, found=1))
         return result_of(write_outcome(tx, road, call, after, reading)).to_json()
 
-    value = await durable.commit(call.effect.step_name, write, kind="call.outcome", tool=tool.name)
+    value = await durable.commit(
+        call.effect.step_name,
+        write,
+        kind="call.outcome",
+        tool=tool.name,
+        input_digest=call.proposal.input_digest,
+    )
     return CallResult.from_journal(value)
 
 

@@ -148,6 +148,7 @@ async def record(road: Road, durable: Durable, call: Call, reply: Reply) -> Call
                 lambda tx: result_of(write_outcome(tx, road, call, after, reading)).to_json(),
                 kind="call.outcome",
                 tool=tool.name,
+                input_digest=call.proposal.input_digest,
             )
             return CallResult.from_journal(value)
         effect = await durable.transact(

@@ -11,9 +11,9 @@ from typing import Protocol
 import structlog
 
 from interlock.calls.protocol import EffectView
-from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.effect import Effect, Reply
-from interlock.domain.errors import PolicyError
+from interlock.domain.errors import JsonError, PolicyError
 from interlock.domain.ids import ApprovalId, EffectId, StepName, ToolName
 from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
@@ -124,6 +124,14 @@ class Proposal:
     parent_span: str
     version: int | None = None
     compensates: EffectId | None = None
+
+    @property
+    def input_digest(self) -> str | None:
+        """Return what tells this wish from another one under the same name; None if it is bad."""
+        try:
+            return digest({"tool": self.tool, "arguments": self.arguments})
+        except JsonError:
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 from rich.tree import Tree
 
-from interlock.cli.output import cell, fact, money, out, part, rows_of, say, when
+from interlock.cli.output import cell, fact, money, note, out, part, rows_of, say, when
 from interlock.domain.canonical import JsonObject
 from interlock.domain.text import visible
 
@@ -18,6 +18,10 @@ _MARKS = {
     "not_reached": "-",
     "to_come": "·",
 }
+SET_ASIDE = (
+    "set aside since it kept losing its workers: `interlock run resume RUN` tries again,"
+    " `interlock run cancel RUN` ends it and parks its calls of unknown outcome"
+)
 _UNTOLD = {"to_come", "not_reached"}
 
 
@@ -52,6 +56,8 @@ def print_run(run: JsonObject) -> None:
         holders = gate["holders"] if isinstance(gate["holders"], list) else []
         held_by = ", ".join(f"run {run_id}" for run_id in holders)
         say(f"  {gate['key']} is held by {held_by}", style="yellow")
+    if run["state"] == "dead_lettered":
+        note(SET_ASIDE)
     children = run["children"]
     for child in children if isinstance(children, list) else []:
         fact("child run", child)

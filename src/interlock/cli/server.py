@@ -26,8 +26,8 @@ _BACKLOG = 128
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve(config: Config, *, with_worker: bool) -> None:
-    """Run REST, webhooks, console, scheduler and, if asked, a worker until a stop signal."""
+def serve(config: Config, *, with_worker: bool, with_scheduler: bool) -> None:
+    """Run REST, webhooks, console and, if asked, worker and scheduler until a stop signal."""
     log_to_terminal(config.log_format)
     other = running_server(config)
     if other is not None and config.database_url is None:
@@ -35,29 +35,35 @@ def serve(config: Config, *, with_worker: bool) -> None:
     with _listener(config) as listener:
         interlock = Interlock.open(config, functions=installed_functions())
         try:
-            _serve(interlock, listener, with_worker=with_worker)
+            _serve(interlock, listener, with_worker=with_worker, with_scheduler=with_scheduler)
         finally:
             interlock.close()
 
 
-def work(config: Config) -> None:
-    """Run work from a Postgres database until a stop signal; hands back what is unfinished."""
+def work(config: Config, *, with_worker: bool, with_scheduler: bool) -> None:
+    """Run work, schedules or both from a Postgres database until a stop signal.
+
+    What is unfinished is handed back.
+    """
+    role = "worker" if with_worker else "scheduler"
     if config.database_url is None or config.database_url.startswith("sqlite"):
-        raise InputError("a worker of its own needs Postgres; on SQLite `interlock serve` works")
+        raise InputError(f"a {role} of its own needs Postgres; on SQLite `interlock serve` works")
     log_to_terminal(config.log_format)
     stop = threading.Event()
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())
     interlock = Interlock.open(config, functions=installed_functions())
     try:
-        interlock.start()
-        say(f"worker {interlock.executor_id} is ready")
+        interlock.start(work=with_worker, schedule=with_scheduler)
+        say(f"{role} {interlock.executor_id} is ready")
         stop.wait()
     finally:
         interlock.close()
 
 
-def _serve(interlock: Interlock, listener: socket.socket, *, with_worker: bool) -> None:
+def _serve(
+    interlock: Interlock, listener: socket.socket, *, with_worker: bool, with_scheduler: bool
+) -> None:
     config, port = interlock.config, listener.getsockname()[1]
     interlock.url = config.url(port)
     app = create_app(interlock)
@@ -66,8 +72,7 @@ def _serve(interlock: Interlock, listener: socket.socket, *, with_worker: bool) 
     for number in _STOP_SIGNALS:
         signal.signal(number, server.handle_exit)
     token = local_token(interlock)
-    if with_worker:
-        interlock.start()
+    interlock.start(work=with_worker, schedule=with_scheduler)
     here = replace(config, public_url=None).url(port)
     address = Address(url=here, token=token)
     file = write_address(config.data_dir, address, proof_key=app.state.proof_key)

@@ -15,7 +15,8 @@ InterlockError
 ├── ForbiddenError        this caller may not do this
 ├── UnauthenticatedError  nobody is signed in, or a signature does not hold
 ├── UnavailableError      the store or an upstream is away; may be retried
-│   └── ModelBusyError       a model answered "later", broke off or not at all
+│   ├── ModelBusyError       a model answered "later", broke off or not at all
+│   └── VersionMissingError  what a newer version of this program wrote cannot be read here
 ├── IntakeFullError       too many runs of a workflow have yet to begin; says when to come back
 ├── ModelFailedError      a model refused a request or answered nonsense; asking again is no use
 ├── FencedError           another worker owns this run now; stop and write nothing
@@ -172,6 +173,12 @@ class ModelBusyError(UnavailableError):
     """A model is overloaded, limits our rate, or did not answer in time."""
 
     code = "model.failed"
+
+
+class VersionMissingError(UnavailableError):
+    """A release was written in a format that this version of the program does not know."""
+
+    code = "version.missing"
 
 
 class ModelFailedError(InterlockError):

@@ -12,6 +12,9 @@ from interlock.domain.record import object_to_json
 from interlock.domain.tool import Binding, Environment, Server, System, ToolVersion
 from interlock.domain.workflow import WorkflowSpec
 
+RELEASE_FORMAT = 1
+"""How a release is written as JSON; raised by a change that older programs could not read right."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFile:

@@ -38,6 +38,30 @@ UNDO = "undo"
 DEFAULT_PRIORITY = 4
 """Of 0 to 9, as in Java's message service: the middle, with room on both sides."""
 
+VERSION_MISSING = "version.missing"
+"""Reason of a run that waits for a worker that can run it; what is missing follows after `/`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """What a worker can run, or a run needs: the format of its release, and Python functions."""
+
+    release_format: int = 0
+    functions: frozenset[str] = frozenset()
+
+    def lacking(self, needed: Abilities) -> tuple[str, ...]:
+        """Return what of `needed` is not here, in words; empty if nothing is.
+
+        >>> Abilities(release_format=1).lacking(Abilities(functions=frozenset({"find"})))
+        ('function find',)
+        """
+        formats = (f"release format {needed.release_format}",)
+        functions = sorted(needed.functions - self.functions)
+        return (
+            *(formats if needed.release_format > self.release_format else ()),
+            *(f"function {name}" for name in functions),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerRef:

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from interlock.app import INSTANCE_KEY, Interlock
+from interlock.calls import reconcile
 from interlock.domain.errors import InterlockError
 from interlock.domain.release import Release
-from interlock.domain.run import RunState
+from interlock.domain.run import Run, RunState
+from interlock.runtime.retention import DAY_US, ROLE
 from interlock.runtime.triggers import key_of
-from interlock.store import leases, migrate, runs
+from interlock.store import effects, leases, migrate, retention, runs
 from interlock.store.engine import Tx
 
 _SKEW_US = 1_000_000
+_NAMED = 3
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -54,6 +57,9 @@ def examine(app: Interlock) -> tuple[Check, ...]:
             _models(app, release),
             _secrets(app, release),
             _workers(tx),
+            _retention(app, tx),
+            _dead_letters(tx),
+            _versions(tx),
         )
 
 
@@ -142,7 +148,59 @@ def _unusable(app: Interlock, reference: str) -> list[str]:
 def _workers(tx: Tx) -> Check:
     working = [one for one in leases.list_executors(tx) if one.lease_end_us > tx.now_us]
     queued = runs.count_by_state(tx).get(RunState.QUEUED, 0)
-    told = f"{len(working)} at work, {queued} runs queued"
+    leaving = sum(one.is_draining for one in working)
+    drained = f" ({leaving} of them about to stop)" if leaving else ""
+    told = f"{len(working)} at work{drained}, {queued} runs queued"
     if queued and not working:
         return Check(name="workers", is_ok=False, message=f"{told}; start `interlock serve`")
     return Check(name="workers", is_ok=True, message=told)
+
+
+def _retention(app: Interlock, tx: Tx) -> Check:
+    days = app.config.retention_days
+    if days is None:
+        message = "runs are kept for ever; `retention_days` in interlock.toml sets how long"
+        return Check(name="retention", is_ok=True, message=message)
+    old = retention.count_expired(tx, before_us=tx.now_us - days * DAY_US)
+    leader = leases.leader_of(tx, ROLE)
+    message = f"runs are kept {days} days after their end, {old} are to be deleted"
+    if leader is None and old:
+        message += "; nobody does it: run `interlock serve` or `interlock scheduler`"
+        return Check(name="retention", is_ok=False, message=message)
+    by = "" if leader is None else f"; `{leader}` deletes"
+    return Check(name="retention", is_ok=True, message=f"{message}{by}")
+
+
+def _dead_letters(tx: Tx) -> Check:
+    """Find runs that were set aside since they kept losing their workers: people decide on them."""
+    count = runs.count_by_state(tx).get(RunState.DEAD_LETTERED, 0)
+    if not count:
+        return Check(name="dead letters", is_ok=True, message="no run is set aside")
+    newest = runs.list_runs(tx, states=(RunState.DEAD_LETTERED,), limit=_NAMED)
+    named = ", ".join(_described(tx, run) for run in newest)
+    more = f" and {count - len(newest)} more" if count > len(newest) else ""
+    message = (
+        f"{count} set aside since they kept losing their workers: {named}{more};"
+        " `interlock run resume RUN` tries again, `interlock run cancel RUN` ends it"
+        " and parks its calls of unknown outcome"
+    )
+    return Check(name="dead letters", is_ok=False, message=message)
+
+
+def _described(tx: Tx, run: Run) -> str:
+    unknown = [e for e in effects.list_for_run(tx, run.run_id) if e.state in reconcile.UNKNOWN]
+    calls = f" ({len(unknown)} calls of unknown outcome)" if unknown else ""
+    return f"`{run.run_id}`{calls}"
+
+
+def _versions(tx: Tx) -> Check:
+    """Find runs that no worker can run, and say what is missing."""
+    found = runs.list_missing_version(tx)
+    if not found:
+        return Check(name="versions", is_ok=True, message="workers can run what there is to run")
+    missing = sorted({(run.reason or "").partition("/")[2] for run in found})
+    message = (
+        f"{len(found)} runs wait for a worker that has: {'; '.join(missing)};"
+        " start one where that is installed"
+    )
+    return Check(name="versions", is_ok=False, message=message)

@@ -16,16 +16,18 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 def alive(
-    request: Request, nonce: Annotated[str | None, Query(max_length=100)] = None
+    app: App, request: Request, nonce: Annotated[str | None, Query(max_length=100)] = None
 ) -> JsonObject:
-    """Answer that the process serves requests; a `nonce` is signed with what `address.json` holds.
+    """Answer that the process serves requests, and which one; a `nonce` is signed.
 
-    So a terminal knows the server that left the file from another program at its port.
+    With what `address.json` holds, so that a terminal knows the server that left the file from
+    another program at its port. `instance` is the process's name among the workers.
     """
+    answer: JsonObject = {"status": "alive", "instance": app.executor_id}
     if nonce is None:
-        return {"status": "alive"}
+        return answer
     key: str = request.app.state.proof_key
-    return {"status": "alive", "proof": hmac.digest(key.encode(), nonce.encode(), "sha256").hex()}
+    return answer | {"proof": hmac.digest(key.encode(), nonce.encode(), "sha256").hex()}
 
 
 @router.get("/readyz")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import case, exists, or_, select, update
+from sqlalchemy import RowMapping, case, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from interlock.domain.ids import ExecutorId
-from interlock.domain.run import Run, RunState
+from interlock.domain.run import Abilities, Run, RunState
+from interlock.store.columns import pack, unpack
 from interlock.store.engine import Tx
 from interlock.store.runs import OWNED, run_of
 from interlock.store.tables import executor, leader, run, step
@@ -27,11 +28,19 @@ class Executor:
     pid_started: str
     started_us: int
     lease_end_us: int
+    abilities: Abilities
     is_draining: bool = False
 
 
 def register(
-    tx: Tx, executor_id: ExecutorId, *, host: str, pid: int, pid_started: str, ttl_us: int
+    tx: Tx,
+    executor_id: ExecutorId,
+    *,
+    host: str,
+    pid: int,
+    pid_started: str,
+    ttl_us: int,
+    abilities: Abilities | None = None,
 ) -> Executor:
     """Write a worker's row with a fresh lease."""
     row = Executor(
@@ -41,6 +50,7 @@ def register(
         pid_started=pid_started,
         started_us=tx.now_us,
         lease_end_us=tx.now_us + ttl_us,
+        abilities=abilities or Abilities(),
     )
     tx.upsert(
         executor,
@@ -52,6 +62,8 @@ def register(
             "started_us": row.started_us,
             "lease_end_us": row.lease_end_us,
             "is_draining": False,
+            "release_format": row.abilities.release_format,
+            "functions": pack([*sorted(row.abilities.functions)]),
         },
     )
     return row
@@ -70,7 +82,27 @@ def renew(tx: Tx, executor_id: ExecutorId, *, ttl_us: int, is_draining: bool = F
 def list_executors(tx: Tx) -> list[Executor]:
     """Return all workers that are registered, oldest first."""
     query = select(executor).order_by(executor.c.started_us, executor.c.executor_id)
-    return [Executor(**row) for row in tx.connection.execute(query).mappings()]
+    return [_executor_of(row) for row in tx.connection.execute(query).mappings()]
+
+
+def list_able(tx: Tx, needed: Abilities) -> list[Executor]:
+    """Return the workers that can run what needs this: alive by their lease, and not draining."""
+    return [
+        one
+        for one in list_executors(tx)
+        if one.lease_end_us > tx.now_us
+        and not one.is_draining
+        and not one.abilities.lacking(needed)
+    ]
+
+
+def _executor_of(row: RowMapping) -> Executor:
+    values = dict(row)
+    functions, release_format = unpack(values.pop("functions")), values.pop("release_format")
+    # INVARIANT: `register` writes a list.
+    assert isinstance(functions, list)
+    abilities = Abilities(release_format=release_format, functions=frozenset(map(str, functions)))
+    return Executor(**values, abilities=abilities)
 
 
 def remove(tx: Tx, executor_id: ExecutorId) -> bool:
@@ -120,6 +152,15 @@ def takeover(tx: Tx, executor_id: ExecutorId, *, max_recoveries: int) -> list[Ru
         .returning(run)
     )
     return [run_of(row) for row in tx.connection.execute(statement).mappings().all()]
+
+
+def leader_of(tx: Tx, role: str) -> ExecutorId | None:
+    """Return who leads a role now, or None."""
+    query = select(leader.c.executor_id).where(
+        leader.c.role == role, leader.c.lease_end_us > tx.now_us
+    )
+    name = tx.connection.execute(query).scalar()
+    return None if name is None else ExecutorId(name)
 
 
 def take_leadership(tx: Tx, role: str, executor_id: ExecutorId, ttl_us: int) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from sqlalchemy import func, select
 
 from interlock.domain.canonical import digest
-from interlock.domain.errors import ConflictError, NotFoundError
+from interlock.domain.errors import ConflictError, NotFoundError, VersionMissingError
 from interlock.domain.record import from_json, object_to_json
-from interlock.domain.release import Release
+from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.store.columns import pack, unpack
 from interlock.store.engine import Tx
 from interlock.store.tables import release as table
@@ -32,6 +32,7 @@ def put_release(tx: Tx, release: Release, *, by: str) -> Release:
         table,
         {
             "number": numbered.number,
+            "format": RELEASE_FORMAT,
             "digest": digest_of(release),
             "body": pack(object_to_json(numbered)),
             "applied_us": tx.now_us,
@@ -50,11 +51,33 @@ def live_number(tx: Tx) -> int:
 
 
 def get_release(tx: Tx, number: int) -> Release:
-    """Return a release; raises `NotFoundError`."""
-    body = tx.connection.execute(select(table.c.body).where(table.c.number == number)).scalar()
-    if body is None:
+    """Return a release; raises `NotFoundError`, and `VersionMissingError` if it is too new."""
+    query = select(table.c.format, table.c.body).where(table.c.number == number)
+    row = tx.connection.execute(query).first()
+    if row is None:
         raise NotFoundError(f"there is no release `{number}`")
+    written, body = row
+    if written > RELEASE_FORMAT:
+        raise VersionMissingError(
+            f"release {number} has the format {written}, and this program reads up to"
+            f" {RELEASE_FORMAT}; install the version that applied it"
+        )
     return from_json(Release, unpack(body))
+
+
+def live_format(tx: Tx) -> int:
+    """Return in which format the live release is written, 0 if nothing was applied yet."""
+    query = select(table.c.format).order_by(table.c.number.desc()).limit(1)
+    return tx.connection.execute(query).scalar() or 0
+
+
+def format_of(tx: Tx, number: int) -> int:
+    """Return in which format a release is written; raises `NotFoundError`."""
+    query = select(table.c.format).where(table.c.number == number)
+    written = tx.connection.execute(query).scalar()
+    if written is None:
+        raise NotFoundError(f"there is no release `{number}`")
+    return int(written)
 
 
 def list_releases(tx: Tx) -> list[AppliedRelease]:

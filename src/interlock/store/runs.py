@@ -10,7 +10,7 @@ from interlock.domain.canonical import Json
 from interlock.domain.errors import FencedError, NotFoundError
 from interlock.domain.ids import AgentName, ExecutorId, RunId, TenantId, WorkflowName
 from interlock.domain.label import Labels
-from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
+from interlock.domain.run import VERSION_MISSING, Run, RunState, StartRequest, TriggerRef
 from interlock.store.columns import (
     pack,
     pack_labels,
@@ -294,6 +294,24 @@ def list_runs(
     if before_us is not None:
         query = query.where(table.c.created_us < before_us)
     return [run_of(row) for row in tx.connection.execute(query).mappings()]
+
+
+def miss_version(tx: Tx, run_id: RunId, *, what: str) -> Run | None:
+    """Let a queued run wait for a worker that can run it; None if it is not queued any more."""
+    return _change(
+        tx,
+        update(table)
+        .where(table.c.run_id == run_id, table.c.state == RunState.QUEUED)
+        .values(state=RunState.WAITING, reason=f"{VERSION_MISSING}/{what}"),
+    )
+
+
+def list_missing_version(tx: Tx, *, limit: int = 500) -> list[Run]:
+    """Return runs that wait for a worker that can run them, oldest first."""
+    query = select(table).where(table.c.state == RunState.WAITING, table.c.ended_us.is_(None))
+    query = query.where(table.c.reason.startswith(f"{VERSION_MISSING}/", autoescape=True))
+    rows = tx.connection.execute(query.order_by(table.c.created_us).limit(limit)).mappings()
+    return [run_of(row) for row in rows]
 
 
 def list_queued(tx: Tx) -> list[tuple[RunId, int]]:

@@ -32,6 +32,7 @@ release = Table(
     "release",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("format", Integer, nullable=False),
     Column("digest", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("applied_us", BigInteger, nullable=False),
@@ -101,6 +102,12 @@ run = Table(
     Index("ix_run_workflow", "tenant", "workflow", "created_us"),
     Index("ix_run_parent", "parent_id"),
     Index("ix_run_root", "root_id"),
+    Index(
+        "ix_run_ended",
+        "ended_us",
+        sqlite_where=text("parent_id IS NULL"),
+        postgresql_where=text("parent_id IS NULL"),
+    ),
     Index(
         "ix_run_live",
         "state",
@@ -191,6 +198,8 @@ executor = Table(
     Column("started_us", BigInteger, nullable=False),
     Column("lease_end_us", BigInteger, nullable=False),
     Column("is_draining", Boolean, nullable=False),
+    Column("release_format", Integer, nullable=False),
+    Column("functions", Text, nullable=False),
 )
 
 leader = Table(

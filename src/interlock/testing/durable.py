@@ -18,6 +18,7 @@ from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
 from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import LoopThread, StoreThreads
+from interlock.runtime.durable.versions import Versions
 from interlock.store import runs
 from interlock.store.engine import Database, Tx
 from interlock.testing.clock import ManualClock
@@ -27,7 +28,7 @@ _ENOUGH = 10_000
 _TIMEOUT_S = 30.0
 
 
-class _NoHints:
+class NoHints:
     """Runs are found by looking: a hint would say nothing that the store does not."""
 
     def give(self, tx: Tx, run_id: RunId, segment: int, *, priority: int) -> None:
@@ -50,11 +51,12 @@ class MemoryEngine:
         clock: ManualClock,
         on_end: OnEnd = nothing_more,
         on_stop: Callable[[], Coroutine[object, object, None]] | None = None,
+        versions: Versions | None = None,
     ) -> None:
         self._db = db
         self._on_stop = on_stop
         self._clock = clock
-        self._dispatch = StoreDispatch(_NoHints())
+        self._dispatch = StoreDispatch(NoHints())
         self._threads = StoreThreads(db)
         self._loop = LoopThread("memory-engine")
         self._runner = Runner(
@@ -64,7 +66,9 @@ class MemoryEngine:
             executor_id=_EXECUTOR,
             on_end=on_end,
             pause=self._pause,
+            versions=versions,
         )
+        self._versions = versions or Versions()
 
     @property
     def dispatch(self) -> StoreDispatch:
@@ -78,6 +82,7 @@ class MemoryEngine:
             "run.takeover",
             lambda tx: self._dispatch.take_over(tx, _EXECUTOR, max_recoveries=3),
         )
+        self._versions.take_up(self._db, self._dispatch)
 
     def stop(self) -> None:
         """Hand back what is running and end the threads."""

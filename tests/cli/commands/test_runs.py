@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from interlock.domain.ids import RunId, StepName
+from interlock.cli.run_view import SET_ASIDE
+from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.principal import DEFAULT_TENANT
-from interlock.store import gates
-from interlock.store.engine import Database
+from interlock.store import gates, leases, runs
+from interlock.store.engine import Database, Tx
 from tests.cli.terminal import Said, done, interlock
 
 UNKNOWN = "0190a0a0-0000-7000-8000-000000000000"
@@ -131,6 +132,28 @@ def test_a_run_can_be_paused_and_resumed() -> None:
     assert "there is nothing to pause" in done("run", "pause", run_id)
     assert "going on" == done("run", "resume", run_id)
     assert "the run is neither paused nor dead-lettered" == done("run", "resume", run_id)
+
+
+def test_a_run_that_was_set_aside_says_what_to_do(applied: Path) -> None:
+    """In the list and on its own; a resume lets it go on."""
+    run_id = start().out.strip()
+    db = Database(f"sqlite:///{applied / '.interlock' / 'interlock.db'}")
+
+    def set_aside(tx: Tx) -> None:
+        worker = ExecutorId("dead")
+        runs.claim(tx, RunId(run_id), segment=0, executor_id=worker)
+        leases.takeover(tx, worker, max_recoveries=0)
+
+    db.run("test", set_aside)
+    db.close()
+    said = [
+        interlock("run", "list", "--state", "dead_lettered"),
+        interlock("run", "show", run_id),
+    ]
+
+    assert [True, True] == [f"{SET_ASIDE}\n" == each.err for each in said], said
+    assert [True, True] == [run_id in each.out for each in said]
+    assert "going on" == done("run", "resume", run_id)
 
 
 @pytest.mark.usefixtures("applied")

@@ -293,6 +293,23 @@ def test_stop_runs_what_belongs_to_the_loop(db: Database) -> None:
     assert loops[0] is loops[1]
 
 
+def test_hints_that_were_followed_long_ago_are_deleted(db: Database) -> None:
+    """At most so many at once, and none that is young or still to be followed."""
+    with running(DbosEngine(db, nothing)) as engine:
+        ended = [begin(db, engine, key) for key in "abc"]
+        for run_id in ended:
+            engine.wait_for(run_id, RunState.SUCCEEDED)
+        client = engine._hints.client
+        while len(client.list_workflows(queue_name="runs", status="SUCCESS")) < len(ended):
+            with engine._moved:
+                engine._moved.wait(0.1)
+        deleted = [engine.clear_hints(older_than_s, 2) for older_than_s in (3600, -1, -1, -1)]
+    begin(db, engine, "queued")
+
+    assert [0, 2, 1, 0] == deleted
+    assert 0 == engine.clear_hints(-1, 2)
+
+
 def test_clean_stop_leaves_no_worker_behind(db: Database) -> None:
     """Nobody has to wait for the lease of a worker that stopped in order."""
     with running(DbosEngine(db, nothing)) as engine, db.reading() as tx:

@@ -164,6 +164,31 @@ def test_unclean_stop_leaves_the_row_for_the_takeover(sqlite: Database) -> None:
     assert [ME] == find_dead(sqlite, OTHER)
 
 
+def test_worker_that_is_to_stop_says_so(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and with every beat from then on."""
+    monkeypatch.setattr("interlock.runtime.durable.lease.BEAT_S", 0.01)
+    renewed = threading.Event()
+    lease = Lease(sqlite, ME)
+    lease.start()
+    lease.drain()
+    with sqlite.reading() as tx:
+        at_once = [one.is_draining for one in leases.list_executors(tx)]
+    renew = leases.renew
+
+    def seen(*arguments: object, **options: object) -> bool:
+        is_mine = renew(*arguments, **options)  # type: ignore[arg-type]  # those of `renew`
+        renewed.set()
+        return is_mine
+
+    monkeypatch.setattr("interlock.store.leases.renew", seen)
+    assert renewed.wait(timeout=10)
+    lease.stop(is_clean=False)
+    with sqlite.reading() as tx:
+        later = [one.is_draining for one in leases.list_executors(tx)]
+
+    assert ([True], [True]) == (at_once, later)
+
+
 def test_worker_that_was_taken_over_leaves(
     postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

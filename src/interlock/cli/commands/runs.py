@@ -22,7 +22,7 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
-from interlock.cli.run_view import print_changes, print_run, trace_tree
+from interlock.cli.run_view import SET_ASIDE, print_changes, print_run, trace_tree
 from interlock.domain.canonical import JsonObject, canonical_text, parse
 from interlock.domain.errors import InputError, JsonError, UnavailableError
 from interlock.domain.run import RunState
@@ -50,6 +50,7 @@ def list_(
     if as_json:
         show_json(body)
         return
+    found = rows_of(body, "runs")
     table(
         ("run", "workflow", "state", "end", "started", "reason"),
         [
@@ -61,12 +62,14 @@ def list_(
                 when(run["created_us"]),
                 run["reason"] or run["error_message"],
             )
-            for run in rows_of(body, "runs")
+            for run in found
         ],
         empty="no run is like that"
         if workflow or states
         else "no runs yet; start one with `interlock run start WORKFLOW` or send an event",
     )
+    if any(run["state"] == "dead_lettered" for run in found):
+        note(SET_ASIDE)
 
 
 @app.command()

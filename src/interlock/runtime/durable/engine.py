@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NoReturn
 
@@ -32,6 +33,7 @@ from interlock.runtime.durable.lease import Lease, find_dead, leave_process
 from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
 from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import LoopThread, StoreThreads
+from interlock.runtime.durable.versions import Versions
 from interlock.store import leases, runs
 from interlock.store.engine import Database, Tx
 
@@ -120,6 +122,7 @@ class DbosEngine:
         on_stop: Callable[[], Coroutine[object, object, None]] | None = None,
         on_lost: Callable[[str], None] = leave_process,
         concurrency: int = CONCURRENCY,
+        versions: Versions | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._db = db
@@ -128,7 +131,10 @@ class DbosEngine:
         self._hints = _DbosHints(db)
         self._dispatch = StoreDispatch(self._hints)
         self._executor_id = ExecutorId(f"{platform.node()}-{uuid7()}")
-        self._lease = Lease(db, self._executor_id, on_lost=on_lost)
+        self._versions = versions or Versions()
+        self._lease = Lease(
+            db, self._executor_id, abilities=self._versions.offered, on_lost=on_lost
+        )
         self._threads = StoreThreads(db)
         self._loop = LoopThread("interlock-runs")
         self._runner = Runner(
@@ -138,6 +144,7 @@ class DbosEngine:
             executor_id=self._executor_id,
             on_end=on_end,
             pause=pause,
+            versions=self._versions,
         )
         self._dbos: DBOS | None = None
         self._moved = threading.Condition()
@@ -175,6 +182,7 @@ class DbosEngine:
             undo.callback(self._lease.stop, is_clean=True)
             self._check_pickle_ban()
             self._reap()
+            self._versions.take_up(self._db, self._dispatch)
             # Before the launch, which then serves it at once instead of a second later.
             self._hints.client.register_queue(
                 QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=POLL_S
@@ -325,10 +333,27 @@ class DbosEngine:
         if time.monotonic() > self._hints_due_s:
             self._hints_due_s = time.monotonic() + _RENEW_HINTS_S
             self._renew_hints()
+            self._versions.take_up(self._db, self._dispatch)
 
     def _reap(self) -> None:
         for dead in find_dead(self._db, self._executor_id):
             self.recover_executor(dead)
+
+    def clear_hints(self, older_than_s: float, limit: int) -> int:
+        """Delete at most `limit` hints that were followed so long ago; return how many."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        ended = self._hints.client.list_workflows(
+            queue_name=QUEUE,
+            status=["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
+            # When they were made: whatever ended since cannot be old.
+            end_time=before.isoformat(),
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+        if ended:
+            self._hints.client.delete_workflows([hint.workflow_id for hint in ended])
+        return len(ended)
 
     def recover_executor(self, dead: ExecutorId) -> None:
         """Fence and queue the runs of a dead worker, and give new hints for those it had taken.
@@ -378,3 +403,5 @@ class DbosEngine:
     async def _drain(self) -> None:
         self._runner.drain()
         self._sweeping.cancel()
+        # So that others see it leave, and hand it nothing on.
+        await self._threads.call(self._lease.drain)

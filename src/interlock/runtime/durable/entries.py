@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from interlock.calls.compensate import TODO
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.ids import StepName
-from interlock.domain.run import JournalEntry, Run
+from interlock.domain.run import UNDO, JournalEntry, Run
 from interlock.runtime.durable import codec
 from interlock.store import journal
 from interlock.store.engine import Tx
@@ -18,6 +21,7 @@ def put_entry(
     *,
     value: Json = None,
     error: JsonObject | None = None,
+    input_digest: str | None = None,
 ) -> JournalEntry:
     """Write the result of one operation, in the transaction that locked the run, and return it."""
     entry = JournalEntry(
@@ -25,7 +29,7 @@ def put_entry(
         kind=kind,
         value=value,
         error=error,
-        input_digest=None,
+        input_digest=input_digest,
         epoch=run.epoch,
         at_us=tx.now_us,
     )
@@ -38,3 +42,16 @@ def replayed(entry: JournalEntry) -> Json:
     if entry.error is not None:
         raise codec.error_from_json(entry.error, entry.name)
     return entry.value
+
+
+def may_cancel(run: Run, entries: Mapping[StepName, JournalEntry]) -> bool:
+    """Return whether a claimed run only has to stop: it was asked to, and is not undoing."""
+    return run.is_cancel_requested and not is_undoing(run, entries)
+
+
+def is_undoing(run: Run, entries: Mapping[StepName, JournalEntry]) -> bool:
+    """Return whether a run has failed and undoes what it did.
+
+    By the journal, since a run that waited meanwhile is claimed as one that is running.
+    """
+    return TODO in entries and run.request.trigger.kind != UNDO

@@ -23,8 +23,9 @@ import structlog
 
 from interlock.domain.errors import ConflictError, UnavailableError
 from interlock.domain.ids import ExecutorId
+from interlock.domain.run import Abilities
 from interlock.store import leases
-from interlock.store.engine import Database
+from interlock.store.engine import Database, Tx
 from interlock.store.leases import Executor
 
 TTL_S = 20.0
@@ -51,9 +52,12 @@ class Lease:
         db: Database,
         executor_id: ExecutorId,
         *,
+        abilities: Abilities | None = None,
         on_lost: Callable[[str], None] = leave_process,
     ) -> None:
         self._db = db
+        self._abilities = abilities
+        self._is_draining = False
         self._executor_id = executor_id
         self._on_lost = on_lost
         self._renewed_s = _uptime_s()
@@ -74,6 +78,7 @@ class Lease:
                 pid=os.getpid(),
                 pid_started=pid_started(os.getpid()) or "",
                 ttl_us=round(TTL_S * 1_000_000),
+                abilities=self._abilities,
             ),
         )
         self._renewed_s = _uptime_s()
@@ -87,6 +92,16 @@ class Lease:
         """Return whether nobody can have taken this worker's runs: ask right before each send."""
         return _uptime_s() - self._renewed_s < NO_SEND_AFTER_S
 
+    def drain(self) -> None:
+        """Say in the row that this worker takes nothing more and is about to leave."""
+        self._is_draining = True
+        try:
+            with self._db.transaction("lease.renew") as tx:
+                self._renew(tx)
+        except UnavailableError as error:
+            # The next beat says it.
+            _log.warning("lease.not_renewed", reason=error.message)
+
     def stop(self, *, is_clean: bool) -> None:
         """Stop beating; a worker that handed all its runs back removes its row."""
         self._is_stopping.set()
@@ -97,13 +112,17 @@ class Lease:
         if self._lock is not None:
             self._lock.close()
 
+    def _renew(self, tx: Tx) -> bool:
+        ttl_us = round(TTL_S * 1_000_000)
+        return leases.renew(tx, self._executor_id, ttl_us=ttl_us, is_draining=self._is_draining)
+
     def _beat(self) -> None:
         pause_s = BEAT_S
         while not self._is_stopping.wait(pause_s):
             began_s = _uptime_s()
             try:
                 with self._db.transaction("lease.renew") as tx:
-                    is_mine = leases.renew(tx, self._executor_id, ttl_us=round(TTL_S * 1_000_000))
+                    is_mine = self._renew(tx)
             except UnavailableError as error:
                 _log.warning("lease.not_renewed", reason=error.message)
                 pause_s = 1.0

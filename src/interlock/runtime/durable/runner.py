@@ -20,12 +20,14 @@ from interlock.domain.errors import (
 )
 from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.record import to_json
-from interlock.domain.run import ChildOutcome, JournalEntry, Run, RunState
+from interlock.domain.run import Abilities, ChildOutcome, JournalEntry, Run, RunState
 from interlock.runtime.durable import codec
 from interlock.runtime.durable.children import child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.entries import may_cancel
 from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import StoreThreads
+from interlock.runtime.durable.versions import Versions
 from interlock.runtime.durable.waiting import HOLD_S
 from interlock.store import gates, journal, runs
 from interlock.store.engine import Tx
@@ -40,6 +42,14 @@ _log = structlog.get_logger(__name__)
 
 def nothing_more(_tx: Tx, _run: Run, _outcome: RunOutcome) -> None:
     """Add nothing to the end of a run."""
+
+
+class _UnableError(Exception):
+    """This worker cannot run the run; raised so that the claim is taken back."""
+
+    def __init__(self, needed: Abilities) -> None:
+        super().__init__()
+        self.needed = needed
 
 
 class _Attempt:
@@ -63,8 +73,10 @@ class Runner:
         on_end: OnEnd = nothing_more,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         hold_s: float = HOLD_S,
+        versions: Versions | None = None,
     ) -> None:
         self._code = code
+        self._versions = versions or Versions()
         self._threads = threads
         self._dispatch = dispatch
         self._executor_id = executor_id
@@ -97,6 +109,10 @@ class Runner:
                 await self._run(attempt, *claimed)
         except FencedError:
             _log.info("segment.fenced", run_id=run_id)
+        except _UnableError as unable:
+            await self._versions.hand_on(
+                self._threads, self._dispatch, run_id, unable.needed, pause=self._pause
+            )
         finally:
             self._attempts.discard(attempt)
 
@@ -111,7 +127,14 @@ class Runner:
         self, tx: Tx, *, run_id: RunId, number: int
     ) -> tuple[Run, dict[StepName, JournalEntry]] | None:
         run = runs.claim(tx, run_id, segment=number, executor_id=self._executor_id)
-        return None if run is None else (run, journal.load(tx, run_id))
+        if run is None:
+            return None
+        entries = journal.load(tx, run_id)
+        # Any worker can cancel a run, but for one that is undoing what it did.
+        needed = None if may_cancel(run, entries) else self._versions.lacking(tx, run)
+        if needed is not None:
+            raise _UnableError(needed)
+        return run, entries
 
     async def _run(
         self, attempt: _Attempt, run: Run, entries: dict[StepName, JournalEntry]

@@ -15,7 +15,6 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from interlock.calls.compensate import TODO
 from interlock.calls.durable import Retry
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.errors import (
@@ -30,7 +29,6 @@ from interlock.domain.errors import (
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.record import from_json
 from interlock.domain.run import (
-    UNDO,
     ChildOutcome,
     Expired,
     JournalEntry,
@@ -42,7 +40,7 @@ from interlock.runtime.durable import codec, waiting
 from interlock.runtime.durable.branches import Group, group_of_branch, results_of
 from interlock.runtime.durable.children import child_of, child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.entries import put_entry, replayed
+from interlock.runtime.durable.entries import is_undoing, may_cancel, put_entry, replayed
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
 from interlock.store import gates, runs
@@ -103,7 +101,7 @@ class Segment:
         self._hold_s = hold_s
         self._used: set[StepName] = set()
         self._stop: Stop | None = None
-        if run.is_cancel_requested and not self._is_undoing:
+        if may_cancel(run, entries):
             self._stop = CancelledRunError(f"the run `{run.run_id}` was asked to stop")
         self._was_refused = False
         self._moving = 0
@@ -154,9 +152,13 @@ class Segment:
 
     # --- operations
 
-    def recorded(self, name: StepName) -> JournalEntry | None:
+    def recorded(self, name: StepName, *, input_digest: str | None = None) -> JournalEntry | None:
         """Return what is in the journal under a name, without running anything."""
-        return self._journal.get(name)
+        entry = self._journal.get(name)
+        before = None if entry is None else entry.input_digest
+        if None not in {before, input_digest} and before != input_digest:
+            self._diverged(name)
+        return entry
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in a read-only transaction: neither fenced nor recorded."""
@@ -176,9 +178,12 @@ class Segment:
         *,
         kind: str = "commit",
         tool: str | None = None,
+        input_digest: str | None = None,
     ) -> Json:
         """Run `fn` and write its journal row in one fenced transaction: exactly once."""
-        return await self._commit(name, lambda tx, _run: fn(tx), kind=kind, tool=tool)
+        return await self._commit(
+            name, lambda tx, _run: fn(tx), kind=kind, tool=tool, input_digest=input_digest
+        )
 
     async def step(
         self,
@@ -258,7 +263,9 @@ class Segment:
             child = child_of(run, name, request)
             return self._dispatch.start(tx, child, body_digest=digest(child.input))[0]
 
-        return RunId(str(await self._commit(name, start, kind="run.start")))
+        wanted = {"workflow": request.workflow, "agent": request.agent, "input": request.input}
+        started = await self._commit(name, start, kind="run.start", input_digest=digest(wanted))
+        return RunId(str(started))
 
     async def gather(
         self,
@@ -352,13 +359,14 @@ class Segment:
 
     # --- one operation
 
+    def _diverged(self, name: StepName) -> None:
+        """Tell that a step was recorded for another input than it has now; the record wins."""
+        _log.warning("replay.diverged", run_id=self._run.run_id, step=name)
+
     @property
     def _is_undoing(self) -> bool:
-        """Whether the run has failed and undoes what it did, which no cancel stops halfway.
-
-        By the journal, since a run that waited meanwhile is claimed as one that is running.
-        """
-        return TODO in self._journal and self._run.request.trigger.kind != UNDO
+        """Whether the run has failed and undoes what it did, which no cancel stops halfway."""
+        return is_undoing(self._run, self._journal)
 
     def _enter(self, name: StepName | None = None) -> None:
         """Refuse the operation if the segment or its branch is to stop, or the name is taken."""
@@ -433,15 +441,16 @@ class Segment:
         kind: str,
         tool: str | None = None,
         first: Callable[[Tx], object] | None = None,
+        input_digest: str | None = None,
     ) -> Json:
         self._enter(name)
-        recorded = self._journal.get(name)
+        recorded = self.recorded(name, input_digest=input_digest)
         if recorded is not None:
             return replayed(recorded)
 
         def write(tx: Tx, run: Run) -> JournalEntry:
             value = codec.checked(fn(tx, run), what=f"the result of `{name}`")
-            return put_entry(tx, run, name, kind, value=value)
+            return put_entry(tx, run, name, kind, value=value, input_digest=input_digest)
 
         self._journal[name] = await self._write(kind, write, tool=tool, first=first)
         return self._journal[name].value

@@ -1,0 +1,57 @@
+"""What a run needs of the worker that runs it, read from the release that it is pinned to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from interlock.domain.release import RELEASE_FORMAT, Release
+from interlock.domain.run import Abilities, Run
+from interlock.domain.tool import PythonCall
+from interlock.store import registry
+from interlock.store.engine import Tx
+
+_KEPT = 1024
+
+
+class ReleaseNeeds:
+    """Says what runs need; releases never change, so each is read once.
+
+    The functions are those of the tools that the run's workflow may use in its environment, as its
+    own release binds them; a binding that changed meanwhile is met when the call is sent.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, str], Abilities] = {}
+
+    def __call__(self, tx: Tx, run: Run) -> Abilities:
+        """Return what a worker must have to run this run."""
+        request = run.request
+        key = (request.release, request.workflow, request.environment)
+        if key not in self._known:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[key] = _needed(tx, run)
+        pinned, live = self._known[key], registry.live_format(tx)
+        # Policies and bindings are always those of the live release.
+        return pinned if live <= pinned.release_format else replace(pinned, release_format=live)
+
+
+def _needed(tx: Tx, run: Run) -> Abilities:
+    written = registry.format_of(tx, run.request.release)
+    if written > RELEASE_FORMAT:
+        return Abilities(release_format=written)
+    release = registry.get_release(tx, run.request.release)
+    return Abilities(release_format=written, functions=_functions(release, run))
+
+
+def _functions(release: Release, run: Run) -> frozenset[str]:
+    spec = release.workflows.get(run.request.workflow)
+    if spec is None:
+        return frozenset()
+    named = {*spec.tools, *(name for seat in spec.seats for name in seat.tools)}
+    tools = [release.tools[name] for name in named if name in release.tools]
+    return frozenset(
+        tool.request.function
+        for tool in tools
+        if isinstance(tool.request, PythonCall) and run.request.environment in tool.environments
+    )
