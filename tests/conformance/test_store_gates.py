@@ -133,6 +133,15 @@ def test_last_place_is_given_once(db: Database) -> None:
 def test_queued_are_those_that_have_yet_to_begin(db: Database) -> None:
     """Runs that are queued or at a gate count; those that run or wait for a person do not."""
     going = [running(db, name) for name in ("runs", "waits", "at-gate")]
+    for run in (going[0], going[2]):
+        wanted = Ask(
+            run_id=run.run_id,
+            name=GATE,
+            keys={"a": 1, "b": 1},
+            priority=4,
+            tenant=run.request.tenant,
+        )
+        ask(db, wanted)
     with db.transaction("stand") as tx:
         queued = accepted(tx, "queued")
         runs.park(tx, going[1].run_id, epoch=1, reason="approval/1")

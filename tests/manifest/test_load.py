@@ -7,7 +7,7 @@ import pytest
 from interlock.domain.ids import AgentName, ToolName, WorkflowName
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
-from interlock.domain.tool import EffectClass, Group, HttpRequest, Probe, Server, Source
+from interlock.domain.tool import EffectClass, Group, HttpRequest, Probe, Rate, Server, Source
 from interlock.domain.workflow import ApprovalRule, Concurrency, Condition, Lock, Trigger
 from interlock.manifest.load import load
 from interlock.tools.discover import from_functions
@@ -320,6 +320,23 @@ def test_proposed_tools_load_after_review() -> None:
 def _count(title: str) -> dict[str, int]:
     """Count the issues with a title."""
     return {"count": len(title)}
+
+
+def test_rates_are_read() -> None:
+    """Of a tool where it is bound, of a server, and of a workflow."""
+    files = changed("tools/find.yaml", '/bot"}', '/bot", rate: {calls: 1, per_s: 2}}')
+    files["servers/dev.yaml"] += "rate: {calls: 10, per_s: 1.0}\n"
+    files["workflows/triage.yaml"] += "rate: {calls: 5, per_s: 60}\n"
+
+    release = load(files)
+
+    binding = release.binding(FIND_TOOL, "dev")
+    assert binding is not None
+    assert [Rate(calls=1, per_s=2.0), Rate(calls=10, per_s=1.0), Rate(calls=5, per_s=60.0)] == [
+        binding.rate,
+        binding.server.rate,
+        release.workflows[TRIAGE].rate,
+    ]
 
 
 def test_limits_of_a_workflow_are_read() -> None:

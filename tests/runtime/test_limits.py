@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from interlock.domain.effect import EffectState
 from interlock.domain.ids import RunId
+from interlock.domain.release import Release
 from interlock.domain.run import RunState
-from interlock.domain.workflow import Concurrency, Lock, Step
+from interlock.domain.tool import Environment, EnvironmentBinding, Rate
+from interlock.domain.workflow import Concurrency, Lock, Step, WorkflowSpec
 from interlock.runtime.limits import gates_of
 from interlock.store import gates
-from tests.runtime.plane import MANUAL, Plane, open_plane, release, workflow
+from tests.runtime.plane import CREATE, FIND, MANUAL, Plane, open_plane, release, workflow
 
+FIND_STEP = Step(name="look", tool=FIND, args={"title": "input:/title"})
 WAIT = Step(name="reply", wait="reply", timeout_s=3600.0)
 LOCK = Lock(key="input:/title", hold_while_waiting=True)
 
@@ -107,3 +111,48 @@ def test_long_value_is_named_by_its_digest(tmp_path: Path) -> None:
 
         assert one != two
         assert len("lock/default/dev/triage/sha256:") + 64 == len(one[0])
+
+
+def rated(scope: str, spec: WorkflowSpec) -> Release:
+    """Return a project in which one call a minute may be made under a rate of this scope."""
+    rate = Rate(calls=1, per_s=60.0)
+    if scope == "workflow":
+        return release(replace(spec, rate=rate))
+    project = release(spec)
+    if scope == "server":
+        servers = {name: replace(each, rate=rate) for name, each in project.servers.items()}
+        return replace(project, servers=servers)
+    bound: dict[Environment, EnvironmentBinding] = {
+        "dev": EnvironmentBinding(server="desk-dev", rate=rate)
+    }
+    return replace(
+        project, tools={name: replace(t, environments=bound) for name, t in project.tools.items()}
+    )
+
+
+@pytest.mark.parametrize("scope", ["tool", "server", "workflow"])
+def test_calls_beyond_a_rate_wait_for_their_turn(tmp_path: Path, scope: str) -> None:
+    """Over all runs; a run that waits costs nothing, and no call is an error."""
+    with open_plane(tmp_path) as plane:
+        plane.apply(rated(scope, workflow(FIND_STEP)))
+        run_ids = [plane.start({"title": str(n)}) for n in range(3)]
+        first = [plane.get(run_id).state for run_id in run_ids]
+        plane.engine.advance(60)
+        second = list(plane.desk.asked)
+        plane.engine.advance(60)
+
+        assert [RunState.SUCCEEDED, RunState.WAITING, RunState.WAITING] == first
+        assert (["0", "1"], ["0", "1", "2"]) == (second, plane.desk.asked)
+        assert {RunState.SUCCEEDED} == {plane.get(run_id).state for run_id in run_ids}
+
+
+def test_a_refused_call_uses_up_no_rate(tmp_path: Path) -> None:
+    """What policy denies, and what waits for a person, leaves room for others."""
+    with open_plane(tmp_path) as plane:
+        spec = workflow(Step(name="make", tool=CREATE, args={"title": "input:/title"}))
+        plane.apply(rated("server", replace(spec, autonomy={})))
+        run_ids = [plane.start({"title": str(n)}) for n in range(2)]
+
+        states = [plane.effects(run_id)[0].state for run_id in run_ids]
+
+        assert [EffectState.DRAFTED] * 2 == states

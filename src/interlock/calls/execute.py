@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import structlog
 
@@ -21,12 +22,12 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest
 from interlock.domain.effect import Effect, EffectState, Reply, Transport
 from interlock.domain.errors import InterlockError, UnavailableError
-from interlock.domain.ids import DecisionId, trace_id_of
+from interlock.domain.ids import DecisionId, StepName, WorkflowName, trace_id_of
 from interlock.domain.run import Run
-from interlock.domain.tool import EffectClass, Server
+from interlock.domain.tool import EffectClass, Rate, Server
 from interlock.domain.trace import Span
 from interlock.observe import bodies, emit
-from interlock.store import approvals, decisions, effects, runs, spans
+from interlock.store import approvals, decisions, effects, rates, runs, spans
 from interlock.store.engine import CrashPoints, Tx
 from interlock.tools.apart import run_apart
 from interlock.tools.connectors.port import Connector, OutgoingCall
@@ -71,8 +72,9 @@ async def prepare(road: Road, durable: Durable, call: Call) -> Call:
 async def intend(road: Road, durable: Durable, call: Call) -> Call:
     """Decide on facts read now and, if allowed, commit the intent; else commit the refusal.
 
-    The returned call is `intent` (send it now), `proposed` (people are asked), ended, or still
-    ambiguous: its key or link ran out while it paused, so it is not sent again.
+    The returned call is `intent` (send it now), `proposed` (people are asked), ended, still
+    ambiguous (its key or link ran out while it paused, so it is not sent again), or as it was with
+    `not_before_us`: a rate is used up, and nothing was written.
     """
 
     def decide_and_write(tx: Tx) -> Call:
@@ -89,6 +91,10 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
             return call
         lifted = _lifted(tx, digested)
         decision, request = validate.decide(tx, live, run, digested, lifted=lifted)
+        if decision.outcome is Outcome.ALLOW:
+            until_us = rates.take(tx, _rates_of(live, digested))
+            if until_us is not None:
+                return replace(call, not_before_us=until_us)
         decision_id = _record_decision(tx, digested, decision, request, started_us)
         decided = (decision, decision_id)
         if decision.outcome is Outcome.ALLOW:
@@ -99,6 +105,31 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
         return _write_refusal(tx, road, live, digested, run=run, decided=decided)
 
     return await durable.transact("call.intent", decide_and_write, tool=call.effect.tool)
+
+
+async def wait_for_rate(durable: Durable, call: Call) -> Call:
+    """Let the run wait until a rate may have room again."""
+    # INVARIANT: `intend` said when.
+    assert call.not_before_us is not None
+    base = f"{call.effect.step_name}#rate.{call.effect.attempt + 1}"
+    names = (StepName(f"{base}.{number}") for number in count(1))
+    name = next(name for name in names if durable.recorded(name) is None)
+    await durable.sleep(name, call.not_before_us)
+    return replace(call, not_before_us=None)
+
+
+def _rates_of(live: Live, call: Call) -> dict[str, Rate]:
+    """Return the rates that a call counts under: of its tool, its server and its workflow."""
+    effect, binding = call.effect, call.known_binding
+    workflow = live.release.workflows.get(WorkflowName(effect.workflow))
+    declared: dict[str, Rate | None] = {
+        f"tool/{effect.tool}/{effect.environment}": binding.rate,
+        f"server/{binding.server.name}": binding.server.rate,
+        f"workflow/{effect.workflow}/{effect.environment}": None
+        if workflow is None
+        else workflow.rate,
+    }
+    return {key: rate for key, rate in declared.items() if rate is not None}
 
 
 class ConnectorSender:

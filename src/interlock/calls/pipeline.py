@@ -71,7 +71,11 @@ async def _next_station(road: Road, durable: Durable, call: Call) -> Call | Call
 
 
 async def _intend(road: Road, durable: Durable, call: Call) -> Call:
-    return await execute.intend(road, durable, await execute.prepare(road, durable, call))
+    while True:
+        at = await execute.intend(road, durable, await execute.prepare(road, durable, call))
+        if at.not_before_us is None:
+            return at
+        call = await execute.wait_for_rate(durable, at)
 
 
 async def _recover(road: Road, durable: Durable, call: Call) -> Call | CallResult:

@@ -148,7 +148,8 @@ class Call:
 
     `refusal` is set if the proposal broke its contract or names nothing that can be called.
     `sent_at_s` is the monotonic time from which the send deadline counts, `heard` the approvals
-    whose answer this stretch of the run knows.
+    whose answer this stretch of the run knows. `not_before_us` is when a call that was allowed, but
+    came too soon for a rate, may ask again.
     """
 
     proposal: Proposal
@@ -160,6 +161,7 @@ class Call:
     sent_at_s: float = 0.0
     retry_after_s: float = 0.0
     heard: frozenset[ApprovalId] = frozenset()
+    not_before_us: int | None = None
 
     def at(self, effect: Effect) -> Call:
         """Return the call with its row as it is stored now."""

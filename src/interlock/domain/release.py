@@ -69,6 +69,7 @@ class Release:
             server=server,
             pin=pin_of(tool),
             credentials=target.credentials,
+            rate=target.rate,
             is_quarantined=reason is not None,
             reason=reason,
         )

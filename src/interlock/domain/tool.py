@@ -51,6 +51,14 @@ class System:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """At most `calls` in a row, and as many in every `per_s` seconds, over all workers."""
+
+    calls: int
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """One reachable instance of a system in one environment.
 
@@ -70,6 +78,7 @@ class Server:
     environment_variables: tuple[str, ...] = ()
     auth: str = "none"
     headers: Mapping[str, str] = field(default_factory=dict)
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +264,7 @@ class EnvironmentBinding:
 
     server: str
     credentials: str | None = None
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,5 +321,6 @@ class Binding:
     server: Server
     pin: str
     credentials: str | None = None
+    rate: Rate | None = None
     is_quarantined: bool = False
     reason: str | None = None

@@ -10,7 +10,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.ids import AgentName, StepName, TenantId, ToolName, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT
 from interlock.domain.run import DEFAULT_PRIORITY
-from interlock.domain.tool import Environment
+from interlock.domain.tool import Environment, Rate
 
 MAX_QUEUED = 10_000
 
@@ -165,7 +165,8 @@ class WorkflowSpec:
     """One version of a workflow. Without a declaration its autonomy is 0: drafts only.
 
     `priority` is from 0 to 9; the highest goes first where runs wait for one another. While
-    `max_queued` runs have yet to begin, webhooks and starts by hand are told to come back.
+    `max_queued` runs have yet to begin, webhooks and starts by hand are told to come back. `rate`
+    is that of the tool calls of all its runs in an environment.
     """
 
     name: WorkflowName
@@ -186,6 +187,7 @@ class WorkflowSpec:
     deadline_s: float = 86_400.0
     priority: int = DEFAULT_PRIORITY
     max_queued: int = MAX_QUEUED
+    rate: Rate | None = None
     concurrency: Concurrency | None = None
     lock: Lock | None = None
 

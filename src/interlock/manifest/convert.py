@@ -29,6 +29,7 @@ from interlock.domain.tool import (
     PolicyView,
     Probe,
     PythonCall,
+    Rate,
     RecordPointer,
     Server,
     Sink,
@@ -70,6 +71,7 @@ def server(file: form.ServerFile) -> Server:
         environment_variables=tuple(file.variables),
         auth=file.auth,
         headers=file.headers,
+        rate=_rate(file.rate),
     )
 
 
@@ -111,7 +113,9 @@ def tool(file: form.ToolFile, *, schemas: tuple[JsonObject, JsonObject]) -> Tool
         compensation=_compensation(file.compensation),
         price_micro_usd=file.price_micro_usd,
         environments={
-            name: EnvironmentBinding(server=part.server, credentials=part.credentials)
+            name: EnvironmentBinding(
+                server=part.server, credentials=part.credentials, rate=_rate(part.rate)
+            )
             for name, part in file.environments.items()
         },
     )
@@ -172,6 +176,7 @@ def workflow(file: form.WorkflowFile, *, inputs: JsonObject) -> WorkflowSpec:
         deadline_s=file.deadline_s,
         priority=file.priority,
         max_queued=file.max_queued,
+        rate=_rate(file.rate),
         concurrency=(
             None if file.concurrency is None else from_json(Concurrency, _plain(file.concurrency))
         ),
@@ -219,6 +224,10 @@ def _text(value: object) -> str:
 def _plain(part: BaseModel) -> JsonObject:
     values: JsonObject = part.model_dump(mode="json")
     return values
+
+
+def _rate(part: form.RatePart | None) -> Rate | None:
+    return None if part is None else from_json(Rate, _plain(part))
 
 
 def _request(file: form.ToolFile) -> HttpRequest | McpCall | PythonCall:

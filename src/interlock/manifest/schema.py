@@ -82,6 +82,13 @@ class ProjectFile(Part):
     """Groups of people: owners, and who answers approvals."""
 
 
+class RatePart(Part):
+    """At most this many calls in a row, and in every `per_s` seconds; further ones wait."""
+
+    calls: Annotated[int, Field(ge=1)]
+    per_s: Annotated[float, Field(gt=0, le=86_400)]
+
+
 class SystemFile(Part):
     """An outside system."""
 
@@ -113,6 +120,8 @@ class ServerFile(Part):
     """How the credential is sent; the secret of `basic` is `user:password`."""
     headers: dict[str, str] = {}
     """Fixed headers of every request."""
+    rate: RatePart | None = None
+    """How often all tools together call it."""
 
 
 class HttpRequestPart(Part):
@@ -259,6 +268,8 @@ class BindingPart(Part):
 
     server: ServerName
     credentials: SecretReference | None = None
+    rate: RatePart | None = None
+    """How often the tool is called here."""
 
 
 class ToolFile(Part):
@@ -463,6 +474,8 @@ class WorkflowFile(Part):
     """From 0 to 9; the highest goes first where runs wait for one another."""
     max_queued: Annotated[int, Field(ge=1)] = MAX_QUEUED
     """How many runs may wait to begin; beyond it new ones are refused for a while."""
+    rate: RatePart | None = None
+    """How often all its runs in an environment together call tools."""
     concurrency: ConcurrencyPart | None = None
     lock: LockPart | None = None
 

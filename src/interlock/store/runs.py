@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import RowMapping, Update, and_, bindparam, func, or_, select, update
+from sqlalchemy import RowMapping, Update, bindparam, func, select, union_all, update
 
 from interlock.domain.canonical import Json
 from interlock.domain.errors import FencedError, NotFoundError
@@ -21,8 +21,8 @@ from interlock.store.columns import (
     unpack_seats,
 )
 from interlock.store.engine import Tx
+from interlock.store.tables import gate_wait, wait
 from interlock.store.tables import run as table
-from interlock.store.tables import wait
 
 OWNED = (RunState.RUNNING, RunState.COMPENSATING)
 """States in which a worker owns the run."""
@@ -323,19 +323,12 @@ def list_queued(tx: Tx) -> list[tuple[RunId, int]]:
 
 def has_queued(tx: Tx, tenant: TenantId, workflow: WorkflowName, *, more_than: int) -> bool:
     """Return whether more runs of a workflow than that have yet to begin, at a gate or before."""
-    is_at_gate = and_(table.c.state == RunState.WAITING, table.c.reason.like("gate/%"))
-    query = (
-        select(table.c.run_id)
-        .where(
-            table.c.ended_us.is_(None),
-            table.c.state.in_((RunState.QUEUED, RunState.WAITING)),
-            or_(table.c.state == RunState.QUEUED, is_at_gate),
-            table.c.tenant == tenant,
-            table.c.workflow == workflow,
-        )
-        .offset(more_than)
-        .limit(1)
-    )
+    mine = (table.c.tenant == tenant, table.c.workflow == workflow, table.c.ended_us.is_(None))
+    queued = select(table.c.run_id).where(table.c.state == RunState.QUEUED, *mine)
+    # From the gates, which are few: those that wait for people may be very many.
+    at_gate = select(gate_wait.c.run_id).join(table, table.c.run_id == gate_wait.c.run_id)
+    at_gate = at_gate.where(table.c.state == RunState.WAITING, *mine).distinct()
+    query = union_all(queued, at_gate).offset(more_than).limit(1)
     return tx.connection.execute(query).first() is not None
 
 

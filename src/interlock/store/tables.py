@@ -188,6 +188,14 @@ gate_turn = Table(
     Column("turn", BigInteger, nullable=False),
 )
 
+rate = Table(
+    "rate",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("full_us", BigInteger, nullable=False),
+    Column("turn_us", BigInteger, nullable=False),
+)
+
 executor = Table(
     "executor",
     metadata,

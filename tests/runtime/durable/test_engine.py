@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,12 +15,12 @@ from dbos._serialization import DefaultSerializer
 
 from interlock.calls.durable import Durable
 from interlock.domain.errors import ConflictError, InputError, InvariantError
-from interlock.domain.ids import ExecutorId, RunId, TenantId, WorkflowName
+from interlock.domain.ids import ExecutorId, RunId, StepName, TenantId, WorkflowName
 from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.lease import Lease
 from interlock.runtime.durable.segment import RunOutcome
-from interlock.store import leases, migrate, runs, triggers
+from interlock.store import gates, leases, migrate, runs, triggers
 from interlock.store.engine import Database, Tx
 
 DIGEST = "sha256:" + "0" * 64
@@ -217,6 +218,72 @@ def test_run_that_keeps_killing_its_workers_is_dead_lettered(db: Database) -> No
         run = runs.get(tx, run_id)
 
     assert (RunState.DEAD_LETTERED, "recoveries") == (run.state, run.reason)
+
+
+def test_run_that_is_set_aside_leaves_its_gates(db: Database) -> None:
+    """It blocks no other run while nobody looks at it; one that is taken over keeps them."""
+
+    def begin(tx: Tx, *, key: str) -> RunId:
+        run_id = triggers.accept(tx, request(key), body_digest=DIGEST)[0]
+        runs.claim(tx, run_id, segment=0, executor_id=ExecutorId("dead"))
+        gates.ask(
+            tx,
+            gates.Ask(
+                run_id=run_id,
+                name=StepName("#gate"),
+                keys={"lock": 1},
+                priority=4,
+                tenant=TenantId("default"),
+            ),
+        )
+        return run_id
+
+    first = db.run("test", partial(begin, key="first"))
+    second = db.run("test", partial(begin, key="second"))
+    engine = DbosEngine(db, nothing)
+    engine.install()
+    db.run("test", lambda tx: runs.park(tx, second, epoch=1, reason="gate/lock"))
+
+    holders = []
+    for most in (1, 0):
+        take_over = partial(engine.dispatch.take_over, dead=ExecutorId("dead"), max_recoveries=most)
+        db.run("test", take_over)
+        with db.reading() as tx:
+            holders.append(
+                [gates.is_held(tx, run_id, StepName("#gate")) for run_id in (first, second)]
+            )
+        db.run(
+            "test",
+            lambda tx: runs.claim(tx, first, segment=0, executor_id=ExecutorId("dead")),
+        )
+
+    with db.reading() as tx:
+        states = [runs.get(tx, run_id).state for run_id in (first, second)]
+    assert [[True, False], [False, True]] == holders
+    assert [RunState.DEAD_LETTERED, RunState.QUEUED] == states
+
+
+def test_hint_of_the_highest_priority_is_followed_first(db: Database) -> None:
+    """Of the runs that are queued an urgent one begins before older ones."""
+    order = list[str]()
+
+    async def note(durable: Durable) -> RunOutcome:
+        order.append(durable.run.request.trigger.key)
+        return RunOutcome(state=RunState.SUCCEEDED)
+
+    engine = DbosEngine(db, note, concurrency=1)
+    engine.install()
+    run_ids = []
+    for key, priority in (("usual", 4), ("idle", 0), ("urgent", 9)):
+        wanted = replace(request(key), priority=priority)
+        start = partial(engine.dispatch.start, request=wanted, body_digest=DIGEST)
+        run_ids.append(db.run("test", start)[0])
+    engine.start()
+    for run_id in run_ids:
+        engine.wait_for(run_id, RunState.SUCCEEDED)
+    engine.stop()
+
+    assert ["urgent", "usual", "idle"] == order
 
 
 def test_run_whose_owner_is_not_registered_is_taken_over(db: Database) -> None:
