@@ -141,6 +141,7 @@ def answer(
     *,
     how: Literal["approve", "reject"] = "approve",
     by: str = "olga",
+    group: str = "desk-owners",
 ) -> None:
     """Answer what an approval shows, and run until nothing moves."""
     digest = plane.read(lambda tx: approve.shown_digest(tx, approval))
@@ -148,7 +149,7 @@ def answer(
         plane.db,
         plane.engine.dispatch,
         approval.approval_id,
-        by=person(by),
+        by=person(by, group),
         answer=how,
         digest=digest,
         reason="not now",
@@ -377,6 +378,41 @@ def test_a_rejected_plan_makes_nothing_and_the_planner_is_told(tmp_path: Path) -
         assert {EffectState.DENIED, EffectState.SUCCEEDED} == {
             effect.state for effect in plane.effects(run_id)
         }
+
+
+def test_a_preview_that_nobody_answers_is_a_refusal(tmp_path: Path) -> None:
+    """Then nothing of the plan is made, and no approval is left open."""
+    two: JsonObject = {**PLAIN, "id": "two", "args": {"title": "two"}}
+    with open_plane(tmp_path, planner=answers(plan(PLAIN, two))) as plane:
+        apply(plane, policies=(ASK,))
+        run_id = plane.start()
+
+        plane.engine.advance(3601)
+
+        run = plane.get(run_id)
+        assert (RunState.FAILED, "plan.refused") == (run.state, run.error_code)
+        assert "(approval.expired)" in str(run.error_message)
+        assert ([], []) == (asked(plane), plane.desk.titles)
+
+
+def test_a_plan_of_two_groups_needs_both(tmp_path: Path) -> None:
+    """Each group answers for its own calls; nothing is made before the last has."""
+    retire: JsonObject = {"id": "old", "tool": RETIRE, "args": {"title": "old"}}
+    by_it = PolicyFile(
+        path="approvals/it.cedar",
+        text=ASK.text.replace("desk-owners", "it").replace("create", "retire").replace("ask", "it"),
+    )
+    with open_plane(tmp_path, planner=answers(plan(PLAIN, retire))) as plane:
+        apply(plane, policies=(ASK, by_it))
+        plane.start()
+        waiting = {approval.group: approval for approval in asked(plane)}
+
+        answer(plane, waiting["it"], group="it")
+        first = (list(plane.desk.titles), list(plane.desk.retired))
+        answer(plane, waiting["desk-owners"])
+
+        assert ([], []) == first
+        assert (["one"], ["old"]) == (plane.desk.titles, plane.desk.retired)
 
 
 def test_a_call_with_references_is_asked_for_by_itself(tmp_path: Path) -> None:
