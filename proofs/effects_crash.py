@@ -54,6 +54,7 @@ _FAULT_AT = {
 }
 _STEPS = "durable steps and children; tests/acceptance/test_durable_crash.py kills there"
 _UNDO = "the undo of a run"
+_PLANS = "a plan as a whole; tests/acceptance/test_plan_crash.py kills there"
 _MODEL = "a model request is no tool call"
 _WISH = "a person's wish about a run, not a call's"
 _CLOCKED = "reached by the time of day, not by a call"
@@ -64,6 +65,9 @@ ELSEWHERE = {
     "model.intent": _MODEL,
     "model.outcome": _MODEL,
     "now": _STEPS,
+    "plan.answer": _PLANS,
+    "plan.check": _PLANS,
+    "plan.end": _PLANS,
     "retry": _STEPS,
     "run.cancel": _WISH,
     "run.compensate": _UNDO,

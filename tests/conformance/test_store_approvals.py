@@ -10,7 +10,7 @@ from interlock.domain.approval import Approval, ApprovalState
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import ConflictError, NotFoundError
-from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, TenantId
+from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, StepName, TenantId
 from interlock.domain.record import object_to_json
 from interlock.store import approvals, decisions, effects
 from interlock.store.decisions import RecordedDecision
@@ -129,6 +129,24 @@ def test_open_approvals_are_those_of_the_groups(db: Database) -> None:
         "all": ["a3", "a2", "a1"],
         "approved": ["a3"],
     }
+
+
+def test_approvals_of_one_plan_and_group_belong_together(db: Database) -> None:
+    """One answer is for all that a plan asks of a group; one without a plan stands alone."""
+    of_plan = [
+        replace(approval(EFFECT, name), plan=StepName("act/plan.1")) for name in ("p1", "p2")
+    ]
+    others = [
+        ASKED,
+        replace(of_plan[0], approval_id=ApprovalId("p3"), group="others"),
+        replace(of_plan[0], approval_id=ApprovalId("p4"), plan=StepName("act/plan.2")),
+        replace(of_plan[0], approval_id=ApprovalId("p5"), run_id=RunId("another")),
+    ]
+    ask(db, *of_plan, *others)
+
+    with db.reading() as tx:
+        assert of_plan == approvals.list_together(tx, of_plan[1])
+        assert [ASKED] == approvals.list_together(tx, ASKED)
 
 
 def test_answer_is_kept(db: Database, clock: ManualClock) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from interlock.domain.ids import WorkflowName
 from interlock.manifest.load import load
 from tests.manifest.sample import FILES, changed, problems
 
@@ -37,7 +38,7 @@ def test_workflow_without_a_declaration_is_refused(key: str) -> None:
         (
             "agent: clerk, input",
             "agent: clerk, tool: desk.issue.find, input",
-            "exactly one of `agent`, `handoff`, `tool` and `wait` (this one has agent and tool)",
+            "`handoff`, `tool`, `wait` and `plan` (this one has agent and tool)",
         ),
         ("agent: clerk, input", "agent: boss, input", "the agent `boss` has no seat"),
         ("agent: clerk, input", "handoff: clerk, input", "`handoff` and `handed_by` go together"),
@@ -121,3 +122,68 @@ def test_one_webhook_source_has_one_secret() -> None:
             "(one source has one secret)"
         )
     ] == [problem for problem in found if "secret" in problem]
+
+
+PLANNED = """  - name: act
+    plan: planner
+    tools: [desk.issue.find, desk.issue.create]
+    under: clerk
+    input: {seen: "shared:seen/found"}
+  - {name: talk, agent: clerk}"""
+
+
+def planning(**changes: str) -> dict[str, str]:
+    """Return the project with a step that plans, and texts replaced in workflow and planner."""
+    planner = FILES["agents/clerk.yaml"].replace("name: clerk", "name: planner")
+    planner = planner[: planner.index("output:")]
+    text = FILES[PATH].replace(
+        '  - {name: work, agent: clerk, input: {seen: "shared:seen/found"}}', PLANNED
+    )
+    text = text.replace("agents:\n", "agents:\n  planner: {tools: [desk.issue.find]}\n")
+    text = text.replace("step:work/outcome", "step:talk/outcome")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    return {**FILES, "agents/planner.yaml": planner, PATH: text}
+
+
+def test_a_step_may_plan() -> None:
+    """Its planner, the tools of the plan and the seat of its calls are declared."""
+    step = load(planning()).workflows[WorkflowName("triage")].step("act")
+
+    assert ("planner", ("desk.issue.find", "desk.issue.create"), "clerk") == (
+        step.plan,
+        step.tools,
+        step.under,
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("plan: planner", "plan: boss", "the agent `boss` has no seat in this workflow"),
+        ("under: clerk", "under: boss", "the agent `boss` has no seat in this workflow"),
+        ("under: clerk", "under: planner", "calls cannot run under the seat of their planner"),
+        ("    under: clerk\n", "", "the seat `workflow` lacks `desk.issue.create`"),
+        ("    tools: [desk.issue.find, desk.issue.create]\n", "", "a plan needs `tools`"),
+        ("planner: {tools: [desk.issue.find]}", "planner: {tools: [desk.issue.create]}", "writes"),
+        ("{name: talk,", "{name: talk, tools: [desk.issue.find],", "belong to `plan`"),
+        ("step:talk/outcome", "step:act/call", "there is nothing at `step:/act/call`"),
+    ],
+)
+def test_a_plan_that_could_never_be_made_is_refused(old: str, new: str, expected: str) -> None:
+    """A planner reads only, and the seat of the calls has what the plan may use."""
+    found = problems(planning(**{old: new}))
+
+    assert [problem for problem in found if expected in problem], found
+
+
+def test_a_planner_has_no_contract_of_its_own() -> None:
+    """Its answer is a plan."""
+    output = "output: {type: object}\n"
+    files = planning()
+    files["agents/planner.yaml"] += output
+
+    (found,) = problems(files)
+
+    assert "the answer of the planner `planner` is a plan, but it declares `output`" in found

@@ -50,7 +50,7 @@ from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.workflows import close_trace, run_segment
 from interlock.store import effects, migrate, registry, runs, spans
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import CrashPoints, Database, Tx
 from interlock.testing.clock import ManualClock
 from interlock.testing.durable import MemoryEngine
 from interlock.tools.connectors.pool import ConnectorPool
@@ -346,6 +346,8 @@ def open_plane(
     url: str | None = None,
     catalog: ModelCatalog | None = None,
     ticking: ManualClock | None = None,
+    desk: type[Desk] = Desk,
+    points: CrashPoints | None = None,
     **models: ModelFunction,
 ) -> Iterator[Plane]:
     """Open a plane on a new SQLite file or `url`, with a model function per agent or a catalog.
@@ -353,9 +355,9 @@ def open_plane(
     `ticking` is another clock than one that stands still.
     """
     clock = ticking or ManualClock()
-    db = Database(url or f"sqlite:///{tmp_path / 'interlock.db'}", clock=clock)
+    db = Database(url or f"sqlite:///{tmp_path / 'interlock.db'}", clock=clock, points=points)
     migrate.upgrade(db)
-    plane = Plane(db=db, clock=clock, desk=Desk(clock), models=models, catalog=catalog)
+    plane = Plane(db=db, clock=clock, desk=desk(clock), models=models, catalog=catalog)
     plane.engine.start()
     try:
         yield plane

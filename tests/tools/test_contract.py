@@ -85,6 +85,39 @@ def test_pattern_takes_linear_time() -> None:
     assert check_schema({"type": "string", "pattern": "(?=a)"})
 
 
+@pytest.mark.parametrize(
+    ("value", "unknown", "expected"),
+    [
+        ({"title": "call:a"}, ["/title"], None),
+        ({"title": "call:a", "due": "soon"}, ["/title"], "`/due`"),
+        ({"titel": "call:a"}, ["/titel"], "additional properties"),
+        ({"due": "call:a"}, ["/due"], "`/`"),
+        ({"title": "call:a/b"}, ["/titl"], "`/title`"),
+    ],
+)
+def test_what_is_not_known_yet_is_not_judged(
+    value: Json, unknown: list[str], expected: str | None
+) -> None:
+    """Members that are missing, unknown or known already are judged all the same."""
+    contract = Contract.of(TICKET)
+
+    if expected is None:
+        contract.check_known(value, what="arguments", unknown=unknown)
+        return
+    with pytest.raises(ContractError) as caught:
+        contract.check_known(value, what="arguments", unknown=unknown)
+    assert expected in caught.value.message.lower()
+
+
+def test_what_is_decided_by_an_unknown_value_is_not_judged() -> None:
+    """A choice or a condition over a place that is not known may still come out right."""
+    either: JsonObject = {"oneOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]}]}
+    ifs: JsonObject = {"if": {"required": ["a"]}, "then": {"required": ["b"]}}
+
+    for schema in (either, ifs):
+        Contract.of(schema).check_known({"a": "call:x"}, what="x", unknown=["/a"])
+
+
 def test_good_schema_has_no_problems() -> None:
     """A closed schema may be the input of a writing tool."""
     assert check_schema(TICKET, must_be_closed=True) == ()

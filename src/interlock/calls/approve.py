@@ -14,11 +14,12 @@ from interlock.calls.durable import Dispatch, Durable
 from interlock.calls.road import Call, Live, view_of
 from interlock.domain.approval import Approval, ApprovalState
 from interlock.domain.canonical import Json
+from interlock.domain.canonical import digest as digest_of
 from interlock.domain.decision import Decision, Outcome
 from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, ForbiddenError, InputError
 from interlock.domain.ids import ApprovalId, DecisionId, StepName
-from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
 from interlock.domain.run import Expired, Run
 from interlock.observe import emit
 from interlock.store import approvals, effects, runs, spans
@@ -41,8 +42,14 @@ def ask(
     decision: Decision,
     decision_id: DecisionId,
     ttl_us: int,
+    planner: Seat | None = None,
+    plan: StepName | None = None,
 ) -> None:
-    """Open one approval per group that is not asked yet; those for another digest become void."""
+    """Open one approval per group that is not asked yet; those for another digest become void.
+
+    `plan` is the plan whose preview asks. Whoever answers for `planner`, who worded the call, is
+    barred like the sponsors of its seats.
+    """
     # INVARIANT: a row gets its digest in the same transaction, before anyone is asked.
     assert effect.call_digest is not None
     approvals.void_for_effect(tx, effect.effect_id, except_digest=effect.call_digest)
@@ -53,7 +60,8 @@ def ask(
         and a.state in {ApprovalState.PENDING, ApprovalState.APPROVED}
         and a.expires_us > tx.now_us
     }
-    agents = [live.release.agents.get(seat.agent) for seat in effect.seats]
+    seats = effect.seats if planner is None else (*effect.seats, planner)
+    agents = [live.release.agents.get(seat.agent) for seat in seats]
     sponsors = sorted({agent.sponsor for agent in agents if agent is not None})
     for group in decision.groups:
         if group in open_groups:
@@ -70,6 +78,7 @@ def ask(
             expires_us=tx.now_us + ttl_us,
             requester=run.request.user,
             sponsors=tuple(sponsors),
+            plan=plan,
         )
         approvals.put(tx, approval, tenant=effect.tenant)
         spans.put(tx, emit.approval_span(approval, call_key=effect.step_name))
@@ -157,7 +166,8 @@ def answer(
 ) -> Approval:
     """Record a person's answer and wake the run, in one transaction.
 
-    `digest` is the one that was shown. Raises `ForbiddenError` for the wrong person and
+    An answer to one approval of a plan's preview is the answer to all that the plan asks of that
+    group. `digest` is the one that was shown. Raises `ForbiddenError` for the wrong person and
     `ConflictError` if the approval was answered, ran out, or its call changed, `InputError` for a
     rejection without a reason.
     """
@@ -167,32 +177,29 @@ def answer(
     def record(tx: Tx) -> Approval:
         # The run first, as its own code locks: then neither waits for the other.
         run = runs.lock_any(tx, approvals.get(tx, approval_id).run_id)
-        approval = approvals.get(tx, approval_id)
-        check_person(approval, run, by)
-        _is_answerable(tx, approval, digest)
+        together = approvals.list_together(tx, approvals.get(tx, approval_id))
+        shown = shown_digest(tx, approvals.get(tx, approval_id))
+        for approval in together:
+            check_person(approval, run, by)
+            _is_answerable(tx, approval, is_shown=digest == shown)
         state = ApprovalState.APPROVED if answer == "approve" else ApprovalState.REJECTED
-        answered = approvals.answer(tx, approval_id, state=state, by=by.name, reason=reason)
-        effect = effects.get(tx, approval.effect_id)
-        spans.put(tx, emit.approval_span(answered, call_key=effect.step_name))
-        effects.add_evidence(
-            tx,
-            Evidence(
-                effect_id=effect.effect_id,
-                attempt=effect.attempt,
-                epoch=effect.epoch,
-                kind=f"approval.{state}",
-                detail={"approval": approval_id, "group": approval.group, "reason": reason},
-                by=by.name,
-                at_us=tx.now_us,
-            ),
-        )
-        value: Json = {"answer": answer, "by": by.name, "reason": reason}
-        dispatch.signal(
-            tx, approval.run_id, _topic(approval_id), value, dedupe_key=_topic(approval_id)
-        )
-        return answered
+        for approval in together:
+            _record(tx, approval, state, by=by.name, reason=reason)
+            topic = _topic(approval.approval_id)
+            value: Json = {"answer": answer, "by": by.name, "reason": reason}
+            dispatch.signal(tx, approval.run_id, topic, value, dedupe_key=topic)
+        return approvals.get(tx, approval_id)
 
     return db.run("approval.answer", record)
+
+
+def shown_digest(tx: Tx, approval: Approval) -> str:
+    """Return what an answer has to repeat: the call's digest, or one over all calls of a plan's."""
+    if approval.plan is None:
+        return approval.digest
+    together = approvals.list_together(tx, approval)
+    bound: list[Json] = [[each.approval_id, each.digest] for each in together]
+    return digest_of([approval.plan, bound])
 
 
 def check_person(approval: Approval, run: Run, by: Principal) -> None:
@@ -208,14 +215,34 @@ def check_person(approval: Approval, run: Run, by: Principal) -> None:
         raise ForbiddenError(msg)
 
 
-def _is_answerable(tx: Tx, approval: Approval, digest: str) -> None:
+def _record(
+    tx: Tx, approval: Approval, state: ApprovalState, *, by: str, reason: str | None
+) -> None:
+    answered = approvals.answer(tx, approval.approval_id, state=state, by=by, reason=reason)
+    effect = effects.get(tx, approval.effect_id)
+    spans.put(tx, emit.approval_span(answered, call_key=effect.step_name))
+    effects.add_evidence(
+        tx,
+        Evidence(
+            effect_id=effect.effect_id,
+            attempt=effect.attempt,
+            epoch=effect.epoch,
+            kind=f"approval.{state}",
+            detail={"approval": approval.approval_id, "group": approval.group, "reason": reason},
+            by=by,
+            at_us=tx.now_us,
+        ),
+    )
+
+
+def _is_answerable(tx: Tx, approval: Approval, *, is_shown: bool) -> None:
     if approval.state is not ApprovalState.PENDING:
         msg = f"the approval is `{approval.state}` already"
         raise ConflictError(msg)
     if approval.expires_us <= tx.now_us:
         msg = "the approval has expired; the call counts as refused"
         raise ConflictError(msg)
-    if approval.digest != digest:
+    if not is_shown:
         msg = "the call is not the one that was shown; open the approval again"
         raise ConflictError(msg)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
@@ -36,6 +36,15 @@ _log = structlog.get_logger(__name__)
 
 Decided = tuple[Decision, DecisionId]
 """A decision and the id of its row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foresight:
+    """What policy says of a call that a plan holds, before the plan begins."""
+
+    call: Call
+    decision: Decision
+    request: PolicyRequest
 
 
 async def prepare(road: Road, durable: Durable, call: Call) -> Call:
@@ -130,6 +139,28 @@ def _rates_of(live: Live, call: Call) -> dict[str, Rate]:
         else workflow.rate,
     }
     return {key: rate for key, rate in declared.items() if rate is not None}
+
+
+def foresee(
+    tx: Tx, live: Live, run: Run, call: Call, *, foreseen: Sequence[validate.Foreseen]
+) -> Foresight:
+    """Decide a call of a plan before the plan begins, as if those before it had been made.
+
+    Nothing is written, and `intend` decides again.
+    """
+    digested = _digested(tx, live, run, call)
+    decision, request = validate.decide(tx, live, run, digested, foreseen=foreseen)
+    return Foresight(call=digested, decision=decision, request=request)
+
+
+def write_foresight(
+    tx: Tx, road: Road, live: Live, run: Run, foresight: Foresight, *, plan: StepName
+) -> None:
+    """Write a call of a plan that was refused, or ask people for it, before the plan begins."""
+    call, decision = foresight.call, foresight.decision
+    decision_id = _record_decision(tx, call, decision, foresight.request, tx.now_us)
+    decided = (decision, decision_id)
+    _write_refusal(tx, road, live, call, run=run, decided=decided, plan=plan)
 
 
 class ConnectorSender:
@@ -313,7 +344,14 @@ def _write_intent(tx: Tx, road: Road, call: Call, *, run: Run, decided: Decided)
 
 
 def _write_refusal(
-    tx: Tx, road: Road, live: Live, call: Call, *, run: Run, decided: Decided
+    tx: Tx,
+    road: Road,
+    live: Live,
+    call: Call,
+    *,
+    run: Run,
+    decided: Decided,
+    plan: StepName | None = None,
 ) -> Call:
     """Write a call that will not be sent now: denied, drafted, or left to people to approve."""
     decision, decision_id = decided
@@ -342,6 +380,8 @@ def _write_refusal(
             decision=decision,
             decision_id=decision_id,
             ttl_us=road.approval_ttl_us,
+            planner=call.proposal.planner,
+            plan=plan,
         )
     end_us = tx.now_us if is_over else None
     spans.put(tx, emit.tool_span(refused, parent_key=call.proposal.parent_span, end_us=end_us))

@@ -37,7 +37,7 @@ async def propose(road: Road, durable: Durable, proposal: Proposal) -> Call:
     live, stored, now_us = await durable.read(read)
     if stored is not None:
         return _resumed(live, proposal, stored)
-    return _drafted(road, live, durable.run, proposal, now_us)
+    return new_call(road, live, durable.run, proposal, now_us=now_us)
 
 
 def _resumed(live: Live, proposal: Proposal, effect: Effect) -> Call:
@@ -50,10 +50,12 @@ def _resumed(live: Live, proposal: Proposal, effect: Effect) -> Call:
         binding=binding,
         refusal=_unknown(proposal) if binding is None else None,
         is_stored=True,
+        heard=proposal.heard,
     )
 
 
-def _drafted(road: Road, live: Live, run: Run, proposal: Proposal, now_us: int) -> Call:
+def new_call(road: Road, live: Live, run: Run, proposal: Proposal, *, now_us: int) -> Call:
+    """Return the call of a proposal that has no row yet; nothing is written."""
     environment = run.request.environment
     tool = live.release.tools.get(proposal.tool)
     if proposal.version is not None:

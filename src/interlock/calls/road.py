@@ -114,7 +114,8 @@ class Proposal:
     """A wish to call a tool: by whom (`seats` all have to be allowed), in which step, with what.
 
     `step_name` is unique in its run and is also the key of the call's span; `compensates` names
-    the effect that this call undoes.
+    the effect that this call undoes. `planner` worded the call without a say in whether it may be
+    made; `heard` are approvals of it that were answered before it was proposed.
     """
 
     step_name: StepName
@@ -124,6 +125,8 @@ class Proposal:
     parent_span: str
     version: int | None = None
     compensates: EffectId | None = None
+    planner: Seat | None = None
+    heard: frozenset[ApprovalId] = frozenset()
 
     @property
     def input_digest(self) -> str | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from interlock.calls.road import Call, Live
 from interlock.domain.canonical import digest
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.effect import Effect
+from interlock.domain.ids import ToolName
 from interlock.domain.record import to_json
 from interlock.domain.run import Run
 from interlock.domain.tool import ToolVersion
@@ -13,6 +17,14 @@ from interlock.store import effects, runs
 from interlock.store.engine import Tx
 
 _HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreseen:
+    """A call that will have been made before the one that is decided, as a plan has it."""
+
+    tool: ToolName
+    is_write: bool
 
 
 def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
@@ -63,13 +75,22 @@ def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
 
 
 def decide(
-    tx: Tx, live: Live, run: Run, call: Call, *, lifted: frozenset[str] = frozenset()
+    tx: Tx,
+    live: Live,
+    run: Run,
+    call: Call,
+    *,
+    lifted: frozenset[str] = frozenset(),
+    foreseen: Sequence[Foreseen] = (),
 ) -> tuple[Decision, PolicyRequest]:
-    """Decide one call on facts read in this transaction; any doubt is a deny with its reason."""
+    """Decide one call on facts read in this transaction; any doubt is a deny with its reason.
+
+    `foreseen` calls count as made.
+    """
     effect = call.effect
     facts = Facts(labels=run.labels, depth=run.request.depth, now_us=tx.now_us)
     if call.refusal is None:
-        facts = facts_of(tx, run, effect, call.known_tool)
+        facts = _after(foreseen, facts_of(tx, run, effect, call.known_tool), effect)
     request = PolicyRequest(
         seats=effect.seats,
         environment=effect.environment,
@@ -125,6 +146,18 @@ def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
             "effect": effect.effect_id,
             "slices": to_json(slices),
         }
+    )
+
+
+def _after(foreseen: Sequence[Foreseen], facts: Facts, effect: Effect) -> Facts:
+    """Return the facts as they will be once some calls are made, and have succeeded."""
+    same = sum(each.tool == effect.tool for each in foreseen)
+    return replace(
+        facts,
+        calls_this_tool=facts.calls_this_tool + same,
+        calls_this_tool_1h=facts.calls_this_tool_1h + same,
+        writes_this_run=facts.writes_this_run + sum(each.is_write for each in foreseen),
+        done=facts.done | {each.tool for each in foreseen},
     )
 
 

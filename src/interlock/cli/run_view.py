@@ -49,6 +49,8 @@ def print_run(run: JsonObject) -> None:
             fact(name, value)
     for step in rows_of(run, "steps"):
         out.print(_step(step))
+    for plan in rows_of(run, "plans"):
+        _print_plan(plan)
     for wait in rows_of(run, "waits"):
         until = f" until {when(wait['due_us'])}" if wait["due_us"] is not None else ""
         say(f"  waits for {wait['topic']}{until}", style="yellow")
@@ -89,6 +91,23 @@ def _grow(tree: Tree, node: JsonObject) -> None:
         tree.add(cell(f"also {reason['message']} ({reason['policy_id'] or reason['code']})"))
     for child in rows_of(node, "children"):
         _grow(tree.add(_label(child)), child)
+
+
+def _print_plan(plan: JsonObject) -> None:
+    out.print(Text(f"  plan {plan['name']} of {plan['planner']}  ") + cell(plan["state"]))
+    reasons = plan["reasons"]
+    for reason in reasons if isinstance(reasons, list) else []:
+        out.print(Text(f"      {visible(reason)}", style="dim"))
+    for call in rows_of(plan, "calls"):
+        line = Text(f"    {call['id']:<18} {call['tool']}  ") + cell(call["state"])
+        if call["state"] in {"planned", "proposed"}:
+            line += Text("  ") + cell(call["decision"])
+        if call["code"] is not None:
+            line += Text("  ") + cell(call["code"])
+        needs = call["needs"]
+        if isinstance(needs, list) and needs:
+            line += Text(f"  after {', '.join(map(str, needs))}", style="dim")
+        out.print(line)
 
 
 def _step(step: JsonObject) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId
+from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, StepName
 
 
 class ApprovalState(StrEnum):
@@ -23,7 +23,8 @@ class Approval:
     """One row: the call's digest, the group that may answer, and the answer.
 
     `requester` is the person for whom the run acts, `sponsors` (sorted) are those of the agents in
-    the call's chain: none of them may answer.
+    the call's chain, and of its planner: none of them may answer. `plan` names the plan whose
+    preview asks for it: all approvals that one plan asks of one group are answered together.
     """
 
     approval_id: ApprovalId
@@ -40,3 +41,4 @@ class Approval:
     answered_us: int | None = None
     answered_by: str | None = None
     answer_reason: str | None = None
+    plan: StepName | None = None

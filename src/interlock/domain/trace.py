@@ -24,6 +24,7 @@ class SpanKind(StrEnum):
     WAIT = "interlock.wait"
     STEP = "interlock.step"
     COMPENSATE = "interlock.compensate"
+    PLAN = "interlock.plan"
 
 
 class SpanStatus(StrEnum):

@@ -13,6 +13,8 @@ from interlock.domain.run import DEFAULT_PRIORITY
 from interlock.domain.tool import Environment, Rate
 
 MAX_QUEUED = 10_000
+WORKFLOW_AGENT = AgentName("workflow")
+"""The agent name of the seat under which plain tool steps run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +61,13 @@ class SeatSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One durable step; exactly one of `agent`, `handoff`, `tool` or `wait` is set.
+    """One durable step; exactly one of `agent`, `handoff`, `tool`, `wait` or `plan` is set.
 
     `agent` runs an agent in this run; `handoff` runs it in a child run with its own seat, reached
     from `handed_by` (an agent of this workflow). With `rights` `chain` (default) every seat of the
     chain must be allowed; `own` counts the child's seat alone. `tool` is a plain tool call with the
-    seat `workflow`. `wait` waits for a signal of that topic for at most `timeout_s`.
+    seat `workflow`. `wait` waits for a signal of that topic for at most `timeout_s`. `plan` is an
+    agent without writes that proposes calls of `tools`; they run under the seat `under`.
     `input` (agents) and `args` (tools) are templates over `input:` (the run's input), `step:NAME`
     (an earlier step's output, as `step:NAME/pointer`) and `shared:KEY/pointer` (the blackboard).
     `share` publishes the output on the run tree's blackboard under that key. A step whose `when`
@@ -79,6 +82,9 @@ class Step:
     tool: ToolName | None = None
     wait: str | None = None
     timeout_s: float | None = None
+    plan: AgentName | None = None
+    tools: tuple[ToolName, ...] = ()
+    under: AgentName = WORKFLOW_AGENT
     input: Json = None
     args: Json = None
     when: tuple[Condition, ...] = ()
@@ -200,10 +206,6 @@ class WorkflowSpec:
         if agent == WORKFLOW_AGENT:
             return frozenset(self.tools)
         return frozenset(t for seat in self.seats if seat.agent == agent for t in seat.tools)
-
-
-WORKFLOW_AGENT = AgentName("workflow")
-"""The agent name of the seat under which plain tool steps run."""
 
 
 def begin_name(step: str) -> StepName:

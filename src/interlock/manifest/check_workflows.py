@@ -18,12 +18,32 @@ from interlock.domain.workflow import WORKFLOW_AGENT, Condition, Step, Trigger, 
 from interlock.manifest.check_tools import Finding, misplaced_arguments
 from interlock.manifest.files import Document, Place
 from interlock.manifest.names import Names
-from interlock.manifest.places import Schemas, has_place, misplaced, pointers
+from interlock.manifest.places import Schemas, misplaced, pointers
 from interlock.policy.load import SYSTEM_OWNER, WORKFLOW_OWNER
 from interlock.tools.contract import check_schema
+from interlock.tools.places import has_place
 
 _FAILURE: JsonObject = {
     "properties": {"step": {"type": "string"}, "code": {"type": "string"}, "message": {}},
+    "additionalProperties": False,
+}
+_PLAN: JsonObject = {
+    "properties": {
+        "plan": {"type": "string"},
+        "number": {"type": "integer"},
+        "calls": {
+            "type": "object",
+            "additionalProperties": {
+                "properties": {
+                    "state": {"type": "string"},
+                    "code": {"type": ["string", "null"]},
+                    "message": {"type": ["string", "null"]},
+                    "output": {},
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
     "additionalProperties": False,
 }
 _ROLES = frozenset({WORKFLOW_OWNER, SYSTEM_OWNER})
@@ -143,6 +163,7 @@ def _steps(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
         if step.name in steps:
             yield (*place, "name"), f"there are two steps `{step.name}`", None
         yield from ((place, message, fix) for message, fix in _step(step, agents))
+        yield from _planned(step, place, spec, release)
         schemas: Schemas = {
             "input": spec.input_schema,
             "step": _closed(steps),
@@ -165,19 +186,22 @@ def _steps(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
         steps[step.name] = output
         if step.share is not None:
             shared[step.share] = output
-    used = {step.agent for step in spec.steps} | {step.handoff for step in spec.steps}
+    used = {
+        agent for step in spec.steps for agent in (step.agent, step.handoff, step.plan, step.under)
+    }
     for agent in sorted(agents - used):
         yield ("agents", agent), f"no step uses the agent `{agent}`", "drop it, or add its step"
 
 
 def _step(step: Step, agents: set[AgentName]) -> Iterator[tuple[str, str | None]]:
-    actions = {"agent": step.agent, "handoff": step.handoff, "tool": step.tool, "wait": step.wait}
+    kinds = ("agent", "handoff", "tool", "wait", "plan")
+    actions = {kind: getattr(step, kind) for kind in kinds}
     given = [key for key, value in actions.items() if value is not None]
     if len(given) != 1:
-        message = "a step has exactly one of `agent`, `handoff`, `tool` and `wait`"
+        message = "a step has exactly one of `agent`, `handoff`, `tool`, `wait` and `plan`"
         yield message, f"this one has {' and '.join(given) or 'none'}"
         return
-    for key in ("agent", "handoff", "handed_by"):
+    for key in ("agent", "handoff", "handed_by", "plan"):
         name = getattr(step, key)
         if name is not None and name not in agents:
             yield f"the agent `{name}` has no seat in this workflow", "list it under `agents`"
@@ -189,14 +213,45 @@ def _step(step: Step, agents: set[AgentName]) -> Iterator[tuple[str, str | None]
         yield "`wait` and `timeout_s` go together", "say how long to wait at most"
     if step.args is not None and step.tool is None:
         yield "`args` belongs to `tool`", "write `input` for agents"
-    if step.input is not None and step.agent is None and step.handoff is None:
+    if step.input is not None and not (step.agent or step.handoff or step.plan):
         yield "`input` belongs to agents", "write `args` for a tool"
+
+
+def _planned(step: Step, place: Place, spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
+    """Yield what is wrong with a step that plans, or with its keys in one that does not."""
+    if step.plan is None:
+        if step.tools or step.under != WORKFLOW_AGENT:
+            yield place, "`tools` and `under` belong to `plan`", None
+        return
+    if not step.tools:
+        yield place, "a plan needs `tools` that it may use", "list them under `tools` of the step"
+    if step.under not in {WORKFLOW_AGENT, *(seat.agent for seat in spec.seats)}:
+        message = f"the agent `{step.under}` has no seat in this workflow"
+        yield (*place, "under"), message, "list it under `agents`"
+    elif step.under == step.plan:
+        message = "calls cannot run under the seat of their planner, which may write nothing"
+        yield (*place, "under"), message, "leave `under` out, or name another agent"
+    for index, name in enumerate(step.tools):
+        if name not in spec.tools_of(step.under):
+            message = f"the seat `{step.under}` lacks `{name}`, which the plan may use"
+            yield (*place, "tools", index), message, "list it there too"
+    for _, tool in _live(sorted(spec.tools_of(step.plan)), release):
+        if tool.is_write:
+            message = f"the planner `{step.plan}` has `{tool.name}`, which writes"
+            fix = "a planner reads only; list the tool under `tools` of its step"
+            yield ("agents", step.plan, "tools"), message, fix
+    planner = release.agents.get(step.plan)
+    if planner is not None and planner.output_schema is not None:
+        message = f"the answer of the planner `{step.plan}` is a plan, but it declares `output`"
+        yield (*place, "plan"), message, "drop `output` of the agent"
 
 
 def _output(step: Step, tool: ToolVersion | None, release: Release) -> Json:
     """Return the schema of what a step yields; an open one where that is not known."""
     if tool is not None:
         return tool.output_schema
+    if step.plan is not None:
+        return _PLAN
     agent = release.agents.get(step.agent or step.handoff or AgentName(""))
     return {} if agent is None or agent.output_schema is None else agent.output_schema
 

@@ -38,6 +38,7 @@ from interlock.domain.tool import (
     ToolVersion,
 )
 from interlock.domain.workflow import (
+    WORKFLOW_AGENT,
     ApprovalRule,
     AutonomyDeclaration,
     Concurrency,
@@ -306,6 +307,9 @@ def _step(part: form.StepPart) -> Step:
         tool=None if part.tool is None else ToolName(part.tool),
         wait=part.wait,
         timeout_s=part.timeout_s,
+        plan=None if part.plan is None else AgentName(part.plan),
+        tools=_tools(part.tools),
+        under=WORKFLOW_AGENT if part.under is None else AgentName(part.under),
         input=part.input,
         args=part.args,
         when=_conditions(part.when),

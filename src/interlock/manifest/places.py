@@ -1,4 +1,4 @@
-"""Pointers in project files: which sources templates may use, and whether a schema has a place."""
+"""Pointers in project files: which sources templates may use, and whether they can find it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.manifest.files import Place
+from interlock.tools.places import has_place
 
 SOURCES = frozenset(
     {"in", "out", "effect", "guard", "found", "status", "etag", "body", "tick", "input"}
@@ -46,42 +47,3 @@ def misplaced(template: Json, schemas: Schemas) -> Iterator[tuple[Place, str]]:
             yield place, f"an effect has no `{pointer}`, only `effect:id` and `effect:key`"
         elif schema is not None and not has_place(schema, pointer):
             yield place, f"there is nothing at `{source}:{pointer}`"
-
-
-def has_place(schema: JsonObject, pointer: str) -> bool:
-    """Return False only if no value that fits the schema has anything at the pointer.
-
-    >>> closed = {
-    ...     "properties": {"a": {"type": "array", "items": {}}},
-    ...     "additionalProperties": False,
-    ... }
-    >>> has_place(closed, "/a/0/x"), has_place(closed, "/b")
-    (True, False)
-    """
-    node: Json = schema
-    for part in pointer.split("/")[1:]:
-        node = _resolved(schema, node)
-        if not isinstance(node, dict):
-            return True
-        key = part.replace("~1", "/").replace("~0", "~")
-        properties = node.get("properties")
-        if isinstance(properties, dict) and key in properties:
-            node = properties[key]
-        elif node.get("type") == "array" and key.isdigit():
-            node = node.get("items")
-        else:
-            is_scalar = node.get("type") in {"string", "integer", "number", "boolean"}
-            return not is_scalar and node.get("additionalProperties") is not False
-    return True
-
-
-def _resolved(root: JsonObject, node: Json) -> Json:
-    """Follow local references; None where they lead nowhere or in a circle."""
-    for _ in range(len(root) + 32):
-        if not isinstance(node, dict) or "$ref" not in node:
-            return node
-        found: Json = root
-        for part in str(node["$ref"]).removeprefix("#").split("/")[1:]:
-            found = found.get(part) if isinstance(found, dict) else None
-        node = found
-    return None

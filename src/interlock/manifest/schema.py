@@ -375,7 +375,7 @@ class SeatPart(Part):
 
 
 class StepPart(Part):
-    """One durable step: exactly one of `agent`, `handoff`, `tool` and `wait`."""
+    """One durable step: exactly one of `agent`, `handoff`, `tool`, `wait` and `plan`."""
 
     name: Name
     agent: Name | None = None
@@ -385,6 +385,12 @@ class StepPart(Part):
     tool: ToolName | None = None
     wait: Name | None = None
     timeout_s: Seconds | None = None
+    plan: Name | None = None
+    """The agent that proposes a plan: calls of `tools`, checked whole before the first is made."""
+    tools: list[ToolName] = []
+    """What the plan may use."""
+    under: Name | None = None
+    """The agent whose seat the calls of the plan take; absent is the workflow's own, `workflow`."""
     input: Template = None
     args: Template = None
     when: list[ConditionPart] = []

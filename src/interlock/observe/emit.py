@@ -13,6 +13,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.decision import Decision
 from interlock.domain.effect import Effect, EffectState
 from interlock.domain.ids import AgentName, DecisionId, RunId, StepName
+from interlock.domain.plan import CheckedPlan
 from interlock.domain.principal import Seat
 from interlock.domain.run import Run, RunState
 from interlock.domain.tool import Binding, HttpRequest, McpCall
@@ -317,6 +318,32 @@ def fallback_span(run_id: RunId, step: str, mode: FailureMode, *, code: str, at_
                 semconv.END_STATE: mode.end,
             }
         ),
+    )
+
+
+def plan_span(run_id: RunId, key: str, checked: CheckedPlan, *, step: str, at_us: int) -> Span:
+    """Return the span of a plan from its check on: closed if it was refused; a refusal is no error.
+
+    Its reasons stand in it whole, one line each.
+    """
+    is_refused = bool(checked.reasons)
+    return Span(
+        run_id=run_id,
+        key=key,
+        parent_key=step,
+        kind=SpanKind.PLAN,
+        name=f"{SpanKind.PLAN} {checked.planner}",
+        start_us=at_us,
+        end_us=at_us if is_refused else None,
+        attributes={
+            semconv.STEP: step,
+            semconv.AGENT_NAME: checked.planner,
+            semconv.PLAN_DIGEST: checked.digest,
+            semconv.PLAN_NUMBER: checked.number,
+            semconv.PLAN_CALLS: len(checked.calls),
+            semconv.PLAN_VERDICT: "refused" if is_refused else "accepted",
+            semconv.PLAN_REASONS: [str(reason) for reason in checked.reasons],
+        },
     )
 
 

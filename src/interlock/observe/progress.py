@@ -12,6 +12,7 @@ from interlock.domain.workflow import FailureMode, Step, WorkflowSpec, begin_nam
 from interlock.store import journal, spans
 from interlock.store.engine import Tx
 
+StepKind = Literal["agent", "handoff", "tool", "wait", "plan"]
 StepState = Literal["done", "skipped", "running", "waiting", "failed", "to_come", "not_reached"]
 
 
@@ -24,7 +25,7 @@ class StepProgress:
     """
 
     name: str
-    kind: Literal["agent", "handoff", "tool", "wait"]
+    kind: StepKind
     what: str
     state: StepState
     started_us: int | None = None
@@ -107,11 +108,13 @@ def _state(
     return "waiting" if run.state is RunState.WAITING else "running"
 
 
-def _kind(step: Step) -> tuple[Literal["agent", "handoff", "tool", "wait"], str]:
+def _kind(step: Step) -> tuple[StepKind, str]:
     if step.agent is not None:
         return "agent", step.agent
     if step.handoff is not None:
         return "handoff", step.handoff
     if step.tool is not None:
         return "tool", step.tool
+    if step.plan is not None:
+        return "plan", step.plan
     return "wait", step.wait or ""

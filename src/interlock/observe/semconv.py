@@ -79,6 +79,11 @@ FALLBACK_CODE: Final = "interlock.fallback.code"
 FALLBACK_MODE: Final = "interlock.fallback.mode"
 FALLBACK_THEN: Final = "interlock.fallback.then"
 FALLBACK_TARGET: Final = "interlock.fallback.target"
+PLAN_DIGEST: Final = "interlock.plan.digest"
+PLAN_NUMBER: Final = "interlock.plan.number"
+PLAN_CALLS: Final = "interlock.plan.calls"
+PLAN_VERDICT: Final = "interlock.plan.verdict"
+PLAN_REASONS: Final = "interlock.plan.reasons"
 
 ATTRIBUTES: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(
@@ -139,6 +144,11 @@ ATTRIBUTES: Mapping[str, str] = MappingProxyType(
             FALLBACK_MODE,
             FALLBACK_THEN,
             FALLBACK_TARGET,
+            PLAN_DIGEST,
+            PLAN_NUMBER,
+            PLAN_CALLS,
+            PLAN_VERDICT,
+            PLAN_REASONS,
         ),
         OWN,
     )

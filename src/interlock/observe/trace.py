@@ -150,6 +150,7 @@ _STATE_OF_KIND: Mapping[SpanKind, str] = {
     SpanKind.DECIDE: semconv.DECISION_OUTCOME,
     SpanKind.APPROVAL: semconv.APPROVAL_ANSWER,
     SpanKind.HANDOFF: semconv.CHILD_STATE,
+    SpanKind.PLAN: semconv.PLAN_VERDICT,
 }
 
 
@@ -188,6 +189,9 @@ def _detail(span: Span, run: Run, reasons: tuple[Reason, ...]) -> str:
         case SpanKind.HANDOFF:
             child = attributes.get(semconv.CHILD_RUN)
             return f"run {child}" if child else ""
+        case SpanKind.PLAN if attributes.get(semconv.PLAN_REASONS):
+            reasons_of_plan = attributes[semconv.PLAN_REASONS]
+            return "; ".join(map(str, reasons_of_plan if isinstance(reasons_of_plan, list) else []))
         case _:
             return span.error_code or ""
 

@@ -24,6 +24,7 @@ from interlock.domain.tool import ToolVersion
 from interlock.domain.trace import Span, SpanStatus
 from interlock.domain.workflow import WORKFLOW_AGENT, Step, WorkflowSpec, begin_name
 from interlock.observe import emit, semconv
+from interlock.runtime.plans import Planning, run_plan
 from interlock.runtime.triggers import holds
 from interlock.store import runs, spans
 from interlock.store.engine import Tx
@@ -174,6 +175,8 @@ async def _run(walk: Walk, step: Step, begun: Begun) -> Json:
         return await _hand_off(walk, step, documents, begun.labels)
     if step.tool is not None:
         return await _tool(walk, step, documents)
+    if step.plan is not None:
+        return await _plan(walk, step, documents)
     return await _wait(walk, step, begun.at_us)
 
 
@@ -189,21 +192,41 @@ async def _agent(walk: Walk, step: Step, documents: dict[str, Json]) -> Json:
         walk.services.catalog,
         spec,
         seats=walk.run.request.deciding or chain_to(walk.run, step.agent),
-        tools=_offered(walk, step.agent),
+        tools=_bound(walk, walk.spec.tools_of(step.agent)),
         step=StepName(step.name),
         prompt=_filled(step.input, documents),
         parent_span=step.name,
     )
 
 
-def _offered(walk: Walk, agent: AgentName) -> dict[ToolName, ToolVersion]:
-    """Return the tools of an agent that are bound in the run's environment.
+async def _plan(walk: Walk, step: Step, documents: dict[str, Json]) -> Json:
+    # INVARIANT: `_run` comes here only for a step with a planner.
+    assert step.plan is not None
+    planner = walk.release.agents.get(step.plan)
+    if planner is None:
+        raise _failed(step, "agent.unknown", f"there is no agent `{step.plan}` in this release")
+    return await run_plan(
+        Planning(
+            road=walk.services.road,
+            durable=walk.durable,
+            catalog=walk.services.catalog,
+            step=step,
+            planner=planner,
+            offered=_bound(walk, walk.spec.tools_of(step.plan)),
+            plannable=_bound(walk, walk.spec.tools_of(step.under) & {*step.tools}),
+            task=_filled(step.input, documents),
+        )
+    )
+
+
+def _bound(walk: Walk, tools: frozenset[ToolName]) -> dict[ToolName, ToolVersion]:
+    """Return those of some tools that are bound in the run's environment.
 
     By the run's own release: in a later one a recorded call might name a tool that is not offered,
     and its replay would read that it does not exist. What has moved since is refused on the road.
     """
-    names, environment = sorted(walk.spec.tools_of(agent)), walk.run.request.environment
-    bindings = ((name, walk.release.binding(name, environment)) for name in names)
+    environment = walk.run.request.environment
+    bindings = ((name, walk.release.binding(name, environment)) for name in sorted(tools))
     return {name: binding.tool for name, binding in bindings if binding is not None}
 
 
@@ -261,7 +284,7 @@ async def _tool(walk: Walk, step: Step, documents: dict[str, Json]) -> Json:
 
 
 async def _wait(walk: Walk, step: Step, begun_us: int) -> Json:
-    # INVARIANT: a step has one of four kinds, and `_run` has seen to the other three.
+    # INVARIANT: a step has one of five kinds, and `_run` has seen to the other four.
     assert step.wait is not None
     answer = await walk.durable.wait(
         StepName(f"{step.name}/wait"), step.wait, until_us=_due_us(walk.run, step, begun_us)
@@ -297,14 +320,14 @@ def _texts(value: Json) -> Iterator[str]:
 
 
 def _seat(walk: Walk, step: Step) -> Seat:
-    agent = step.agent or step.handoff or WORKFLOW_AGENT
+    agent = step.agent or step.handoff or step.plan or WORKFLOW_AGENT
     return Seat(workflow=walk.run.request.workflow, agent=agent)
 
 
 def _span(walk: Walk, step: Step, start_us: int) -> Span:
     run_id, name = walk.run.run_id, step.name
-    if step.agent is not None:
-        spec = walk.release.agents.get(step.agent)
+    if step.agent is not None or step.plan is not None:
+        spec = walk.release.agents.get(_seat(walk, step).agent)
         version = None if spec is None else spec.version
         return emit.agent_span(
             run_id, name, seat=_seat(walk, step), start_us=start_us, agent_version=version

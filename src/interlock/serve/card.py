@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from interlock.domain.approval import Approval
 from interlock.domain.release import Release
+from interlock.domain.run import Run
 from interlock.domain.text import visible
-from interlock.store import decisions, effects, runs
+from interlock.observe.plans import plans_of
+from interlock.store import approvals, decisions, effects, runs
 from interlock.store.engine import Tx
 
 _GUARANTEES = {
@@ -28,11 +30,30 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRow:
+    """One call of the plan that an approval belongs to; `is_asked` if the answer is for it too.
+
+    `arguments` are as proposed: what comes from another call's output is `call:ID/pointer`.
+    """
+
+    id: str
+    heading: str
+    arguments: tuple[Argument, ...]
+    needs: tuple[str, ...]
+    on_error: str
+    decision: str
+    is_asked: bool
+    is_write: bool
+    undo: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """An approval as it is shown.
 
     `heading` comes from the registry, never from the agent. `rules` are the policies that ask,
-    with their reasons. `undo` names the compensation, None if there is none.
+    with their reasons. `undo` names the compensation, None if there is none. `plan` is the whole
+    plan of a call that is asked for in one, in the order proposed.
     """
 
     heading: str
@@ -50,6 +71,7 @@ class Card:
     workflow: str
     labels: tuple[str, ...]
     trigger: str
+    plan: tuple[PlannedRow, ...] | None = None
 
 
 def card_of(tx: Tx, release: Release, approval: Approval) -> Card:
@@ -89,4 +111,26 @@ def card_of(tx: Tx, release: Release, approval: Approval) -> Card:
         workflow=effect.workflow,
         labels=tuple(labels),
         trigger=f"{trigger.source} {trigger.key}",
+        plan=None if approval.plan is None else _plan(tx, release, approval, run),
+    )
+
+
+def _plan(tx: Tx, release: Release, approval: Approval, run: Run) -> tuple[PlannedRow, ...]:
+    view = next(view for view in plans_of(tx, run) if view.name == approval.plan)
+    together = {each.effect_id for each in approvals.list_together(tx, approval)}
+    return tuple(
+        PlannedRow(
+            id=call.id,
+            heading=release.tools[call.tool].title if call.tool in release.tools else call.tool,
+            arguments=tuple(
+                Argument(name=name, value=visible(value)) for name, value in call.args.items()
+            ),
+            needs=call.needs,
+            on_error=call.on_error,
+            decision=call.decision,
+            is_asked=call.effect_id in together,
+            is_write=call.is_write,
+            undo=call.undo,
+        )
+        for call in view.calls
     )

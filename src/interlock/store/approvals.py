@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, RowMapping, exists, select, text, update
 from interlock.domain.approval import Approval, ApprovalState
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import ConflictError, NotFoundError
-from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, TenantId
+from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, StepName, TenantId
 from interlock.store.columns import pack, unpack_texts
 from interlock.store.engine import Tx
 from interlock.store.tables import approval as table
@@ -35,6 +35,7 @@ def put(tx: Tx, approval: Approval, *, tenant: TenantId) -> None:
             answered_us=approval.answered_us,
             answered_by=approval.answered_by,
             answer_reason=approval.answer_reason,
+            plan=approval.plan,
         )
     )
 
@@ -72,6 +73,20 @@ def list_approvals(
 def list_for_effect(tx: Tx, effect_id: EffectId) -> list[Approval]:
     """Return all approvals that were asked for one call, oldest first."""
     query = select(table).where(table.c.effect_id == effect_id)
+    rows = tx.connection.execute(query.order_by(table.c.asked_us, table.c.approval_id)).mappings()
+    return [approval_of(row) for row in rows]
+
+
+def list_together(tx: Tx, approval: Approval) -> list[Approval]:
+    """Return the approvals that one answer is for: those a plan asks of one group, or just one."""
+    if approval.plan is None:
+        return [approval]
+    query = select(table).where(
+        table.c.run_id == approval.run_id,
+        table.c.plan == approval.plan,
+        table.c.grp == approval.group,
+    )
+    # In the order of the plan's calls, as they were asked for.
     rows = tx.connection.execute(query.order_by(table.c.asked_us, table.c.approval_id)).mappings()
     return [approval_of(row) for row in rows]
 
@@ -194,4 +209,5 @@ def approval_of(row: RowMapping) -> Approval:
         answered_us=row["answered_us"],
         answered_by=row["answered_by"],
         answer_reason=row["answer_reason"],
+        plan=None if row["plan"] is None else StepName(row["plan"]),
     )

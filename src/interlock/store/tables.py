@@ -271,7 +271,15 @@ approval = Table(
     Column("answered_us", BigInteger),
     Column("answered_by", Text),
     Column("answer_reason", Text),
+    Column("plan", Text),
     Index("ix_approval_effect", "effect_id"),
+    Index(
+        "ix_approval_plan",
+        "run_id",
+        "plan",
+        sqlite_where=text("plan IS NOT NULL"),
+        postgresql_where=text("plan IS NOT NULL"),
+    ),
     Index(
         "ix_approval_open",
         "grp",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -42,6 +42,12 @@ _NAMED = frozenset({"$defs", "dependentSchemas", "patternProperties", "propertie
 _COMBINATORS = frozenset({"allOf", "anyOf", "if", "not", "oneOf"})
 _NARROWING = _COMBINATORS | {"contains", "dependentSchemas", "else", "propertyNames", "then"}
 _CONSTRAINING = frozenset({"$ref", "anyOf", "const", "enum", "oneOf", "type"})
+# What such a keyword says of a value is true whatever stands in some of its members.
+_OF_FORM = frozenset(
+    {"additionalProperties", "maxItems", "maxProperties", "minItems", "minProperties"}
+    | {"required", "type"}
+)
+_CONDITIONAL = frozenset({"dependentSchemas", "else", "then"})
 _FOREIGN = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$vocabulary"})
 
 
@@ -73,11 +79,36 @@ class Contract:
         The message lists at most five things to mend, so that an agent can mend them together;
         the error's `pointer` is the place of the first.
         """
-        errors = list(islice(self._validator.iter_errors(value), _REPORTED))
-        if errors:
-            listed = "; ".join(f"`{_pointer(e) or '/'}`: {_first_line(e.message)}" for e in errors)
-            msg = f"the {what} cannot be accepted: {listed}"
-            raise ContractError(msg, pointer=_pointer(errors[0]))
+        _refuse(list(islice(self._validator.iter_errors(value), _REPORTED)), what)
+
+    def check_known(self, value: Json, what: str, *, unknown: Collection[str]) -> None:
+        """Do as `check` for a value of which some places are not known yet.
+
+        `unknown` are their pointers. What the schema says of those, or decides by them, is left
+        to the check of the whole value.
+        """
+        errors = (e for e in self._validator.iter_errors(value) if _is_certain(e, unknown))
+        _refuse(list(islice(errors, _REPORTED)), what)
+
+
+def _refuse(errors: Sequence[ValidationError], what: str) -> None:
+    if errors:
+        listed = "; ".join(f"`{_pointer(e) or '/'}`: {_first_line(e.message)}" for e in errors)
+        msg = f"the {what} cannot be accepted: {listed}"
+        raise ContractError(msg, pointer=_pointer(errors[0]))
+
+
+def _is_certain(error: ValidationError, unknown: Collection[str]) -> bool:
+    """Return whether a value is wrong whatever will stand at the unknown places."""
+    if not _CONDITIONAL.isdisjoint(map(str, error.schema_path)):
+        return False
+    at, keyword = f"{_pointer(error)}/", str(error.schema_path[-1]) if error.schema_path else ""
+    for place in unknown:
+        is_inside = at.startswith(f"{place}/")
+        is_above = f"{place}/".startswith(at)
+        if is_inside or (is_above and keyword not in _OF_FORM):
+            return False
+    return True
 
 
 def check_schema(schema: JsonObject, *, must_be_closed: bool = False) -> tuple[str, ...]:

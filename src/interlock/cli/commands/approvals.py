@@ -82,7 +82,7 @@ def approve(
     *,
     reason: Annotated[str | None, typer.Option(help="Kept with the answer.")] = None,
 ) -> None:
-    """Approve exactly the call that is shown now; it works once."""
+    """Approve exactly what is shown now, a call or the calls of a plan; it works once."""
     _answer(approval_id, Answer.APPROVE, reason)
 
 
@@ -93,7 +93,7 @@ def reject(
     *,
     reason: Annotated[str, typer.Option(help="Sent to the agent.", prompt=True)],
 ) -> None:
-    """Reject a call; the agent is told why."""
+    """Reject a call, or the plan that it is of; the agent is told why."""
     _answer(approval_id, Answer.REJECT, reason)
 
 
@@ -120,6 +120,11 @@ def _print_card(approval: JsonObject) -> None:
     say("  arguments", style="dim")
     for argument in rows_of(call, "arguments"):
         say(f"    {argument['name']} = {argument['value']}")
+    planned = rows_of(call, "plan") if call["plan"] is not None else []
+    if planned:
+        say("  the plan, of which the answer is for the calls marked *", style="dim")
+    for row in planned:
+        _print_planned(row)
     for name in ("rules", "guarantee", "undo", "seats", "labels", "workflow", "trigger"):
         fact(name, call[name])
     for name in ("group", "requester", "state", "answered_by", "answer_reason"):
@@ -128,3 +133,13 @@ def _print_card(approval: JsonObject) -> None:
     fact("asked", when(approval["asked_us"]))
     fact("expires", when(approval["expires_us"]))
     fact("digest", approval["digest"])
+
+
+def _print_planned(row: JsonObject) -> None:
+    needs = row["needs"]
+    after = f" after {', '.join(map(str, needs))}" if isinstance(needs, list) and needs else ""
+    undo = "" if not row["is_write"] else f", undone by {row['undo'] or 'nothing'}"
+    mark = "*" if row["is_asked"] else " "
+    say(f"   {mark} {row['id']}: {row['heading']}{after} ({row['decision']}{undo})")
+    for argument in rows_of(row, "arguments"):
+        say(f"        {argument['name']} = {argument['value']}")

@@ -97,7 +97,7 @@ def _trigger(trigger: JsonObject) -> str:
 
 
 def _step(step: JsonObject) -> str:
-    kinds = ("agent", "handoff", "tool", "wait")
+    kinds = ("agent", "handoff", "tool", "wait", "plan")
     kind = next((kind for kind in kinds if step[kind]), "step")
     return f"{step['name']}: {kind} {step[kind]}"
 

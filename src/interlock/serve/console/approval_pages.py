@@ -17,7 +17,7 @@ from interlock.domain.principal import Principal, Role
 from interlock.serve.auth import App, Caller, SignedIn
 from interlock.serve.card import Card, card_of
 from interlock.serve.console.page import Form, PageRoute, field, form_needs, page, render
-from interlock.serve.console.run_pages import chrome_of
+from interlock.serve.console.run_pages import chrome_of, first_of_plans
 from interlock.serve.routes.approvals import own_approval
 from interlock.serve.routes.runs import Reader
 from interlock.serve.status import status_of
@@ -124,7 +124,8 @@ def _reason(form: dict[str, str]) -> str | None:
 
 def _inbox_values(app: Interlock, tx: Tx, reader: Principal) -> dict[str, object]:
     release = app.release(tx)
-    asked = [(a, card_of(tx, release, a)) for a in approvals.list_open(tx, tenant=reader.tenant)]
+    opened = approvals.list_open(tx, tenant=reader.tenant)
+    asked = [(a, card_of(tx, release, a)) for a in first_of_plans(opened)]
     answered = approvals.list_approvals(
         tx, tenant=reader.tenant, states=ANSWERED, limit=ANSWERED_SHOWN
     )
@@ -156,6 +157,7 @@ def _card_page(
             "environment": app.config.environment,
             "approval": approval,
             "card": card_of(tx, app.release(tx), approval),
+            "digest": approve.shown_digest(tx, approval),
             "refusal": _refusal(tx, approval, reader),
             "error": error,
             "mark": versions.of_approval(tx, approval.approval_id),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -161,6 +161,16 @@ def _mark(tx: Tx, run_id: RunId) -> str:
     return mark if grows_every_s is None else f"{mark}.{tx.now_us // _SECOND_US // grows_every_s}"
 
 
+def first_of_plans(asked: Iterable[Approval]) -> list[Approval]:
+    """Return approvals without those that are answered together with an earlier one."""
+    first: dict[tuple[str, ...], Approval] = {}
+    for approval in asked:
+        alone = (approval.approval_id,)
+        together = (approval.run_id, approval.plan or "", approval.group)
+        first.setdefault(alone if approval.plan is None else together, approval)
+    return list(first.values())
+
+
 def _run_values(app: Interlock, tx: Tx, run: Run, view: View) -> dict[str, object]:
     root = trace.build(tx, run.run_id)
     run_ids = list(dict.fromkeys(node.run_id for node in trace.walk(root)))
@@ -168,9 +178,12 @@ def _run_values(app: Interlock, tx: Tx, run: Run, view: View) -> dict[str, objec
     release = app.release(tx)
     asked: list[tuple[Approval, Card]] = [
         (approval, card_of(tx, release, approval))
-        for call in stations.values()
-        for approval in call.approvals
-        if approval.state == "pending"
+        for approval in first_of_plans(
+            approval
+            for call in stations.values()
+            for approval in call.approvals
+            if approval.state == "pending"
+        )
     ]
     flow = release.workflows.get(run.request.workflow)
     return {

@@ -34,6 +34,7 @@ _ICONS: Final[Mapping[SpanKind, str]] = {
     SpanKind.WAIT: "clock",
     SpanKind.STEP: "step",
     SpanKind.COMPENSATE: "undo",
+    SpanKind.PLAN: "draft",
 }
 _WORDS: Final[Mapping[SpanKind, str]] = {
     SpanKind.WORKFLOW: "Workflow",
@@ -48,6 +49,7 @@ _WORDS: Final[Mapping[SpanKind, str]] = {
     SpanKind.APPROVAL: "Approval",
     SpanKind.SEND: "Send",
     SpanKind.PROBE: "Probe",
+    SpanKind.PLAN: "Plan",
 }
 _NOT_BUSY: Final = frozenset({SpanKind.APPROVAL, SpanKind.WAIT})
 _QUIET: Final = frozenset({"ok", "open"})

@@ -51,6 +51,7 @@ _STATUS: Final[Mapping[str, Status]] = {
     "confirmed_absent": Status("Confirmed absent", "slash", "idle"),
     "abandoned": Status("Abandoned", "slash", "idle"),
     "compensated": Status("Undone", "undo", "undo"),
+    "when_known": Status("Decided when known", "clock", "idle"),
     "allow": Status("Allowed", "check", "ok"),
     "needs_approval": Status("Needs approval", "person", "wait"),
     "draft": Status("Draft only", "draft", "idle"),

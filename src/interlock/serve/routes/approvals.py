@@ -27,7 +27,7 @@ Approver = Annotated[Principal, Depends(needs(Role.APPROVER))]
 
 
 class AnswerBody(Body):
-    """An answer to the call whose digest was shown; a rejection needs a reason."""
+    """An answer to the call, or the plan, whose digest was shown; a rejection needs a reason."""
 
     answer: Literal["approve", "reject"]
     digest: str
@@ -46,14 +46,14 @@ def list_approvals(
 
 @router.get("/{approval_id}")
 def show_approval(app: App, reader: Reader, approval_id: str) -> JsonObject:
-    """Return an approval with exactly the call that it binds to."""
+    """Return an approval with exactly the call that it binds to, and the plan of the call."""
     with app.db.reading() as tx:
         return _shown(app.release(tx), tx, own_approval(tx, reader, approval_id))
 
 
 @router.post("/{approval_id}/answer")
 def answer_approval(app: App, approver: Approver, approval_id: str, body: AnswerBody) -> JsonObject:
-    """Approve or reject one call; works once, and only for the digest that was shown."""
+    """Approve or reject a call, or what a plan asks; works once, for the digest that was shown."""
     with app.db.reading() as tx:
         approval = own_approval(tx, approver, approval_id)
     answered = approve.answer(
@@ -78,4 +78,6 @@ def own_approval(tx: Tx, reader: Principal, approval_id: str) -> Approval:
 
 
 def _shown(release: Release, tx: Tx, approval: Approval) -> JsonObject:
-    return object_to_json(approval) | {"call": object_to_json(card_of(tx, release, approval))}
+    card = object_to_json(card_of(tx, release, approval))
+    shown: JsonObject = {"digest": approve.shown_digest(tx, approval), "call": card}
+    return object_to_json(approval) | shown

@@ -15,6 +15,7 @@ from interlock.domain.record import object_to_json, to_json
 from interlock.domain.run import Run, RunState
 from interlock.domain.tool import Environment
 from interlock.observe import trace
+from interlock.observe.plans import PlanView, plans_of
 from interlock.serve.auth import App, needs
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import blackboard, gates, runs, waits
@@ -91,6 +92,7 @@ def show_run(app: App, reader: Reader, run_id: str) -> JsonObject:
         run = own_run(tx, reader, run_id)
         return object_to_json(run) | {
             "steps": to_json(app.progress(tx, run)),
+            "plans": [_plan(view) for view in plans_of(tx, run)],
             "waits": to_json(tuple(waits.list_waits(tx, run.run_id))),
             "full_gates": to_json(tuple(gates.list_full(tx, run.run_id))),
             "children": [child.run_id for child in runs.children(tx, run.run_id)],
@@ -172,6 +174,15 @@ def compensate_run(app: App, operator: Operator, run_id: str) -> JsonObject:
         run = own_run(tx, operator, run_id)
     undo_id, is_new = app.compensate_run(run, by=operator)
     return {"run_id": undo_id, "is_new": is_new}
+
+
+def _plan(view: PlanView) -> JsonObject:
+    """Return a plan without arguments: those are shown on approvals, and redacted in the trace."""
+    calls: list[Json] = [
+        {key: value for key, value in object_to_json(call).items() if key != "args"}
+        for call in view.calls
+    ]
+    return object_to_json(view) | {"calls": calls}
 
 
 def own_run(tx: Tx, reader: Principal, run_id: str) -> Run:
