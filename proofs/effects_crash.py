@@ -55,11 +55,16 @@ _FAULT_AT = {
 _STEPS = "durable steps and children; tests/acceptance/test_durable_crash.py kills there"
 _UNDO = "the undo of a run"
 _PLANS = "a plan as a whole; tests/acceptance/test_plan_crash.py kills there"
+_GATES = "no workflow here has gates; tests/conformance/test_durable_gates.py takes them over"
+_RETENTION = "deletes what has ended; the next leader goes on where it stopped"
+_VERSIONS = "a run that no worker here can run; tests/conformance/test_durable_versions.py"
 _MODEL = "a model request is no tool call"
 _WISH = "a person's wish about a run, not a call's"
 _CLOCKED = "reached by the time of day, not by a call"
 ELSEWHERE = {
-    "call.late": "only a worker that was stopped hears too late; effects-nemesis stops some",
+    "call.late": "only a worker that was stopped hears too late; on one host it is killed before",
+    "gate.ask": _GATES,
+    "gate.leave": _GATES,
     "lease.renew": _CLOCKED,
     "model.failed": _MODEL,
     "model.intent": _MODEL,
@@ -68,6 +73,8 @@ ELSEWHERE = {
     "plan.answer": _PLANS,
     "plan.check": _PLANS,
     "plan.end": _PLANS,
+    "retention.delete": _RETENTION,
+    "retention.lead": _RETENTION,
     "retry": _STEPS,
     "run.cancel": _WISH,
     "run.compensate": _UNDO,
@@ -76,6 +83,8 @@ ELSEWHERE = {
     "run.pause": _WISH,
     "run.signal": _WISH,
     "run.start": _STEPS,
+    "run.version": _VERSIONS,
+    "run.wake": _VERSIONS,
     "step": _STEPS,
     "trigger.pause": _CLOCKED,
     "trigger.tick": _CLOCKED,
