@@ -310,16 +310,31 @@ def _create_engine(address: str) -> Engine:
     return engine
 
 
+_BUSY_S = 30.0
+_LOOK_S = 0.01
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     # The driver begins writing transactions of DBOS with this word; ours begin explicitly.
     connection.isolation_level = "IMMEDIATE"
-    for pragma in (
-        "busy_timeout=30000",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
+    connection.execute(f"PRAGMA busy_timeout={round(_BUSY_S * 1000)}").close()
+    _log_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Change to a write-ahead log; SQLite does not wait by itself while others do the same."""
+    deadline_s = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            return
 
 
 @contextmanager
