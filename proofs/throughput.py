@@ -2,7 +2,7 @@
 
 Both go through the same queue of the same worker on the same database, in turn: contracts, policy,
 ledger, trace and journal on the one side, a step that returns the same value on the other. Beside
-them stand the work written by hand with two commits a step, which is the bound, and LangGraph with
+them stand the work written by hand with two commits a step in one thread, and LangGraph with
 its checkpointer, in an environment of its own that `make rivals` installs.
 """
 
@@ -131,7 +131,7 @@ def _dbos() -> Contender:
 
 @contextmanager
 def _by_hand(folder: Path, url: str) -> Iterator[Contender]:
-    """Give the bound: an intent and an outcome a step, each a commit, and nothing else."""
+    """Give an intent and an outcome a step, each a commit, one after another, and nothing else."""
     mark = "%s" if url else "?"
     with closing(_connected(folder, url)) as connection:
         connection.execute("CREATE TABLE by_hand (run integer, step integer, value text)")

@@ -29,8 +29,12 @@ from proofs.plane import FOR_APPROVAL, FOR_MOMENT, FOR_SIGNAL, FOR_TIME, Worker
 from proofs.verdict import Verdict, say, sized
 
 WAITING = 10_000
-GOALS: dict[str, float] = {"more_mb": 300.0, "more_cpu_percent": 5.0, "wake_ms": 100.0}
-LATE_S = 2.0
+GOALS: dict[str, float] = {
+    "more_mb": 300.0,
+    "more_cpu_percent": 5.0,
+    "wake_ms": 100.0,
+    "late_s": 2.0,
+}
 _WINDOW_S, _WINDOW_LONG_S = 20, 60
 _SINGLE, _BURST = 50, 300
 _ENOUGH_S = 3600.0

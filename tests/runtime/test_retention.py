@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from interlock.domain.ids import ExecutorId, RunId
 from interlock.runtime.retention import HINTS_KEPT_S, MOST_ROWS, Retention
-from interlock.store import leases, migrate, runs
+from interlock.store import leases, runs
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
 from tests.conformance.store_rows import ended
 
 ME, OTHER = ExecutorId("me"), ExecutorId("other")
 DAY_S = 86_400.0
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Database time, which stands still."""
-    return ManualClock()
-
-
-@pytest.fixture
-def db(sqlite_url: str, clock: ManualClock) -> Iterator[Database]:
-    """An empty database."""
-    database = Database(sqlite_url, clock=clock)
-    migrate.upgrade(database)
-    yield database
-    database.close()
 
 
 def no_hints(_older_than_s: float, _limit: int) -> int:

@@ -25,12 +25,6 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    """Database time, which stands still."""
-    return ManualClock()
-
-
-@pytest.fixture
 def postgres(postgres_url: str, clock: ManualClock) -> Iterator[Database]:
     """A Postgres database, on which several workers may live."""
     db = Database(postgres_url, clock=clock)

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from interlock.domain.ids import ExecutorId
 from interlock.domain.run import Abilities, RunState
 from interlock.runtime.durable.versions import Versions
-from interlock.store import leases, migrate, runs, triggers
+from interlock.store import leases, runs, triggers
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
 from tests.conformance import store_rows
 
 NEEDED = Abilities(functions=frozenset({"find"}))
 TTL_US = 100_000_000
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Database time, which stands still."""
-    return ManualClock()
-
-
-@pytest.fixture
-def db(sqlite_url: str, clock: ManualClock) -> Iterator[Database]:
-    """An empty database."""
-    database = Database(sqlite_url, clock=clock)
-    migrate.upgrade(database)
-    yield database
-    database.close()
 
 
 def test_run_stays_queued_while_another_worker_can_run_it(db: Database, clock: ManualClock) -> None:
