@@ -20,7 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
-from sqlalchemy import event
 
 from interlock.app import Interlock
 from interlock.config import Config
@@ -328,13 +327,13 @@ def serve(folder: str, database: str, at_once: str) -> None:
         nonlocal statements
         statements += 1
 
-    event.listen(interlock.db.engine, "before_cursor_execute", count)
-    interlock.start()
-    print("ready", interlock.executor_id, flush=True)
-    for _ in sys.stdin:
-        tasks = sum(isinstance(o, asyncio.Task) and not o.done() for o in gc.get_objects())
-        found = {"statements": statements, "threads": threading.active_count(), "tasks": tasks}
-        print(json.dumps(found), flush=True)
+    with interlock.db.listening(count):
+        interlock.start()
+        print("ready", interlock.executor_id, flush=True)
+        for _ in sys.stdin:
+            tasks = sum(isinstance(o, asyncio.Task) and not o.done() for o in gc.get_objects())
+            found = {"statements": statements, "threads": threading.active_count(), "tasks": tasks}
+            print(json.dumps(found), flush=True)
     interlock.close()
 
 

@@ -121,6 +121,7 @@ def test_of_two_moves_at_once_one_wins(db: Database) -> None:
     def move(tx: Tx) -> bool:
         try:
             effects.move(tx, row, intent(RUN))
+            tx.flush()
         except ConflictError:
             return False
         return True

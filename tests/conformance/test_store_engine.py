@@ -8,12 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, make_url, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import false, insert, literal, make_url, null, select, text, true
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from interlock.domain.errors import InputError, InvariantError, UnavailableError
 from interlock.store import migrate
-from interlock.store.engine import CrashPoints, Database, Tx
+from interlock.store.engine import CrashPoints, Database, Tx, Work
+from interlock.store.statement import Statement
 from interlock.store.tables import leader, metadata
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.postgres_proxy import CommitEater
@@ -31,6 +32,9 @@ for tool in ("a", "b"):
         row = {"role": tool, "executor_id": "w", "lease_end_us": 1}
         tx.connection.execute(insert(leader).values(row))
 """
+
+
+LEADERS = Statement(select(leader))
 
 
 def write(tx: Tx, role: str = "sweep") -> str:
@@ -146,6 +150,132 @@ def test_crash_point_kills_the_process_once(
 
     assert (-9, False) == (done.returncode, file.exists())
     assert left == roles(db)
+
+
+DIE_TOGETHER = (
+    DIE_AT[: DIE_AT.index("for tool")]
+    + """
+def write(tool):
+    row = {"role": tool, "executor_id": "w", "lease_end_us": 1}
+    return lambda tx: tx.connection.execute(insert(leader).values(row)) and None
+
+db.run_together([Work(name="test.write", fn=write(tool), tool=tool) for tool in ("a", "b")])
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("armed", "left"),
+    [("test.write.before b", set()), ("test.write.after a", {"a", "b"})],
+)
+def test_what_runs_together_commits_together(
+    migrated_sqlite_url: str, tmp_path: Path, armed: str, left: set[str]
+) -> None:
+    """A process that dies before the one commit leaves nothing, one that dies after it all."""
+    file = tmp_path / "crash"
+    file.write_text(armed)
+    code = DIE_TOGETHER.replace("CrashPoints, Database", "CrashPoints, Database, Work")
+
+    done = subprocess.run([sys.executable, "-c", code, migrated_sqlite_url, str(file)], check=False)
+
+    assert -9 == done.returncode
+    db = Database(migrated_sqlite_url)
+    assert left == roles(db)
+    db.close()
+
+
+def test_what_runs_together_fails_each_for_itself(db: Database) -> None:
+    """One that raises is rolled back alone, and its error is told to whoever gave it."""
+
+    def fail(tx: Tx) -> None:
+        write(tx, "lost")
+        raise InputError("no")
+
+    works = [
+        Work(name="test.write", fn=lambda tx: write(tx, "one")),
+        Work(name="test.write", fn=fail),
+        Work(name="test.write", fn=lambda tx: write(tx, "two")),
+    ]
+    first, second, third = db.run_together(works)
+
+    assert ("one", "two") == (first.result, third.result)
+    assert isinstance(second.error, InputError)
+    assert {"one", "two"} == roles(db)
+
+
+def test_trouble_of_the_machine_lets_each_run_for_itself(db: Database) -> None:
+    """What cannot be committed with others is tried again alone until it can be."""
+    tries: list[str] = []
+
+    def stumble(tx: Tx) -> str:
+        tries.append("try")
+        if len(tries) == 1:
+            raise UnavailableError("the disk is full")
+        return write(tx, "late")
+
+    done = db.run_together(
+        [
+            Work(name="test.write", fn=lambda tx: write(tx, "one")),
+            Work(name="test.write", fn=stumble),
+        ]
+    )
+
+    assert ["one", "late"] == [how.result for how in done]
+    assert {"one", "late"} == roles(db)
+
+
+def test_what_is_left_for_later_comes_before_the_next_statement(db: Database) -> None:
+    """Whoever reads in the same transaction sees it, however the statement is run."""
+    values = {"role": "sweep", "executor_id": "w", "lease_end_us": 1}
+
+    with db.transaction("test.write") as tx:
+        tx.insert(leader, values)
+        by_connection = tx.connection.execute(select(leader.c.role)).scalars().all()
+        tx.upsert(leader, values | {"lease_end_us": 2})
+        (row,) = tx.rows(LEADERS, {})
+
+    assert (["sweep"], 2) == (by_connection, row["lease_end_us"])
+
+
+def test_what_is_left_for_later_can_refuse_the_transaction(db: Database) -> None:
+    """A row that must be new and is not raises what the caller gave, and nothing is committed."""
+    values = {"role": "sweep", "executor_id": "w", "lease_end_us": 1}
+    db.run("test.write", write)
+
+    def insert_again(tx: Tx) -> None:
+        write(tx, "other")
+        tx.insert_new(leader, values, unless=lambda: InputError("it is there"))
+
+    with pytest.raises(InputError, match="it is there"):
+        db.run("test.write", insert_again)
+
+    assert {"sweep"} == roles(db)
+
+
+def test_a_broken_constraint_later_is_the_same_error_as_at_once(db: Database) -> None:
+    """Statements of the road raise what all statements raise."""
+    values = {"role": "sweep", "executor_id": "w", "lease_end_us": 1}
+    db.run("test.write", write)
+
+    with pytest.raises(IntegrityError) as caught:
+        db.run("test.write", lambda tx: tx.insert(leader, values))
+
+    assert "sweep" not in str(caught.value).replace("DETAIL", "").partition("Key (role)")[0]
+
+
+def test_statements_of_the_road_return_what_others_return(db: Database) -> None:
+    """Booleans are booleans and nulls are nulls, on both databases."""
+    query = select(
+        true().label("yes"), false().label("no"), null().label("none"), literal("x").label("text")
+    )
+
+    with db.reading() as tx:
+        (row,) = tx.rows(Statement(query), {})
+        (same,) = tx.connection.execute(query).mappings().all()
+
+    assert dict(same) == dict(row)
+    assert (True, False) == (row["yes"], row["no"])
+    assert isinstance(row["yes"], bool)
 
 
 def test_points_that_are_not_armed_do_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Boolean, Column, Connection, Integer, event, text
-from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
+from sqlalchemy import Boolean, Column, Integer, text
 
 from interlock.domain.approval import ApprovalState
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
@@ -254,30 +253,22 @@ def test_query_is_answered_from_its_index(filled: Database, name: str) -> None:
     """The plan of the query's first statement uses the index that is there for it."""
     ask, indexes = INDEXED[name]
 
-    with filled.transaction("plan") as tx:
-        plan = _plan_of(tx, ask)
+    plan = _plan_of(filled, ask)
 
     assert any(index in plan for index in indexes), plan
 
 
-def _plan_of(tx: Tx, ask: Callable[[Tx], object]) -> str:
+def _plan_of(db: Database, ask: Callable[[Tx], object]) -> str:
     statements: list[tuple[str, object]] = []
 
-    def keep(
-        _connection: Connection,
-        _cursor: DBAPICursor,
-        statement: str,
-        parameters: object,
-        _context: ExecutionContext,
-        _is_many: bool,  # noqa: FBT001  # SQLAlchemy's signature
-    ) -> None:
+    def keep(statement: str, parameters: object) -> None:
         statements.append((statement, parameters))
 
-    event.listen(tx.connection, "before_cursor_execute", keep)
-    with suppress(ValueError):  # the rows that fill the tables are no real runs and effects
+    with db.listening(keep), suppress(ValueError), db.transaction("ask") as tx:
+        # The rows that fill the tables are no real runs and effects.
         ask(tx)
-    event.remove(tx.connection, "before_cursor_execute", keep)
-    statement, parameters = statements[0]
-    explain = "EXPLAIN QUERY PLAN" if tx.dialect == "sqlite" else "EXPLAIN"
-    rows = tx.connection.exec_driver_sql(f"{explain} {statement}", parameters)  # type: ignore[arg-type]
-    return "\n".join(str(row) for row in rows)
+    statement, parameters = next(each for each in statements if not each[0].startswith("BEGIN"))
+    explain = "EXPLAIN QUERY PLAN" if db.dialect == "sqlite" else "EXPLAIN"
+    with db.reading() as tx:
+        rows = tx.connection.exec_driver_sql(f"{explain} {statement}", parameters)  # type: ignore[arg-type]
+        return "\n".join(str(row) for row in rows)

@@ -185,6 +185,7 @@ def test_a_pause_is_not_lost_to_a_tick(tmp_path: Path, postgres_url: str) -> Non
         with plane.db.transaction("pause") as tx:
             last_us = tx.now_us - HOUR_S * 1_000_000
             triggers.put_schedule(tx, WORKFLOW, "sweep", is_paused=True, last_tick_us=last_us)
+            tx.flush()
             tick = worker.submit(fire_due, plane.intake)
             wait_until_blocked(plane.db)
         started = tick.result(timeout=10)

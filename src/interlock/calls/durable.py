@@ -92,6 +92,14 @@ class Durable(Protocol):
         """
         ...
 
+    def note(self, name: StepName, fn: Callable[[Tx], Json], *, kind: str) -> None:
+        """Run `fn` and write its journal row with the run's next write, at the latest its end.
+
+        For what a replay would find out again from the journal: a crash before that write loses
+        it. `fn` must not fail; nothing is written if the name is recorded already.
+        """
+        ...
+
     def in_flight(self) -> AbstractContextManager[None]:
         """Hold the segment while something outside is going on, until its outcome is committed.
 

@@ -17,7 +17,8 @@ import structlog
 
 from interlock.calls import approve, protocol, reconcile, validate
 from interlock.calls.durable import Durable
-from interlock.calls.road import Call, Live, Road, view_of
+from interlock.calls.propose import propose
+from interlock.calls.road import Call, Live, Proposal, Road, view_of
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest
 from interlock.domain.effect import Effect, EffectState, Reply, Transport
@@ -49,10 +50,7 @@ class Foresight:
 
 async def prepare(road: Road, durable: Durable, call: Call) -> Call:
     """Fetch what the tool's guard needs before the intent, if policy would allow the call now."""
-    tool = call.tool
-    if call.refusal is not None or tool is None or tool.effect.guard is None:
-        return call
-    if call.effect.state is EffectState.AMBIGUOUS or tool.effect.guard.kind != "one_time_link":
+    if not _needs_link(call) or call.effect.state is EffectState.AMBIGUOUS:
         return call
 
     def would_be_allowed(tx: Tx) -> bool:
@@ -78,6 +76,24 @@ async def prepare(road: Road, durable: Durable, call: Call) -> Call:
     return replace(call, effect=replace(call.effect, guard=stamped))
 
 
+async def begin(road: Road, durable: Durable, proposal: Proposal) -> Call:
+    """Take a proposal as far as one transaction goes: a new one to its intent, as `intend` does.
+
+    A call whose row is stored comes back as the row stands, one whose link has to be fetched first
+    comes back as it is; nothing is written of either.
+    """
+
+    def propose_and_decide(tx: Tx) -> Call:
+        began_s = time.monotonic()
+        live, run = road.live.at(tx), runs.get(tx, durable.run.run_id)
+        call = propose(tx, road, live, run, proposal)
+        if call.is_stored or _needs_link(call):
+            return call
+        return _decide_and_write(tx, road, live, run, _with_digest(live, run, call), began_s)
+
+    return await durable.transact("call.intent", propose_and_decide, tool=proposal.tool)
+
+
 async def intend(road: Road, durable: Durable, call: Call) -> Call:
     """Decide on facts read now and, if allowed, commit the intent; else commit the refusal.
 
@@ -86,34 +102,39 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
     `not_before_us`: a rate is used up, and nothing was written.
     """
 
-    def decide_and_write(tx: Tx) -> Call:
+    def refresh_and_decide(tx: Tx) -> Call:
         # Read before the database's clock: who waits for the deadline by that clock may then be
         # sure that nothing is under way, however long the commit takes.
         began_s = time.monotonic()
-        started_us = tx.now_us
-        live = road.live.at(tx)
-        run = runs.get(tx, durable.run.run_id)
+        live, run = road.live.at(tx), runs.get(tx, durable.run.run_id)
         digested = _digested(tx, live, run, call)
-        is_unknown = digested.effect.state is EffectState.AMBIGUOUS
-        view = view_of(digested.effect, digested.tool)
-        if is_unknown and protocol.recover(view, now_us=tx.now_us) != "resend":
-            return call
-        lifted = _lifted(tx, digested)
-        decision, request = validate.decide(tx, live, run, digested, lifted=lifted)
-        if decision.outcome is Outcome.ALLOW:
-            until_us = rates.take(tx, _rates_of(live, digested))
-            if until_us is not None:
-                return replace(call, not_before_us=until_us)
-        decision_id = _record_decision(tx, digested, decision, request, started_us)
-        decided = (decision, decision_id)
-        if decision.outcome is Outcome.ALLOW:
-            intended = _write_intent(tx, road, digested, run=run, decided=decided)
-            return replace(intended, sent_at_s=began_s)
-        if is_unknown and digested.effect.effect_class is not EffectClass.READ:
-            return _write_no_resend(tx, digested, decided)
-        return _write_refusal(tx, road, live, digested, run=run, decided=decided)
+        if digested.effect.state is EffectState.AMBIGUOUS:
+            view = view_of(digested.effect, digested.tool)
+            if protocol.recover(view, now_us=tx.now_us) != "resend":
+                return call
+        return _decide_and_write(tx, road, live, run, digested, began_s)
 
-    return await durable.transact("call.intent", decide_and_write, tool=call.effect.tool)
+    return await durable.transact("call.intent", refresh_and_decide, tool=call.effect.tool)
+
+
+def _decide_and_write(  # noqa: PLR0917  # as a transaction has them at hand
+    tx: Tx, road: Road, live: Live, run: Run, call: Call, began_s: float
+) -> Call:
+    started_us = tx.now_us
+    lifted = _lifted(tx, call)
+    decision, request = validate.decide(tx, live, run, call, lifted=lifted)
+    if decision.outcome is Outcome.ALLOW:
+        until_us = rates.take(tx, _rates_of(live, call))
+        if until_us is not None:
+            return replace(call, not_before_us=until_us)
+    decided = (decision, _record_decision(tx, call, decision, request, started_us))
+    if decision.outcome is Outcome.ALLOW:
+        intended = _write_intent(tx, road, call, run=run, decided=decided)
+        return replace(intended, sent_at_s=began_s)
+    is_unknown = call.effect.state is EffectState.AMBIGUOUS
+    if is_unknown and call.effect.effect_class is not EffectClass.READ:
+        return _write_no_resend(tx, call, decided)
+    return _write_refusal(tx, road, live, call, run=run, decided=decided)
 
 
 async def wait_for_rate(durable: Durable, call: Call) -> Call:
@@ -245,17 +266,24 @@ def _not_sent(problem: str) -> Reply:
     return Reply(transport=Transport.NOT_SENT, problem=problem)
 
 
+def _needs_link(call: Call) -> bool:
+    """Return whether a link has to be fetched before the call can be sent."""
+    guard = None if call.tool is None or call.refusal is not None else call.tool.effect.guard
+    return guard is not None and guard.kind == "one_time_link"
+
+
 def _digested(tx: Tx, live: Live, run: Run, call: Call) -> Call:
     """Return the call with the row and binding as they are now and the digest as policy stands."""
     stored = effects.find(tx, call.effect.effect_id)
-    effect = replace(stored, guard=call.effect.guard) if stored is not None else call.effect
-    call_digest = validate.call_digest_of(live, run, effect)
-    return replace(
-        call,
-        effect=replace(effect, call_digest=call_digest),
-        binding=None if call.tool is None else live.release.bind(call.tool, effect.environment),
-        is_stored=stored is not None,
-    )
+    if stored is not None:
+        call = replace(call, effect=replace(stored, guard=call.effect.guard), is_stored=True)
+    bound = None if call.tool is None else live.release.bind(call.tool, call.effect.environment)
+    return _with_digest(live, run, replace(call, binding=bound))
+
+
+def _with_digest(live: Live, run: Run, call: Call) -> Call:
+    call_digest = validate.call_digest_of(live, run, call.effect)
+    return replace(call, effect=replace(call.effect, call_digest=call_digest))
 
 
 def _lifted(tx: Tx, call: Call) -> frozenset[str]:

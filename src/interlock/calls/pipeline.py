@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from interlock.calls import approve, execute, protocol, reconcile
 from interlock.calls.durable import Durable
-from interlock.calls.propose import propose
 from interlock.calls.record import record, result_of
 from interlock.calls.road import Call, CallResult, Proposal, Road, view_of
 from interlock.domain.effect import EffectState
@@ -26,7 +25,7 @@ async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallRes
     entry = durable.recorded(proposal.step_name, input_digest=proposal.input_digest)
     if entry is not None:
         return CallResult.from_journal(entry.value)
-    at: Call | CallResult = await propose(road, durable, proposal)
+    at: Call | CallResult = await execute.begin(road, durable, proposal)
     while isinstance(at, Call):
         at = await _next_station(road, durable, at)
     return at
@@ -38,7 +37,7 @@ def end_calls(tx: Tx, run: Run) -> None:
     Nobody can approve what will not be sent any more, and an unknown outcome is left to a person.
     """
     code = "run.cancelled" if run.state is RunState.CANCELLED else "run.ended"
-    for effect in effects.list_for_run(tx, run.run_id):
+    for effect in effects.list_unended(tx, run.run_id):
         if effect.state in approve.WAITING:
             approve.withdraw(tx, effect, code=code, message=f"the run is `{run.state}`")
         elif effect.state in reconcile.UNKNOWN:
@@ -46,6 +45,8 @@ def end_calls(tx: Tx, run: Run) -> None:
 
 
 async def _next_station(road: Road, durable: Durable, call: Call) -> Call | CallResult:
+    if call.not_before_us is not None:
+        return await _intend(road, durable, await execute.wait_for_rate(durable, call))
     match call.effect.state:
         case EffectState.PROPOSED if call.is_stored and call.refusal is None:
             heard = await approve.hear(durable, call)
@@ -71,11 +72,7 @@ async def _next_station(road: Road, durable: Durable, call: Call) -> Call | Call
 
 
 async def _intend(road: Road, durable: Durable, call: Call) -> Call:
-    while True:
-        at = await execute.intend(road, durable, await execute.prepare(road, durable, call))
-        if at.not_before_us is None:
-            return at
-        call = await execute.wait_for_rate(durable, at)
+    return await execute.intend(road, durable, await execute.prepare(road, durable, call))
 
 
 async def _recover(road: Road, durable: Durable, call: Call) -> Call | CallResult:

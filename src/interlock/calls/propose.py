@@ -7,7 +7,6 @@ import hmac
 import unicodedata
 from collections.abc import Mapping
 
-from interlock.calls.durable import Durable
 from interlock.calls.road import Call, Live, Proposal, Refusal, Road
 from interlock.domain.canonical import Json, JsonObject, canonical, canonical_text, digest
 from interlock.domain.effect import Effect, EffectState
@@ -23,21 +22,16 @@ from interlock.store.engine import Tx
 from interlock.tools.contract import Contract
 
 
-async def propose(road: Road, durable: Durable, proposal: Proposal) -> Call:
+def propose(tx: Tx, road: Road, live: Live, run: Run, proposal: Proposal) -> Call:
     """Return the call of this step: the stored row if there is one, else a new one in memory.
 
     After a crash the model may word the same step differently; the row's arguments count, never
     the second wording. Nothing is written here.
     """
-
-    def read(tx: Tx) -> tuple[Live, Effect | None, int]:
-        effect_id = effect_id_of(durable.run.run_id, proposal.step_name)
-        return road.live.at(tx), effects.find(tx, effect_id), tx.now_us
-
-    live, stored, now_us = await durable.read(read)
+    stored = effects.find(tx, effect_id_of(run.run_id, proposal.step_name))
     if stored is not None:
         return _resumed(live, proposal, stored)
-    return new_call(road, live, durable.run, proposal, now_us=now_us)
+    return new_call(road, live, run, proposal, now_us=tx.now_us)
 
 
 def _resumed(live: Live, proposal: Proposal, effect: Effect) -> Call:

@@ -267,8 +267,11 @@ def close_send(tx: Tx, effect: Effect, *, end_us: int, error_code: str | None) -
 
 
 def _close_spans(tx: Tx, call: Call, effect: Effect) -> None:
+    end_us = None if effect.state is EffectState.AMBIGUOUS else tx.now_us
+    found = [emit.tool_span(effect, parent_key=call.proposal.parent_span, end_us=end_us)]
     if call.effect.state is EffectState.INTENT:
         # What a probe found says nothing about how the last attempt was answered.
-        close_send(tx, effect, end_us=tx.now_us, error_code=effect.error_code)
-    end_us = None if effect.state is EffectState.AMBIGUOUS else tx.now_us
-    spans.put(tx, emit.tool_span(effect, parent_key=call.proposal.parent_span, end_us=end_us))
+        sent = emit.send_span(effect, call.known_binding, start_us=effect.intent_us or tx.now_us)
+        status, code = emit.effect_status(effect.state), effect.error_code
+        found.insert(0, replace(sent, end_us=tx.now_us, status=status, error_code=code))
+    spans.put(tx, *found)

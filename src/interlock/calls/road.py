@@ -47,6 +47,11 @@ class LiveProject:
         self._lock = threading.Lock()
         self._built: Live | None = None
 
+    def known(self, number: int) -> Release | None:
+        """Return a release without asking the database, None if it is not the last one seen."""
+        built = self._built
+        return built.release if built is not None and built.release.number == number else None
+
     def at(self, tx: Tx) -> Live:
         """Return what is live in this transaction."""
         number = registry.live_number(tx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from interlock.agents.build import run_agent
 from interlock.agents.models import ModelCatalog
@@ -24,6 +24,7 @@ from interlock.domain.tool import ToolVersion
 from interlock.domain.trace import Span, SpanStatus
 from interlock.domain.workflow import WORKFLOW_AGENT, Step, WorkflowSpec, begin_name
 from interlock.observe import emit, semconv
+from interlock.runtime.durable import codec
 from interlock.runtime.plans import Planning, run_plan
 from interlock.runtime.triggers import holds
 from interlock.store import runs, spans
@@ -73,11 +74,11 @@ class Walk:
 class Begun:
     """What is recorded when a step begins, so that every replay is given the same."""
 
-    at_us: int
-    is_late: bool
+    at_us: int = 0
+    is_late: bool = False
     is_skipped: bool
-    shared: JsonObject
-    labels: Labels
+    shared: JsonObject = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
 
 
 async def run_step(walk: Walk, step: Step) -> Json:
@@ -89,24 +90,43 @@ async def run_step(walk: Walk, step: Step) -> Json:
     if recorded is not None:
         return recorded.value
     try:
-        begun = from_json(
-            Begun,
-            await walk.durable.commit(
-                begin_name(step.name), lambda tx: _begin(tx, walk, step), kind="step.begin"
-            ),
-        )
+        begun = await _begun(walk, step)
         if begun.is_skipped:
             return None
         if begun.is_late:
             raise _failed(step, "run.deadline", "the run is past its deadline")
-        output = await _run(walk, step, begun)
-        return await walk.durable.commit(
-            StepName(step.name), lambda tx: _end(tx, walk, step, output), kind="step.end"
-        )
+        return await _ended(walk, step, await _run(walk, step, begun))
     except StepFailedError:
         raise
     except _FAILURES as error:
         raise _failed(step, error.code, error.message) from error
+
+
+async def _begun(walk: Walk, step: Step) -> Begun:
+    """Record that a step begins, with what it is given.
+
+    Only noted if that follows from the journal alone: then it commits with the step's first write.
+    """
+    name, durable = begin_name(step.name), walk.durable
+    is_plain = step.tool is not None and walk.run.request.deadline_us is None
+    if is_plain and not _shared_keys(step):
+        before = durable.recorded(name)
+        durable.note(name, lambda tx: _begin(tx, walk, step), kind="step.begin")
+        if before is None:
+            return Begun(is_skipped=not holds(step.when, walk.documents({})))
+        return from_json(Begun, before.value)
+    begun = await durable.commit(name, lambda tx: _begin(tx, walk, step), kind="step.begin")
+    return from_json(Begun, begun)
+
+
+async def _ended(walk: Walk, step: Step, output: Json) -> Json:
+    """Record what a step has left behind; only noted if that is nothing but its output."""
+    name, durable = StepName(step.name), walk.durable
+    if step.share is not None or step.handoff is not None:
+        return await durable.commit(name, lambda tx: _end(tx, walk, step, output), kind="step.end")
+    kept = codec.checked(output, what=f"the result of `{name}`")
+    durable.note(name, lambda tx: _end(tx, walk, step, kept), kind="step.end")
+    return kept
 
 
 def close_failed(tx: Tx, walk: Walk, step: Step, code: str) -> None:
@@ -153,15 +173,17 @@ def _begin(tx: Tx, walk: Walk, step: Step) -> Json:
 
 
 def _end(tx: Tx, walk: Walk, step: Step, output: Json) -> Json:
-    attributes = _joined(tx, walk, step)
-    spans.close(
-        tx,
-        walk.run.run_id,
-        step.name,
-        end_us=tx.now_us,
-        status=SpanStatus.OK,
-        attributes=attributes,
-    )
+    if step.tool is not None:
+        spans.put(tx, replace(_span(walk, step, tx.now_us), end_us=tx.now_us))
+    else:
+        spans.close(
+            tx,
+            walk.run.run_id,
+            step.name,
+            end_us=tx.now_us,
+            status=SpanStatus.OK,
+            attributes=_joined(tx, walk, step),
+        )
     if step.share is not None:
         share(tx, walk.run, step.share, output, writer=str(_seat(walk, step)))
     return output

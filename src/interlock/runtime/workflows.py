@@ -14,7 +14,6 @@ from interlock.domain.ids import RunId, StepName
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json, to_json
-from interlock.domain.release import Release
 from interlock.domain.run import UNDO, Run, RunState
 from interlock.domain.trace import SpanStatus
 from interlock.domain.workflow import (
@@ -46,12 +45,14 @@ async def run_segment(services: Services, durable: Durable) -> RunOutcome:
     failure of a step leads to the failure mode that the workflow declares for its code.
     """
     request = durable.run.request
-    release = await durable.read(lambda tx: _release(tx, services, request.release))
+    release = services.road.live.known(request.release)
+    if release is None:
+        release = await durable.read(lambda tx: registry.get_release(tx, request.release))
     spec = release.workflows.get(request.workflow)
     if spec is None:
         return _failure("workflow.unknown", f"release {release.number} has no such workflow")
     await enter_gates(durable, spec)
-    await durable.commit(_BEGIN, lambda tx: _open(tx, durable, spec), kind="run.begin")
+    durable.note(_BEGIN, lambda tx: _open(tx, durable, spec), kind="run.begin")
     walk = Walk(services=services, durable=durable, release=release, spec=spec)
     if request.trigger.kind == UNDO:
         return await _walk_undo(walk)
@@ -64,23 +65,22 @@ def close_trace(tx: Tx, run: Run, outcome: RunOutcome) -> None:
     The engine calls it for every run, so also for one that was cancelled or never began.
     """
     end_calls(tx, run)
-    opened = {span.key: span for span in spans.list_for_run(tx, run.run_id)}
-    if emit.ROOT_KEY not in opened:
-        spans.put(tx, emit.workflow_span(run))
     is_failed = outcome.state is RunState.FAILED
-    for span in opened.values():
+    opened = spans.list_open(tx, run.run_id)
+    if all(span.key != emit.ROOT_KEY for span in opened):
+        # It ended before it began.
+        spans.put(tx, emit.workflow_span(run))
+    for span in opened:
         is_root = span.key == emit.ROOT_KEY
-        if span.end_us is None:
-            spans.close(
-                tx,
-                run.run_id,
-                span.key,
-                end_us=tx.now_us,
-                status=SpanStatus.ERROR if is_failed and is_root else span.status,
-                error_code=outcome.error_code if is_root else span.error_code,
-                cost_micro_usd=span.cost_micro_usd,
-                attributes={semconv.END_STATE: run.end_state} if is_root and run.end_state else {},
-            )
+        ended = {semconv.END_STATE: run.end_state} if is_root and run.end_state else {}
+        closed = replace(
+            span,
+            end_us=tx.now_us,
+            status=SpanStatus.ERROR if is_failed and is_root else span.status,
+            error_code=outcome.error_code if is_root else span.error_code,
+            attributes={**span.attributes, **ended},
+        )
+        spans.put(tx, closed)
 
 
 async def _walk_agent(walk: Walk) -> RunOutcome:
@@ -214,11 +214,6 @@ def _ended(walk: Walk, mode: FailureMode) -> RunOutcome:
 
 def _failure(code: str, message: str, *, output: Json = None) -> RunOutcome:
     return RunOutcome(state=RunState.FAILED, output=output, error_code=code, error_message=message)
-
-
-def _release(tx: Tx, services: Services, number: int) -> Release:
-    live = services.road.live.at(tx).release
-    return live if live.number == number else registry.get_release(tx, number)
 
 
 def _open(tx: Tx, durable: Durable, spec: WorkflowSpec) -> Json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from interlock.domain.canonical import Json, JsonObject, canonical_text
 from interlock.domain.label import Labels
@@ -50,6 +51,7 @@ def pack_seats(seats: Iterable[Seat]) -> str:
     return pack([str(seat) for seat in seats])
 
 
+@lru_cache(maxsize=1_000)
 def unpack_seats(text: str) -> tuple[Seat, ...]:
     """Read back what `pack_seats` wrote."""
     return tuple(map(Seat.parse, unpack_texts(text)))
@@ -60,6 +62,7 @@ def pack_labels(labels: Labels) -> str:
     return pack(object_to_json(labels))
 
 
+@lru_cache(maxsize=1_000)
 def unpack_labels(text: str) -> Labels:
     """Read back what `pack_labels` wrote."""
     return from_json(Labels, unpack(text))

@@ -20,9 +20,10 @@ from interlock.store.columns import (
     unpack_texts,
 )
 from interlock.store.engine import Tx
+from interlock.store.statement import Statement
 from interlock.store.tables import decision as table
 
-_INSERT = table.insert()
+_INSERT = Statement(table.insert())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ def put(
     tool_version: int | None,
 ) -> None:
     """Append a decision."""
-    tx.connection.execute(
+    tx.later(
         _INSERT,
         {
             "decision_id": decision_id,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from sqlalchemy import ColumnElement, RowMapping, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, bindparam, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from interlock.domain.effect import Effect, EffectState, Evidence
@@ -22,12 +22,33 @@ from interlock.store.columns import (
     unpack_seats,
 )
 from interlock.store.engine import Tx
+from interlock.store.statement import Row, Statement
 from interlock.store.tables import dup, evidence
 from interlock.store.tables import effect as table
 
 _UNDONE_ELSEWHERE = "what it undoes has another undo, which is open or may have been done"
-_BY_ID = select(table).where(table.c.effect_id == bindparam("effect_id"))
-_MOVE = (
+_BY_ID = Statement(select(table).where(table.c.effect_id == bindparam("effect_id")))
+_MUTABLE = (
+    "state",
+    "epoch",
+    "attempt",
+    "call_digest",
+    "guard",
+    "is_in_doubt",
+    "decision_id",
+    "policy_version",
+    "first_sent_us",
+    "send_deadline_us",
+    "intent_us",
+    "outcome_us",
+    "external_id",
+    "result",
+    "error_code",
+    "error_message",
+    "cost_micro_usd",
+    "compensated_by",
+)
+_MOVE = Statement(
     update(table)
     .where(
         table.c.effect_id == bindparam("of_effect"),
@@ -35,10 +56,25 @@ _MOVE = (
         table.c.epoch == bindparam("was_epoch"),
         table.c.attempt == bindparam("was_attempt"),
     )
-    .returning(table)
+    .returning(table.c.effect_id),
+    *_MUTABLE,
 )
-_SEE = evidence.insert()
+_SEE = Statement(evidence.insert())
 _OPEN = (EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING, EffectState.PARKED)
+
+_UNENDED = Statement(
+    select(table)
+    .where(
+        table.c.run_id == bindparam("run_id"),
+        or_(
+            *(
+                table.c.state == state.value
+                for state in (EffectState.PROPOSED, EffectState.AUTHORIZED, *_OPEN)
+            )
+        ),
+    )
+    .order_by(table.c.created_us, table.c.effect_id)
+)
 
 
 def get(tx: Tx, effect_id: EffectId) -> Effect:
@@ -51,8 +87,8 @@ def get(tx: Tx, effect_id: EffectId) -> Effect:
 
 def find(tx: Tx, effect_id: EffectId) -> Effect | None:
     """Return an effect, or None."""
-    row = tx.connection.execute(_BY_ID, {"effect_id": effect_id}).mappings().first()
-    return None if row is None else effect_of(row)
+    found = tx.rows(_BY_ID, {"effect_id": effect_id})
+    return effect_of(found[0]) if found else None
 
 
 def insert(tx: Tx, effect: Effect) -> None:
@@ -81,8 +117,13 @@ def insert(tx: Tx, effect: Effect) -> None:
         "created_us": effect.created_us,
         "compensates": effect.compensates,
     }
-    if not tx.insert_once(table, values | _mutable(effect)):
-        raise ConflictError(f"the effect `{effect.effect_id}` exists, or {_UNDONE_ELSEWHERE}")
+    tx.insert_new(
+        table,
+        values | _mutable(effect),
+        unless=lambda: ConflictError(
+            f"the effect `{effect.effect_id}` exists, or {_UNDONE_ELSEWHERE}"
+        ),
+    )
 
 
 def move(tx: Tx, before: Effect, after: Effect) -> Effect:
@@ -97,18 +138,27 @@ def move(tx: Tx, before: Effect, after: Effect) -> Effect:
         "was_epoch": before.epoch,
         "was_attempt": before.attempt,
     }
+
+    stands_now = replace(before, **{name: getattr(after, name) for name in _MUTABLE})
+
+    def moved_on() -> ConflictError:
+        return ConflictError(f"the effect `{before.effect_id}` is no longer `{before.state}`")
+
+    if before.compensates is None:
+        tx.later(_MOVE, stands | _mutable(after), unless=moved_on)
+        return stands_now
     try:
-        row = tx.connection.execute(_MOVE, stands | _mutable(after)).mappings().first()
+        moved = tx.rows(_MOVE, stands | _mutable(after))
     except IntegrityError:
         raise ConflictError(f"the effect stays `{before.state}`: {_UNDONE_ELSEWHERE}") from None
-    if row is None:
-        raise ConflictError(f"the effect `{before.effect_id}` is no longer `{before.state}`")
-    return effect_of(row)
+    if not moved:
+        raise moved_on()
+    return stands_now
 
 
 def add_evidence(tx: Tx, seen: Evidence) -> None:
     """Append what was seen of an effect; `at_us` 0 means now."""
-    tx.connection.execute(
+    tx.later(
         _SEE,
         {
             "evidence_id": tx.new_id(),
@@ -154,6 +204,11 @@ def list_for_run(tx: Tx, run_id: RunId) -> list[Effect]:
     return [effect_of(row) for row in rows]
 
 
+def list_unended(tx: Tx, run_id: RunId) -> list[Effect]:
+    """Return the effects of one run that are open or still to be decided, oldest first."""
+    return [effect_of(row) for row in tx.rows(_UNENDED, {"run_id": run_id})]
+
+
 def list_effects(
     tx: Tx,
     *,
@@ -179,7 +234,7 @@ def list_effects(
     return [effect_of(row) for row in tx.connection.execute(query).mappings()]
 
 
-def effect_of(row: RowMapping) -> Effect:
+def effect_of(row: Row) -> Effect:
     """Build an effect from a row of its table."""
     return Effect(
         effect_id=EffectId(row["effect_id"]),
@@ -233,7 +288,10 @@ _NOTHING_DONE = (
     EffectState.FAILED_DEFINITE,
     EffectState.CONFIRMED_ABSENT,
 )
-_COUNTED = (table.c.intent_us.is_not(None), table.c.state.not_in(_NOTHING_DONE))
+_COUNTED = (
+    table.c.intent_us.is_not(None),
+    *(table.c.state != state.value for state in _NOTHING_DONE),
+)
 _DONE = (EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE)
 _NOT_DONE = (
     EffectState.FAILED_DEFINITE,
@@ -244,10 +302,23 @@ _NOT_DONE = (
     EffectState.ABANDONED,
 )
 _FAILURES_SEEN = 100
-_OF_RUN = (
+_OF_RUN = Statement(
     select(table.c.tool, table.c.is_write, table.c.state, table.c.intent_us)
     .where(table.c.run_id == bindparam("run_id"), table.c.effect_id != bindparam("other_than"))
     .order_by(table.c.intent_us.desc())
+)
+_TOOL_SINCE = Statement(
+    select(func.count().label("counted"))
+    .select_from(table)
+    .where(
+        table.c.tenant == bindparam("tenant"),
+        table.c.workflow == bindparam("workflow"),
+        table.c.tool == bindparam("tool"),
+        table.c.environment == bindparam("environment"),
+        table.c.intent_us >= bindparam("since_us"),
+        table.c.effect_id != bindparam("other_than"),
+        *_COUNTED,
+    )
 )
 
 
@@ -262,15 +333,18 @@ def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fit
     other_than: EffectId | None = None,
 ) -> int:
     """Count a workflow's calls of a tool in one environment since a moment, in all runs."""
-    return _count(
-        tx,
-        table.c.tenant == tenant,
-        table.c.workflow == workflow,
-        table.c.tool == tool,
-        table.c.environment == environment,
-        table.c.intent_us >= since_us,
-        *_others(other_than),
+    (row,) = tx.rows(
+        _TOOL_SINCE,
+        {
+            "tenant": tenant,
+            "workflow": workflow,
+            "tool": tool,
+            "environment": environment,
+            "since_us": since_us,
+            "other_than": other_than or "",
+        },
     )
+    return int(row["counted"])
 
 
 def count_same_key(
@@ -305,15 +379,19 @@ def tally(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId) -> Tal
 
     One look at the run's effects answers all of what policy asks about the run.
     """
-    rows = tx.connection.execute(_OF_RUN, {"run_id": run_id, "other_than": other_than}).all()
-    counted = [row for row in rows if row.intent_us is not None and row.state not in _NOTHING_DONE]
-    ended = [row.state for row in rows if row.tool == tool and row.state in _DONE + _NOT_DONE]
+    rows = tx.rows(_OF_RUN, {"run_id": run_id, "other_than": other_than})
+    counted = [
+        row for row in rows if row["intent_us"] is not None and row["state"] not in _NOTHING_DONE
+    ]
+    ended = [
+        row["state"] for row in rows if row["tool"] == tool and row["state"] in _DONE + _NOT_DONE
+    ]
     failures = sum(1 for _ in takewhile(lambda state: state in _NOT_DONE, ended))
     return Tally(
-        calls=sum(row.tool == tool for row in counted),
-        writes=sum(row.is_write for row in counted),
+        calls=sum(row["tool"] == tool for row in counted),
+        writes=sum(row["is_write"] for row in counted),
         failures=min(failures, _FAILURES_SEEN),
-        done=frozenset(row.tool for row in rows if row.state in _DONE),
+        done=frozenset(row["tool"] for row in rows if row["state"] in _DONE),
     )
 
 

@@ -12,15 +12,17 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, make_url, text
+import psycopg
+from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 from uuid_utils import uuid7
@@ -28,9 +30,12 @@ from uuid_utils import uuid7
 from interlock.domain.clock import Clock
 from interlock.domain.errors import InputError, InvariantError, UnavailableError
 from interlock.domain.run import Run
+from interlock.store.statement import Row, Statement
 
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
+Heard = Callable[[str, object], None]
+"""Is given the text of a statement and its parameters, before it runs."""
 
 RETRY_FOR_S = 60.0
 FIRST_PAUSE_S = 0.05
@@ -76,24 +81,115 @@ class CrashPoints:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class _Later(NamedTuple):
+    sql: str
+    bound: object
+    unless: Callable[[], Exception] | None
+
+
 class Tx:
     """One open transaction; valid only inside the block that opened it."""
 
     def __init__(
-        self, connection: Connection, *, clock: Clock | None = None, is_writing: bool = True
+        self,
+        connection: Connection,
+        *,
+        clock: Clock | None = None,
+        is_writing: bool = True,
+        heard: Heard | None = None,
     ) -> None:
-        self.connection = connection
+        self._connection = connection
+        self.dialect: Dialect = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
+        """Which database this is, for the few statements that differ."""
         self._clock = clock
         self._is_writing = is_writing
+        self._heard = heard
+        self._later: list[_Later] = []
         self.locked: dict[str, Run] = {}
         """The runs whose rows this transaction has locked, so that nobody else moves them."""
         self._now_us: int | None = None
         self._postgres_id: str | None = None
 
     @property
-    def dialect(self) -> Dialect:
-        """Return which database this is, for the few statements that differ."""
-        return "sqlite" if self.connection.dialect.name == "sqlite" else "postgresql"
+    def connection(self) -> Connection:
+        """Return the connection for statements of any kind; what was left for later goes first."""
+        self.flush()
+        return self._connection
+
+    def rows(self, statement: Statement, values: Mapping[str, object]) -> list[Row]:
+        """Run a statement of the road and return its rows; what was left for later goes first."""
+        self.flush()
+        compiled = statement.on(self._connection.dialect)
+        bound = compiled.bind(values)
+        with self._driver((compiled.sql, bound)) as driver:
+            if self.dialect == "sqlite" or not self._is_writing or self._postgres_id is not None:
+                cursor = driver.execute(compiled.sql, bound)
+            else:
+                # What every writing transaction needs comes with its first statement.
+                cursor = _sent_together(
+                    driver, (_POSTGRES_NOW_AND_ID.text, {}), (compiled.sql, bound)
+                )
+                told = cursor.fetchone()
+                # INVARIANT: it is one row, whatever is there.
+                assert told is not None
+                self._know(int(told[0]), str(told[1]))
+                cursor.nextset()
+            return [compiled.row(row) for row in cursor.fetchall()] if compiled.columns else []
+
+    def later(
+        self,
+        statement: Statement,
+        *values: Mapping[str, object],
+        unless: Callable[[], Exception] | None = None,
+    ) -> None:
+        """Run a statement of the road, at the latest before the next one that is not for later.
+
+        All that wait go to Postgres at once. What `unless` returns is raised if no row changes.
+        """
+        compiled = statement.on(self._connection.dialect)
+        self._later.extend(
+            _Later(sql=compiled.sql, bound=compiled.bind(each), unless=unless) for each in values
+        )
+
+    def flush(self) -> None:
+        """Run what was left for later."""
+        if not self._later:
+            return
+        waiting, self._later = self._later, []
+        with self._driver(*[(each.sql, each.bound) for each in waiting]) as driver:
+            if self.dialect == "sqlite":
+                counts = [_count(driver.execute(each.sql, each.bound)) for each in waiting]
+            else:
+                cursor = _sent_together(driver, *[(each.sql, each.bound) for each in waiting])
+                counts = [cursor.rowcount]
+                while cursor.nextset():
+                    counts.append(cursor.rowcount)
+        for each, count in zip(waiting, counts, strict=True):
+            if each.unless is not None and not count:
+                raise each.unless()
+
+    @contextmanager
+    def _driver(self, *statements: tuple[str, object]) -> Iterator[Any]:
+        """Give the driver's connection; its errors come out as those of any other statement."""
+        if self._heard is not None:
+            for statement in statements:
+                self._heard(*statement)
+        proxy, dialect = self._connection.connection, self._connection.dialect
+        try:
+            yield proxy.driver_connection
+        except dialect.loaded_dbapi.Error as error:
+            is_lost = dialect.is_disconnect(error, proxy, None)
+            if is_lost:
+                self._connection.invalidate(error)
+            raise DBAPIError.instance(
+                statements[0][0],
+                None,
+                error,
+                dialect.loaded_dbapi.Error,
+                hide_parameters=True,
+                connection_invalidated=is_lost,
+                dialect=dialect,
+            ) from error
 
     @property
     def now_us(self) -> int:
@@ -117,12 +213,21 @@ class Tx:
     def insert_once(self, table: Table, values: Mapping[str, object]) -> bool:
         """Insert a row unless any unique key of the table forbids it; return whether it is new."""
         # Both databases return nothing for a row that was not inserted.
-        statement = _insert_once(self.dialect, table)
-        return self.connection.execute(statement, dict(values)).first() is not None
+        return bool(self.rows(_insert_once(self.dialect, table, tuple(values)), values))
+
+    def insert(self, table: Table, values: Mapping[str, object]) -> None:
+        """Insert a row later."""
+        self.later(_insert(table, tuple(values)), values)
+
+    def insert_new(
+        self, table: Table, values: Mapping[str, object], *, unless: Callable[[], Exception]
+    ) -> None:
+        """Insert a row later; what `unless` returns is raised if a unique key forbids it."""
+        self.later(_insert_once(self.dialect, table, tuple(values)), values, unless=unless)
 
     def upsert(self, table: Table, values: Mapping[str, object]) -> None:
         """Insert a row, or set all other given columns of the row with the same primary key."""
-        self.connection.execute(_upsert(self.dialect, table, tuple(values)), dict(values))
+        self.later(_upsert(self.dialect, table, tuple(values)), values)
 
     def transaction_id(self) -> str | None:
         """Return Postgres' id of this writing transaction, None on SQLite."""
@@ -135,8 +240,31 @@ class Tx:
             return int(self.connection.execute(_POSTGRES_NOW).scalar_one())
         # One round trip for both, since every writing transaction needs both.
         row = self.connection.execute(_POSTGRES_NOW_AND_ID).one()
-        self._postgres_id = str(row.id)
+        self._know(row.now_us, row.id)
         return int(row.now_us)
+
+    def _know(self, now_us: int, transaction_id: str) -> None:
+        """Take what Postgres said of the transaction; a time that was read before stays."""
+        self._postgres_id = transaction_id
+        if self._clock is None and self._now_us is None:
+            self._now_us = now_us
+
+
+def _sent_together(
+    driver: psycopg.Connection, *statements: tuple[str, Any]
+) -> psycopg.ClientCursor[tuple[Any, ...]]:
+    """Send statements in one message, in order; the cursor is at the result of the first.
+
+    That is a third of the work of sending them one by one, prepared or not.
+    """
+    cursor = psycopg.ClientCursor(driver)
+    texts = [cursor.mogrify(sql, bound) for sql, bound in statements]
+    return cursor.execute(";\n".join(texts))  # each was quoted by the driver
+
+
+def _count(cursor: sqlite3.Cursor) -> int:
+    """Return how many rows a statement has changed; one that returns them has to be read first."""
+    return len(cursor.fetchall()) if cursor.description else cursor.rowcount
 
 
 # Statements are made once: making one takes longer than running it.
@@ -148,17 +276,39 @@ def insert_into(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.In
 
 
 @cache
-def _insert_once(dialect: Dialect, table: Table) -> Executable:
-    statement = insert_into(dialect, table).on_conflict_do_nothing()
-    return statement.returning(*table.primary_key.columns)
+def _insert(table: Table, names: tuple[str, ...]) -> Statement:
+    return Statement(table.insert(), *names)
 
 
 @cache
-def _upsert(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Executable:
+def _insert_once(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Statement:
+    statement = insert_into(dialect, table).on_conflict_do_nothing()
+    return Statement(statement.returning(*table.primary_key.columns), *names)
+
+
+@cache
+def _upsert(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Statement:
     keys = [column.name for column in table.primary_key]
     statement = insert_into(dialect, table)
     changes = {name: statement.excluded[name] for name in names if name not in keys}
-    return statement.on_conflict_do_update(index_elements=keys, set_=changes)
+    return Statement(statement.on_conflict_do_update(index_elements=keys, set_=changes), *names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A transaction that has yet to run: its name, what it does, and the tool that it is about."""
+
+    name: str
+    fn: Callable[[Tx], object]
+    tool: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How a transaction ended: its result, or the error that rolled it back."""
+
+    result: object = None
+    error: Exception | None = None
 
 
 class _CommitUnknownError(UnavailableError):
@@ -186,6 +336,31 @@ class Database:
         self.pool_size = 1 if self.dialect == "sqlite" else POSTGRES_POOL_SIZE
         self._clock = clock
         self._open = threading.local()
+        self._heard: Heard | None = None
+
+    @contextmanager
+    def listening(self, heard: Heard) -> Iterator[None]:
+        """Let `heard` have every statement of this process until the block ends, and `COMMIT`."""
+
+        def of_engine(*told: Any) -> None:  # noqa: ANN401  # SQLAlchemy's signature
+            heard(told[2], told[3])
+
+        def commits(_connection: Connection) -> None:
+            heard("COMMIT", None)
+
+        hooks = {"before_cursor_execute": of_engine, "commit": commits}
+        for name, hook in hooks.items():
+            event.listen(self.engine, name, hook)
+        self._heard = heard
+        try:
+            yield
+        finally:
+            self._heard = None
+            for name, hook in hooks.items():
+                event.remove(self.engine, name, hook)
+
+    def _tx(self, connection: Connection, *, is_writing: bool = True) -> Tx:
+        return Tx(connection, clock=self._clock, is_writing=is_writing, heard=self._heard)
 
     def run(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
         """Run `fn` in a transaction of that name, retried on infrastructure errors for a minute.
@@ -210,6 +385,52 @@ class Database:
                 return results[0]
             time.sleep(next(pauses))
 
+    def run_together(self, works: Sequence[Work]) -> list[Done]:
+        """Run transactions one after another; each takes effect or fails for itself.
+
+        With one commit on SQLite, where it costs more than most transactions. If that fails, or the
+        machine gives trouble before, and on Postgres, each is run for itself as by `run`.
+        """
+        if self.dialect == "sqlite" and len(works) > 1:
+            try:
+                return self._in_one_commit(works)
+            except UnavailableError:
+                pass
+        return [self._for_itself(work) for work in works]
+
+    def _in_one_commit(self, works: Sequence[Work]) -> list[Done]:
+        with self._alone(), _translated(), self.engine.connect() as connection:
+            transaction = connection.begin()
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            with transaction:
+                done = [self._nested(connection, work) for work in works]
+                transaction.commit()
+        for work, how in zip(works, done, strict=True):
+            if how.error is None:
+                self.points.reach(f"{work.name}.after", tool=work.tool)
+        return done
+
+    def _nested(self, connection: Connection, work: Work) -> Done:
+        try:
+            with connection.begin_nested():
+                tx = self._tx(connection)
+                result = work.fn(tx)
+                tx.flush()
+                self.points.reach(f"{work.name}.before", tool=work.tool)
+        except Exception as error:
+            if isinstance(error, UnavailableError) or (
+                isinstance(error, DBAPIError) and _is_infrastructure(error)
+            ):
+                raise
+            return Done(error=error)
+        return Done(result=result)
+
+    def _for_itself(self, work: Work) -> Done:
+        try:
+            return Done(result=self.run(work.name, work.fn, tool=work.tool))
+        except Exception as error:  # noqa: BLE001  # whatever it is, whoever waits is told
+            return Done(error=error)
+
     @contextmanager
     def transaction(self, name: str, *, tool: str | None = None) -> Iterator[Tx]:
         """Open a writing transaction; commit at the end of the block, roll back on any error.
@@ -222,9 +443,10 @@ class Database:
             if self.dialect == "sqlite":
                 # Readers that turn into writers would fail at once; so take the lock now.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            tx = Tx(connection, clock=self._clock)
+            tx = self._tx(connection)
             with transaction:
                 yield tx
+                tx.flush()
                 transaction_id = tx.transaction_id()
                 self.points.reach(f"{name}.before", tool=tool)
                 with _commit_unknown(transaction_id):
@@ -237,13 +459,13 @@ class Database:
         with self._alone(), _translated(), self.engine.connect() as connection:
             if self.dialect == "sqlite":
                 with connection.begin(), _query_only(connection):
-                    yield Tx(connection, clock=self._clock, is_writing=False)
+                    yield self._tx(connection, is_writing=False)
             else:
                 snapshot = connection.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
                 )
                 with snapshot.begin():
-                    yield Tx(snapshot, clock=self._clock, is_writing=False)
+                    yield self._tx(snapshot, is_writing=False)
 
     def version(self, tx: Tx) -> str:
         """Return the database's product and version, as `SQLite 3.45.1`."""
@@ -291,14 +513,16 @@ def _create_engine(address: str) -> Engine:
     """Make the engine; what is written to rows never gets into messages of errors."""
     url = make_url(address)
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
-        return create_engine(
+        engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=POSTGRES_POOL_SIZE,
             max_overflow=0,
-            pool_pre_ping=True,
             connect_args={"application_name": "interlock", "connect_timeout": 10},
             hide_parameters=True,
         )
+        event.listen(engine, "checkin", _note_idle)
+        event.listen(engine, "checkout", _check_idle)
+        return engine
     if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
         raise InputError(
             f"the database `{url.render_as_string()}` is not usable,"
@@ -308,6 +532,30 @@ def _create_engine(address: str) -> Engine:
     engine = create_engine(url, pool_size=1, max_overflow=0, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+_IDLE_S = 1.0
+
+
+def _note_idle(_connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.info["idle_since_s"] = time.monotonic()
+
+
+def _check_idle(
+    connection: psycopg.Connection | None, entry: ConnectionPoolEntry, _proxy: object
+) -> None:
+    """Try a connection that was idle for long, so that a restart of the server is not noticed.
+
+    Not at every use, which would add a round trip to every transaction.
+    """
+    if connection is None or time.monotonic() - entry.info.get("idle_since_s", 0.0) < _IDLE_S:
+        return
+    try:
+        connection.execute("")
+        connection.rollback()
+    except psycopg.Error:
+        # All others are as old.
+        raise InvalidatePoolError from None
 
 
 _BUSY_S = 30.0

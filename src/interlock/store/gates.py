@@ -9,16 +9,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Table, and_, exists, func, select, union, update
+from sqlalchemy import ColumnElement, Table, and_, bindparam, exists, func, select, union, update
 
 from interlock.domain.ids import RunId, StepName, TenantId
 from interlock.store.effects import lock_key
 from interlock.store.engine import Tx
+from interlock.store.statement import Statement
 from interlock.store.tables import gate_hold as hold
 from interlock.store.tables import gate_turn as turn
 from interlock.store.tables import gate_wait as wait
 
 _LOCK = "interlock.gates"
+_HAS_ANY = Statement(
+    union(
+        select(hold.c.run_id).where(hold.c.run_id == bindparam("run_id")),
+        select(wait.c.run_id).where(wait.c.run_id == bindparam("run_id")),
+    ).limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +60,7 @@ def lock(tx: Tx) -> None:
 
 def lock_of(tx: Tx, run_id: RunId) -> bool:
     """Lock gates if the run has anything to do with any; return whether it has."""
-    has_any = union(
-        select(hold.c.run_id).where(hold.c.run_id == run_id),
-        select(wait.c.run_id).where(wait.c.run_id == run_id),
-    )
-    if tx.connection.execute(has_any.limit(1)).first() is None:
+    if not tx.rows(_HAS_ANY, {"run_id": run_id}):
         return False
     lock(tx)
     return True

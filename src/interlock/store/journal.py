@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from interlock.domain.errors import StepNameReusedError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import JournalEntry
 from interlock.store.columns import pack, pack_optional, unpack, unpack_object
 from interlock.store.engine import Tx
+from interlock.store.statement import Statement
 from interlock.store.tables import step as table
+
+_OF_RUN = Statement(
+    select(table).where(table.c.run_id == bindparam("run_id")).order_by(table.c.at_us)
+)
 
 
 def load(tx: Tx, run_id: RunId) -> dict[StepName, JournalEntry]:
     """Return everything that a run has recorded, by name, in the order it was recorded."""
-    query = select(table).where(table.c.run_id == run_id).order_by(table.c.at_us)
     entries = (
         JournalEntry(
             name=StepName(row["name"]),
@@ -25,14 +29,14 @@ def load(tx: Tx, run_id: RunId) -> dict[StepName, JournalEntry]:
             epoch=row["epoch"],
             at_us=row["at_us"],
         )
-        for row in tx.connection.execute(query).mappings()
+        for row in tx.rows(_OF_RUN, {"run_id": run_id})
     )
     return {entry.name: entry for entry in entries}
 
 
 def put(tx: Tx, run_id: RunId, entry: JournalEntry) -> None:
     """Record a result; raises `StepNameReusedError` if the run has one under this name."""
-    is_new = tx.insert_once(
+    tx.insert_new(
         table,
         {
             "run_id": run_id,
@@ -44,6 +48,5 @@ def put(tx: Tx, run_id: RunId, entry: JournalEntry) -> None:
             "epoch": entry.epoch,
             "at_us": entry.at_us,
         },
+        unless=lambda: StepNameReusedError(f"the run `{run_id}` has a step `{entry.name}` already"),
     )
-    if not is_new:
-        raise StepNameReusedError(f"the run `{run_id}` has a step `{entry.name}` already")

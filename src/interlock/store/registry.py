@@ -12,7 +12,11 @@ from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.store.columns import pack, unpack
 from interlock.store.engine import Tx
+from interlock.store.statement import Statement
 from interlock.store.tables import release as table
+
+_LIVE_FORMAT = Statement(select(table.c.format).order_by(table.c.number.desc()).limit(1))
+_LIVE = Statement(select(func.max(table.c.number).label("number")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,8 @@ def put_release(tx: Tx, release: Release, *, by: str) -> Release:
 
 def live_number(tx: Tx) -> int:
     """Return the number of the live release, 0 if nothing was applied yet."""
-    number = tx.connection.execute(select(func.max(table.c.number))).scalar_one()
-    return number or 0
+    (row,) = tx.rows(_LIVE, {})
+    return row["number"] or 0
 
 
 def get_release(tx: Tx, number: int) -> Release:
@@ -67,8 +71,8 @@ def get_release(tx: Tx, number: int) -> Release:
 
 def live_format(tx: Tx) -> int:
     """Return in which format the live release is written, 0 if nothing was applied yet."""
-    query = select(table.c.format).order_by(table.c.number.desc()).limit(1)
-    return tx.connection.execute(query).scalar() or 0
+    rows = tx.rows(_LIVE_FORMAT, {})
+    return int(rows[0]["format"]) if rows else 0
 
 
 def format_of(tx: Tx, number: int) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from sqlalchemy import RowMapping, Update, bindparam, func, select, union_all, update
+from sqlalchemy import BigInteger, Update, bindparam, func, or_, select, union_all, update
 
 from interlock.domain.canonical import Json
 from interlock.domain.errors import FencedError, NotFoundError
@@ -21,49 +22,113 @@ from interlock.store.columns import (
     unpack_seats,
 )
 from interlock.store.engine import Tx
+from interlock.store.statement import Row, Statement
 from interlock.store.tables import gate_wait, wait
 from interlock.store.tables import run as table
 
 OWNED = (RunState.RUNNING, RunState.COMPENSATING)
 """States in which a worker owns the run."""
 FINAL = tuple(state for state in RunState if state.is_final)
-_BY_ID = select(table).where(table.c.run_id == bindparam("run_id"))
-_BY_ID_LOCKED = _BY_ID.with_for_update()
+_FOUND = select(table).where(table.c.run_id == bindparam("run_id"))
+_BY_ID = Statement(_FOUND)
+_BY_ID_LOCKED = Statement(_FOUND.with_for_update())
+_CHANGING = (
+    "state",
+    "epoch",
+    "segment",
+    "recoveries",
+    "executor_id",
+    "is_cancel_requested",
+    "is_pause_requested",
+    "reason",
+    "labels",
+)
+_CLAIM = Statement(
+    update(table)
+    .where(
+        table.c.run_id == bindparam("of_run"),
+        table.c.state == RunState.QUEUED,
+        table.c.segment == bindparam("of_segment"),
+    )
+    .values(
+        state=RunState.RUNNING,
+        epoch=table.c.epoch + 1,
+        executor_id=bindparam("by"),
+        reason=None,
+        started_us=func.coalesce(table.c.started_us, bindparam("now_us")),
+    )
+    .returning(table)
+)
+_END = ("state", "output", "end_state", "error_code", "error_message", "ended_us")
+_FINISH = Statement(
+    update(table)
+    .where(
+        table.c.run_id == bindparam("of_run"),
+        table.c.epoch == bindparam("of_epoch"),
+        or_(*(table.c.state == state for state in OWNED)),
+    )
+    .values(executor_id=None, reason=None, **{name: bindparam(f"at_{name}") for name in _END})
+    .returning(table)
+)
+_MINE = (
+    table.c.tenant == bindparam("tenant"),
+    table.c.workflow == bindparam("workflow"),
+    table.c.ended_us.is_(None),
+)
+# From the gates, which are few: those that wait for people may be very many.
+_NOT_BEGUN = Statement(
+    union_all(
+        select(table.c.run_id).where(table.c.state == RunState.QUEUED, *_MINE),
+        select(gate_wait.c.run_id)
+        .join(table, table.c.run_id == gate_wait.c.run_id)
+        .where(table.c.state == RunState.WAITING, *_MINE)
+        .distinct(),
+    )
+    .offset(bindparam("more_than", type_=BigInteger))
+    .limit(1)
+)
+_DROP_WAITS = Statement(wait.delete().where(wait.c.run_id == bindparam("run_id")))
+_CHANGING_LOCKED = Statement(
+    select(*(table.c[name] for name in _CHANGING))
+    .where(table.c.run_id == bindparam("run_id"))
+    .with_for_update()
+)
 
 
 def insert(tx: Tx, run_id: RunId, request: StartRequest) -> None:
     """Insert a queued run; `triggers.accept` is the only caller, after it took the trigger key."""
-    tx.connection.execute(
-        table.insert().values(
-            run_id=run_id,
-            parent_id=request.parent_id,
-            root_id=request.root_id or run_id,
-            depth=request.depth,
-            tenant=request.tenant,
-            department=request.department,
-            workflow=request.workflow,
-            workflow_version=request.workflow_version,
-            release=request.release,
-            environment=request.environment,
-            trigger_kind=request.trigger.kind,
-            trigger_source=request.trigger.source,
-            trigger_key=request.trigger.key,
-            agent=request.agent,
-            seats=pack_seats(request.seats),
-            deciding=pack_seats(request.deciding),
-            user=request.user,
-            input=pack(request.input),
-            labels=pack_labels(request.labels),
-            deadline_us=request.deadline_us,
-            state=RunState.QUEUED,
-            epoch=0,
-            segment=0,
-            recoveries=0,
-            priority=request.priority,
-            is_cancel_requested=False,
-            is_pause_requested=False,
-            created_us=tx.now_us,
-        )
+    tx.insert(
+        table,
+        {
+            "run_id": run_id,
+            "parent_id": request.parent_id,
+            "root_id": request.root_id or run_id,
+            "depth": request.depth,
+            "tenant": request.tenant,
+            "department": request.department,
+            "workflow": request.workflow,
+            "workflow_version": request.workflow_version,
+            "release": request.release,
+            "environment": request.environment,
+            "trigger_kind": request.trigger.kind,
+            "trigger_source": request.trigger.source,
+            "trigger_key": request.trigger.key,
+            "agent": request.agent,
+            "seats": pack_seats(request.seats),
+            "deciding": pack_seats(request.deciding),
+            "user": request.user,
+            "input": pack(request.input),
+            "labels": pack_labels(request.labels),
+            "deadline_us": request.deadline_us,
+            "state": RunState.QUEUED,
+            "epoch": 0,
+            "segment": 0,
+            "recoveries": 0,
+            "priority": request.priority,
+            "is_cancel_requested": False,
+            "is_pause_requested": False,
+            "created_us": tx.now_us,
+        },
     )
 
 
@@ -80,28 +145,15 @@ def find(tx: Tx, run_id: RunId) -> Run | None:
     locked = tx.locked.get(run_id)
     if locked is not None:
         return locked
-    row = tx.connection.execute(_BY_ID, {"run_id": run_id}).mappings().first()
-    return None if row is None else run_of(row)
+    rows = tx.rows(_BY_ID, {"run_id": run_id})
+    return run_of(rows[0]) if rows else None
 
 
 def claim(tx: Tx, run_id: RunId, *, segment: int, executor_id: ExecutorId) -> Run | None:
     """Own a queued run with a new epoch; None if it is not queued at this segment (stale hint)."""
-    return _change(
-        tx,
-        update(table)
-        .where(
-            table.c.run_id == run_id,
-            table.c.state == RunState.QUEUED,
-            table.c.segment == segment,
-        )
-        .values(
-            state=RunState.RUNNING,
-            epoch=table.c.epoch + 1,
-            executor_id=executor_id,
-            reason=None,
-            started_us=func.coalesce(table.c.started_us, tx.now_us),
-        ),
-    )
+    of_hint = {"of_run": run_id, "of_segment": segment}
+    rows = tx.rows(_CLAIM, of_hint | {"by": executor_id, "now_us": tx.now_us})
+    return _locked(tx, rows)
 
 
 def lock(tx: Tx, run_id: RunId, *, epoch: int) -> Run:
@@ -109,9 +161,37 @@ def lock(tx: Tx, run_id: RunId, *, epoch: int) -> Run:
 
     Raises `FencedError` if somebody else owns it or nobody does.
     """
-    run = lock_any(tx, run_id)
+    return _checked(lock_any(tx, run_id), epoch)
+
+
+def lock_again(tx: Tx, claimed: Run) -> Run:
+    """Lock the row of a run as `lock` does, for the owner that knows it since its claim.
+
+    Only what may have changed since is read.
+    """
+    rows = tx.rows(_CHANGING_LOCKED, {"run_id": claimed.run_id})
+    if not rows:
+        raise NotFoundError(f"there is no run `{claimed.run_id}`")
+    (row,) = rows
+    run = replace(
+        claimed,
+        state=RunState(row["state"]),
+        epoch=row["epoch"],
+        segment=row["segment"],
+        recoveries=row["recoveries"],
+        executor_id=ExecutorId(row["executor_id"]) if row["executor_id"] else None,
+        is_cancel_requested=row["is_cancel_requested"],
+        is_pause_requested=row["is_pause_requested"],
+        reason=row["reason"],
+        labels=unpack_labels(row["labels"]),
+    )
+    tx.locked[run.run_id] = _checked(run, claimed.epoch)
+    return run
+
+
+def _checked(run: Run, epoch: int) -> Run:
     if run.state not in OWNED or run.epoch != epoch:
-        raise _fenced(run_id, epoch)
+        raise _fenced(run.run_id, epoch)
     return run
 
 
@@ -120,10 +200,10 @@ def lock_any(tx: Tx, run_id: RunId) -> Run:
     locked = tx.locked.get(run_id)
     if locked is not None:
         return locked
-    row = tx.connection.execute(_BY_ID_LOCKED, {"run_id": run_id}).mappings().first()
-    if row is None:
+    rows = tx.rows(_BY_ID_LOCKED, {"run_id": run_id})
+    if not rows:
         raise NotFoundError(f"there is no run `{run_id}`")
-    tx.locked[run_id] = run_of(row)
+    tx.locked[run_id] = run_of(rows[0])
     return tx.locked[run_id]
 
 
@@ -139,20 +219,20 @@ def finish(
     error_message: str | None = None,
 ) -> Run:
     """End a run that this epoch owns and drop its waits; raises `FencedError`."""
-    run = _own(
-        tx,
-        run_id,
-        epoch,
-        state=state,
-        output=pack_optional(output),
-        end_state=end_state,
-        error_code=error_code,
-        error_message=error_message,
-        ended_us=tx.now_us,
-        executor_id=None,
-        reason=None,
-    )
-    tx.connection.execute(wait.delete().where(wait.c.run_id == run_id))
+    end = {
+        "of_run": run_id,
+        "of_epoch": epoch,
+        "at_state": state,
+        "at_output": pack_optional(output),
+        "at_end_state": end_state,
+        "at_error_code": error_code,
+        "at_error_message": error_message,
+        "at_ended_us": tx.now_us,
+    }
+    run = _locked(tx, tx.rows(_FINISH, end))
+    if run is None:
+        raise _fenced(run_id, epoch)
+    tx.later(_DROP_WAITS, {"run_id": run_id})
     return run
 
 
@@ -323,13 +403,8 @@ def list_queued(tx: Tx) -> list[tuple[RunId, int]]:
 
 def has_queued(tx: Tx, tenant: TenantId, workflow: WorkflowName, *, more_than: int) -> bool:
     """Return whether more runs of a workflow than that have yet to begin, at a gate or before."""
-    mine = (table.c.tenant == tenant, table.c.workflow == workflow, table.c.ended_us.is_(None))
-    queued = select(table.c.run_id).where(table.c.state == RunState.QUEUED, *mine)
-    # From the gates, which are few: those that wait for people may be very many.
-    at_gate = select(gate_wait.c.run_id).join(table, table.c.run_id == gate_wait.c.run_id)
-    at_gate = at_gate.where(table.c.state == RunState.WAITING, *mine).distinct()
-    query = union_all(queued, at_gate).offset(more_than).limit(1)
-    return tx.connection.execute(query).first() is not None
+    mine = {"tenant": tenant, "workflow": workflow, "more_than": more_than}
+    return bool(tx.rows(_NOT_BEGUN, mine))
 
 
 def children(tx: Tx, run_id: RunId) -> list[Run]:
@@ -377,7 +452,7 @@ def count_by_state(tx: Tx, *, tenant: TenantId | None = None) -> dict[RunState, 
     return {RunState(state): count for state, count in tx.connection.execute(query)}
 
 
-def run_of(row: RowMapping) -> Run:
+def run_of(row: Row) -> Run:
     """Build a run from a row of its table."""
     request = StartRequest(
         workflow=WorkflowName(row["workflow"]),
@@ -437,9 +512,14 @@ def _own(tx: Tx, run_id: RunId, epoch: int, **values: object) -> Run:
 
 
 def _change(tx: Tx, statement: Update) -> Run | None:
-    row = tx.connection.execute(statement.returning(table)).mappings().first()
-    if row is None:
+    return _locked(tx, tx.connection.execute(statement.returning(table)).mappings().all())
+
+
+def _locked(tx: Tx, rows: Sequence[Row]) -> Run | None:
+    """Return the run that a statement changed, and so locked; None if there was none."""
+    if not rows:
         return None
+    (row,) = rows
     run = run_of(row)
     tx.locked[run.run_id] = run
     return run

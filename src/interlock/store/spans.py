@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sqlalchemy import Executable, RowMapping, bindparam, func, or_, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 
 from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import NotFoundError
@@ -12,12 +12,19 @@ from interlock.domain.ids import EffectId, RunId
 from interlock.domain.trace import ModelUse, Span, SpanKind, SpanStatus
 from interlock.store.columns import pack, unpack_object
 from interlock.store.engine import Dialect, Tx, insert_into
+from interlock.store.statement import Row, Statement
 from interlock.store.tables import effect, model_use, run
 from interlock.store.tables import span as table
 
 _IS_IT = (table.c.run_id == bindparam("of_run"), table.c.key == bindparam("of_key"))
-_ATTRIBUTES = select(table.c.attributes).where(*_IS_IT)
-_CLOSE = update(table).where(*_IS_IT)
+_ATTRIBUTES = Statement(select(table.c.attributes).where(*_IS_IT))
+_OPEN = Statement(
+    select(table)
+    .where(table.c.run_id == bindparam("of_run"), table.c.end_us.is_(None))
+    .order_by(table.c.seq)
+)
+_CLOSED = ("end_us", "status", "error_code", "cost_micro_usd", "attributes")
+_CLOSE = Statement(update(table).where(*_IS_IT), *_CLOSED)
 
 
 def put(tx: Tx, *new: Span) -> None:
@@ -26,7 +33,7 @@ def put(tx: Tx, *new: Span) -> None:
     The first start counts, and the first write gives its place in the run's order. The open form
     of a span that is closed changes nothing: replay passes a span's start again.
     """
-    tx.connection.execute(_put(tx.dialect), [_row(span) for span in new])
+    tx.later(_put(tx.dialect), *map(_row, new))
 
 
 def _row(span: Span) -> dict[str, object]:
@@ -48,7 +55,7 @@ def _row(span: Span) -> dict[str, object]:
 
 
 @cache
-def _put(dialect: Dialect) -> Executable:
+def _put(dialect: Dialect) -> Statement:
     other = table.alias("other")
     last = select(func.coalesce(func.max(other.c.seq), 0))
     last = last.where(other.c.run_id == bindparam("of_run"))
@@ -64,11 +71,12 @@ def _put(dialect: Dialect) -> Executable:
         "attributes",
     )
     statement = insert_into(dialect, table).values(seq=last.scalar_subquery() + 1)
-    return statement.on_conflict_do_update(
+    newer = statement.on_conflict_do_update(
         index_elements=["run_id", "key"],
         set_={name: statement.excluded[name] for name in names},
         where=or_(table.c.end_us.is_(None), statement.excluded.end_us.is_not(None)),
     )
+    return Statement(newer, "run_id", "key", "start_us", *names)
 
 
 def close(
@@ -84,10 +92,11 @@ def close(
 ) -> None:
     """Close a span, adding attributes to those it has; raises `NotFoundError`."""
     of_span = {"of_run": run_id, "of_key": key}
-    before = tx.connection.execute(_ATTRIBUTES, of_span).scalar()
-    if before is None:
+    found = tx.rows(_ATTRIBUTES, of_span)
+    if not found:
         raise NotFoundError(f"the run `{run_id}` has no span `{key}`")
-    tx.connection.execute(
+    before = found[0]["attributes"]
+    tx.later(
         _CLOSE,
         of_span
         | {
@@ -104,6 +113,11 @@ def list_for_run(tx: Tx, run_id: RunId) -> list[Span]:
     """Return the spans of a run in the order in which they were first written."""
     query = select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
     return [_span(row) for row in tx.connection.execute(query).mappings()]
+
+
+def list_open(tx: Tx, run_id: RunId) -> list[Span]:
+    """Return the spans of a run that have not ended, in the order in which they were written."""
+    return [_span(row) for row in tx.rows(_OPEN, {"of_run": run_id})]
 
 
 def put_model_use(tx: Tx, use: ModelUse) -> None:
@@ -135,7 +149,7 @@ def cost_of_tree(tx: Tx, root_id: RunId) -> int:
     return total
 
 
-def _span(row: RowMapping) -> Span:
+def _span(row: Row) -> Span:
     return Span(
         run_id=RunId(row["run_id"]),
         key=row["key"],

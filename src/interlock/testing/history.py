@@ -118,6 +118,13 @@ class _Replay(Segment):
         _missed.set(name if entry is None else None)
         return entry
 
+    def note(self, name: StepName, _fn: Callable[[Tx], Json], *, kind: str) -> None:  # noqa: ARG002
+        """Write nothing: whatever is noted goes with a write, and the replay ends before that."""
+        self._enter(name)
+        self.asked.add(_base(name))
+        if super().recorded(name) is None and name not in self._names:
+            self.found.append(f"`{name}` is noted, and was never recorded")
+
     async def step(
         self,
         name: StepName,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from interlock.calls.compensate import TODO
 from interlock.domain.canonical import Json, JsonObject
@@ -55,3 +56,38 @@ def is_undoing(run: Run, entries: Mapping[StepName, JournalEntry]) -> bool:
     By the journal, since a run that waited meanwhile is claimed as one that is running.
     """
     return TODO in entries and run.request.trigger.kind != UNDO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Note:
+    name: StepName
+    fn: Callable[[Tx], Json]
+    kind: str
+
+
+class Notes:
+    """Rows that nobody waits for: known already, they commit with the run's next write.
+
+    Until then they are only in memory. A crash loses them and nothing else: a note may only say
+    what a replay would find out again from the journal.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[_Note] = []
+
+    def add(self, name: StepName, fn: Callable[[Tx], Json], *, kind: str) -> None:
+        """Keep a note; `fn` runs in the transaction that commits it and returns its value."""
+        self._open.append(_Note(name=name, fn=fn, kind=kind))
+
+    def write(self, tx: Tx, run: Run) -> dict[StepName, JournalEntry]:
+        """Write all that are open and return them; they stay open until `committed`."""
+        return {note.name: _put(tx, run, note) for note in self._open}
+
+    def committed(self, entries: Mapping[StepName, JournalEntry]) -> None:
+        """Drop those that a transaction has written, now that it is committed."""
+        self._open = [note for note in self._open if note.name not in entries]
+
+
+def _put(tx: Tx, run: Run, note: _Note) -> JournalEntry:
+    value = codec.checked(note.fn(tx), what=f"the result of `{note.name}`")
+    return put_entry(tx, run, note.name, note.kind, value=value)

@@ -24,7 +24,7 @@ from interlock.domain.run import Abilities, ChildOutcome, JournalEntry, Run, Run
 from interlock.runtime.durable import codec
 from interlock.runtime.durable.children import child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.entries import may_cancel
+from interlock.runtime.durable.entries import Notes, may_cancel
 from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.versions import Versions
@@ -163,10 +163,10 @@ class Runner:
                 stopped = RunOutcome(
                     state=RunState.CANCELLED, error_code=why.code, error_message=why.message
                 )
-                await self._finish(run, stopped)
+                await self._finish(segment, stopped)
             case None:
                 if outcome is not None:
-                    await self._finish(run, outcome)
+                    await self._finish(segment, outcome)
 
     async def _outcome_of(self, segment: Segment) -> RunOutcome | None:
         """Return how the code ended; None if it was parked. Nothing it raises gets further."""
@@ -214,9 +214,14 @@ class Runner:
                     "run.cancel", partial(self._dispatch.cancel, run_id=child.run_id)
                 )
 
-    async def _finish(self, run: Run, outcome: RunOutcome) -> None:
+    async def _finish(self, segment: Segment, outcome: RunOutcome) -> None:
+        run = segment.run
+
+        def end(tx: Tx) -> None:
+            self._end(tx, run, outcome, notes=segment.notes)
+
         try:
-            await self._threads.run("run.finish", lambda tx: self._end(tx, run, outcome))
+            await self._threads.run("run.finish", end)
         except (FencedError, CancelledRunError, PausedRunError, UnavailableError):
             raise
         except InterlockError as error:
@@ -225,7 +230,7 @@ class Runner:
             failed = _failed(error)
             await self._threads.run("run.finish", lambda tx: self._end(tx, run, failed))
 
-    def _end(self, tx: Tx, run: Run, outcome: RunOutcome) -> None:
+    def _end(self, tx: Tx, run: Run, outcome: RunOutcome, *, notes: Notes | None = None) -> None:
         """End the run; in the same transaction its gates are free and its parent hears of it."""
         has_gates = gates.lock_of(tx, run.run_id)
         ended = runs.finish(
@@ -238,6 +243,8 @@ class Runner:
             error_code=outcome.error_code,
             error_message=outcome.error_message,
         )
+        if notes is not None:
+            notes.write(tx, run)
         if has_gates:
             self._dispatch.leave(tx, run.run_id)
         self._on_end(tx, ended, outcome)

@@ -40,7 +40,13 @@ from interlock.runtime.durable import codec, waiting
 from interlock.runtime.durable.branches import Group, group_of_branch, results_of
 from interlock.runtime.durable.children import child_of, child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.entries import is_undoing, may_cancel, put_entry, replayed
+from interlock.runtime.durable.entries import (
+    Notes,
+    is_undoing,
+    may_cancel,
+    put_entry,
+    replayed,
+)
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
 from interlock.store import gates, runs
@@ -100,6 +106,8 @@ class Segment:
         self._pause = pause
         self._hold_s = hold_s
         self._used: set[StepName] = set()
+        self.notes = Notes()
+        self._writing = asyncio.Lock()
         self._stop: Stop | None = None
         if may_cancel(run, entries):
             self._stop = CancelledRunError(f"the run `{run.run_id}` was asked to stop")
@@ -184,6 +192,12 @@ class Segment:
         return await self._commit(
             name, lambda tx, _run: fn(tx), kind=kind, tool=tool, input_digest=input_digest
         )
+
+    def note(self, name: StepName, fn: Callable[[Tx], Json], *, kind: str) -> None:
+        """Run `fn` and write its journal row with the run's next write, at the latest its end."""
+        self._enter(name)
+        if self.recorded(name) is None:
+            self.notes.add(name, fn, kind=kind)
 
     async def step(
         self,
@@ -407,21 +421,29 @@ class Segment:
         tool: str | None = None,
         first: Callable[[Tx], object] | None = None,
     ) -> T:
-        """Run `fn` in one transaction that locks the run as ours, after what `first` locks."""
+        """Run `fn` in one transaction that locks the run as ours, after what `first` locks.
+
+        What was noted goes with it. One after another, as the lock of the run's row has it anyway.
+        """
         is_exempt = _is_in_flight.get()
 
-        def write(tx: Tx) -> T:
+        def write(tx: Tx) -> tuple[T, dict[StepName, JournalEntry]]:
             if first is not None:
                 first(tx)
-            run = runs.lock(tx, self._run.run_id, epoch=self._run.epoch)
+            run = runs.lock_again(tx, self._run)
             if run.is_cancel_requested and not is_exempt and not self._is_undoing:
                 raise CancelledRunError(f"the run `{run.run_id}` was asked to stop")
             if run.is_pause_requested and not is_exempt:
                 raise PausedRunError(f"the run `{run.run_id}` is to pause")
-            return fn(tx, run)
+            noted = self.notes.write(tx, run)
+            return fn(tx, run), noted
 
         with self._move(), self._stopping():
-            return await self._threads.run(name, write, tool=tool)
+            async with self._writing:
+                result, noted = await self._threads.run(name, write, tool=tool)
+                self.notes.committed(noted)
+                self._journal |= noted
+        return result
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:

@@ -1,16 +1,23 @@
-"""The threads of a worker: one that runs the event loop, and as many for SQL as connections."""
+"""The threads of a worker: one that runs the event loop, and as many for SQL as connections.
+
+With one connection, which is SQLite, the transactions that wait for it are committed together.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from itertools import islice
+from typing import TypeVar, cast
 
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database, Done, Tx, Work
 
 T = TypeVar("T")
+_Waiting = tuple[Work, asyncio.AbstractEventLoop, "asyncio.Future[object]"]
+_MOST_TOGETHER = 64
 
 
 class StoreThreads:
@@ -19,10 +26,35 @@ class StoreThreads:
     def __init__(self, db: Database) -> None:
         self.db = db
         self._threads = ThreadPoolExecutor(db.pool_size, thread_name_prefix="interlock-store")
+        self._waiting: deque[_Waiting] = deque()
+        self._is_idle = True
+        self._lock = threading.Lock()
 
     async def run(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
         """Run `fn` in a transaction of that name; see `Database.run`."""
-        return await self.call(lambda: self.db.run(name, fn, tool=tool))
+        if self.db.pool_size > 1:
+            return await self.call(lambda: self.db.run(name, fn, tool=tool))
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[object] = loop.create_future()
+        with self._lock:
+            self._waiting.append((Work(name=name, fn=fn, tool=tool), loop, told))
+            if self._is_idle:
+                self._is_idle = False
+                self._threads.submit(self._run_waiting)
+        return cast("T", await told)
+
+    def _run_waiting(self) -> None:
+        with self._lock:
+            taken = list(islice(self._waiting, _MOST_TOGETHER))
+            for _ in taken:
+                self._waiting.popleft()
+            self._is_idle = not self._waiting
+            if self._waiting:
+                # Behind what else wants the thread.
+                self._threads.submit(self._run_waiting)
+        done = self.db.run_together([work for work, _, _ in taken])
+        for loop in {loop for _, loop, _ in taken}:
+            loop.call_soon_threadsafe(_tell, loop, taken, done)
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in a read-only transaction."""
@@ -40,6 +72,16 @@ class StoreThreads:
     def close(self) -> None:
         """Wait for what is running and end the threads."""
         self._threads.shutdown(wait=True)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, taken: list[_Waiting], done: list[Done]) -> None:
+    for (_, theirs, told), how in zip(taken, done, strict=True):
+        if theirs is not loop or told.done():
+            continue
+        if how.error is not None:
+            told.set_exception(how.error)
+        else:
+            told.set_result(how.result)
 
 
 class LoopThread:
