@@ -26,7 +26,11 @@ PLANNER = AgentName("planner")
 ASK = PolicyFile(
     path="approvals/desk.cedar",
     text="""@id("ask") @owner("it") @approval("it") @why("Issues are looked at first")
-forbid (principal, action == Action::"desk.issue.create", resource);""",
+forbid (principal, action == Action::"desk.issue.create", resource);
+
+@id("first") @owner("it") @approval("it") @why("Not the first one")
+forbid (principal, action == Action::"desk.issue.retire", resource)
+when { context.args.title == "issue0" };""",
 )
 PLAN = {
     "calls": [
