@@ -122,6 +122,7 @@ async def test_the_terminal_shows_plans_of_runs_and_approvals(
     with Plane(tmp_path, clock=ManualClock()) as opened:
         dana = opened.key(Role.APPROVER, Role.VIEWER, name="dana", groups=["it"])
         run = await shown(opened, dana, f"runs/{asked}")
+        planned = await shown(opened, dana, f"runs/{asked}/plan")
         (approval, _) = rows(await shown(opened, dana, "approvals"), "approvals")
 
     print_run(run)
@@ -129,9 +130,14 @@ async def test_the_terminal_shows_plans_of_runs_and_approvals(
     _print_card(approval)
     card = capsys.readouterr().out
 
-    assert "plan act/plan.1 of planner  asked" in told
-    assert "look               desk.issue.find  planned  allow" in told
-    assert "end                desk.issue.retire  planned  when_known  after one" in told
+    assert "plan act/plan.1 of planner  asked  2 waiting, 2 to come" in told
+    assert "· look               desk.issue.find  planned  allow" in told
+    assert "◷ two                desk.issue.create  proposed  asks it  after one  undone by" in told
+    assert (
+        "· end                desk.issue.retire  planned  decided when known  after one"
+        "  takes /title from one/id  undone by nothing"
+    ) in told
     assert "VPN" not in told
+    assert (run["plans"], "waiting") == (planned["plans"], planned["state"])
     assert "   * two: desk.issue.create after one (needs_approval, undone by nothing)" in card
     assert "     look: desk.issue.find (allow)" in card

@@ -136,7 +136,10 @@ class CheckedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedPlan:
-    """A plan with what came of its check: refused if there are reasons. `calls` are as proposed."""
+    """A plan with what came of its check: refused if there are reasons. `calls` are as proposed.
+
+    `cost_micro_usd` is the sum of the declared prices of its calls.
+    """
 
     plan: Plan
     digest: str
@@ -144,6 +147,7 @@ class CheckedPlan:
     planner: AgentName
     reasons: tuple[PlanReason, ...]
     calls: tuple[CheckedCall, ...]
+    cost_micro_usd: int = 0
 
 
 def flaws(plan: Plan) -> tuple[PlanReason, ...]:

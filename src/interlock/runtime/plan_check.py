@@ -91,6 +91,9 @@ def check_plan(
         planner=seats.planner.agent,
         reasons=reasons,
         calls=tuple(check.checked(call, foresights.get(call.id)) for call in plan.calls),
+        cost_micro_usd=sum(
+            tool.price_micro_usd for call in plan.calls if (tool := check.tool(call.tool))
+        ),
     )
     spans.put(tx, emit.plan_span(run.run_id, check.name, checked, step=step.name, at_us=tx.now_us))
     wanted = Outcome.DENY if reasons else Outcome.NEEDS_APPROVAL

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import select
 
 from interlock.domain.errors import StepNameReusedError
@@ -12,9 +14,13 @@ from interlock.store.engine import Tx
 from interlock.store.tables import step as table
 
 
-def load(tx: Tx, run_id: RunId) -> dict[StepName, JournalEntry]:
-    """Return everything that a run has recorded, by name, in the order it was recorded."""
+def load(
+    tx: Tx, run_id: RunId, *, kinds: Collection[str] | None = None
+) -> dict[StepName, JournalEntry]:
+    """Return what a run has recorded (of some kinds), by name, in the order it was recorded."""
     query = select(table).where(table.c.run_id == run_id).order_by(table.c.at_us)
+    if kinds is not None:
+        query = query.where(table.c.kind.in_(kinds))
     entries = (
         JournalEntry(
             name=StepName(row["name"]),
