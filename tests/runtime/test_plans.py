@@ -32,7 +32,7 @@ from interlock.domain.tool import (
 )
 from interlock.domain.workflow import FailureMode, SeatSpec, Step
 from interlock.observe import semconv
-from interlock.store import approvals
+from interlock.store import approvals, waits
 from interlock.store.engine import CrashPoints
 from tests.runtime.plane import (
     CREATE,
@@ -122,6 +122,11 @@ def states(plane: Plane, run_id: RunId) -> dict[str, Json]:
     """Return the state in which each call of the step's plan ended."""
     ended = value_of(value_of(value_of(plane.get(run_id).output)["act"])["calls"])
     return {name: value_of(end)["state"] for name, end in ended.items()}
+
+
+def topics(plane: Plane, run_id: RunId) -> list[str]:
+    """Return what a run waits for."""
+    return [wait.topic for wait in plane.read(lambda tx: waits.list_waits(tx, run_id))]
 
 
 def asked(plane: Plane) -> list[Approval]:
@@ -382,7 +387,7 @@ def test_a_plan_that_stops_leaves_nobody_asked(tmp_path: Path) -> None:
             plane.get(run_id).state,
             plane.spans(run_id)["act/plan.1"].attributes[semconv.PLAN_VERDICT],
         )
-        assert [] == asked(plane)
+        assert ([], ["go"]) == (asked(plane), topics(plane, run_id))
         assert [] == plane.desk.titles
 
 
@@ -535,6 +540,26 @@ def test_a_plan_of_two_groups_needs_both(tmp_path: Path) -> None:
 
         assert ([], []) == first
         assert (["one"], ["old"]) == (plane.desk.titles, plane.desk.retired)
+
+
+def test_one_groups_rejection_refuses_the_plan_before_the_other_answers(tmp_path: Path) -> None:
+    """Nobody is kept waiting for, or asked, about a plan that is refused already."""
+    retire: JsonObject = {"id": "old", "tool": RETIRE, "args": {"title": "old"}}
+    by_it = PolicyFile(
+        path="approvals/it.cedar",
+        text=ASK.text.replace("desk-owners", "it").replace("create", "retire").replace("ask", "it"),
+    )
+    with open_plane(tmp_path, planner=answers(plan(PLAIN, retire))) as plane:
+        apply(plane, policies=(ASK, by_it))
+        run_id = plane.start()
+        waiting = {approval.group: approval for approval in asked(plane)}
+
+        answer(plane, waiting["it"], group="it", how="reject")
+
+        run = plane.get(run_id)
+        assert (RunState.FAILED, "plan.refused") == (run.state, run.error_code)
+        assert "`old`: `olga` of `it` rejected the call: not now" in str(run.error_message)
+        assert [] == asked(plane)
 
 
 def test_a_call_with_references_is_asked_for_by_itself(tmp_path: Path) -> None:

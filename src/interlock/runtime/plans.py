@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -20,6 +21,7 @@ from interlock.domain.effect import EffectState
 from interlock.domain.errors import InputError, StepFailedError
 from interlock.domain.ids import ApprovalId, StepName, ToolName
 from interlock.domain.plan import (
+    MAX_CALLS,
     REFUSED,
     STOPPED,
     CheckedCall,
@@ -146,21 +148,27 @@ async def _checked(
 
 
 async def _answered(at: Planning, checked: CheckedPlan) -> Answered:
-    """Wait until all calls of the preview are answered; one refusal refuses the plan."""
+    """Wait until all calls of the preview are answered, or one is refused: so is the plan then."""
     plan = plan_name(at.step.name, checked.number)
     entry = at.durable.recorded(answered_name(plan))
     if entry is not None:
         return from_json(Answered, entry.value)
     planned = {call.id: call for call in checked.plan.calls}
     asked = [call for call in checked.calls if call.decision == "needs_approval"]
-    for call in asked:
+
+    async def hear(call: CheckedCall) -> Json:
         effect = await at.durable.read(partial(effects.get, effect_id=call.effect_id))
         if effect.state is EffectState.PROPOSED:
             proposal = proposal_of(planned[call.id], plan=plan, seats=at.seats)
             waiting = Call(proposal=proposal, effect=effect, is_stored=True)
             effect = (await approve.hear(at.durable, waiting)).effect
         if effect.state is not EffectState.PROPOSED:
-            break
+            # Who has not answered yet is not waited for.
+            raise StepFailedError("refused", error_code=REFUSED, step_name=at.step.name)
+        return None
+
+    with suppress(StepFailedError):
+        await at.durable.gather([partial(hear, call) for call in asked], limit=MAX_CALLS)
     value = await at.durable.commit(
         answered_name(plan),
         lambda tx: object_to_json(_answer(tx, at, plan, asked)),
