@@ -475,6 +475,24 @@ def test_a_plan_is_approved_once_for_all_its_calls(tmp_path: Path) -> None:
         assert [] == asked(plane)
 
 
+def test_a_plan_is_checked_approved_and_made_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    """The preview for what is known, then the call with references when it is."""
+    with open_plane(tmp_path, url=postgres_url, planner=answers(plan(LOOK, PLAIN, MAKE))) as plane:
+        apply(plane, policies=(ASK,))
+        run_id = plane.start()
+
+        preview = asked(plane)
+        answer(plane, preview[0])
+        later = asked(plane)
+        answer(plane, later[0])
+
+        assert (["act/plan.1"], [None]) == ([a.plan for a in preview], [a.plan for a in later])
+        assert {"look": "succeeded", "plain": "succeeded", "make": "succeeded"} == states(
+            plane, run_id
+        )
+        assert {"one", "vpn"} == set(plane.desk.titles)
+
+
 def test_nothing_is_made_before_the_preview_is_approved(tmp_path: Path) -> None:
     """Not even the reads that need no approval: the plan is shown before its first call."""
     with open_plane(tmp_path, planner=answers(plan(LOOK, PLAIN))) as plane:
