@@ -73,6 +73,7 @@ ELSEWHERE = {
     "plan.answer": _PLANS,
     "plan.check": _PLANS,
     "plan.end": _PLANS,
+    "retention.begin": _RETENTION,
     "retention.delete": _RETENTION,
     "retention.lead": _RETENTION,
     "retry": _STEPS,

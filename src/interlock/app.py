@@ -19,7 +19,7 @@ from interlock.config import Config, ModelSettings
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
 from interlock.domain.effect import Effect
-from interlock.domain.errors import ForbiddenError
+from interlock.domain.errors import ConflictError, ForbiddenError
 from interlock.domain.ids import ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.release import RELEASE_FORMAT, Release
@@ -41,7 +41,7 @@ from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.versions import ReleaseNeeds
 from interlock.runtime.workflows import close_trace, run_segment
-from interlock.store import migrate, registry, spans
+from interlock.store import migrate, registry, retention, spans
 from interlock.store.engine import CrashPoints, Database, Tx
 from interlock.tools.connectors.pool import ConnectorPool
 from interlock.tools.credentials import Credentials
@@ -240,7 +240,10 @@ class Interlock:
         return compensate.preview(tx, self.release(tx), run.run_id)
 
     def compensate_run(self, run: Run, *, by: Principal) -> tuple[RunId, bool]:
-        """Start the undo of an ended run as a child run of its own; one per run."""
+        """Start the undo of an ended run as a child run of its own; one per run.
+
+        Raises `ConflictError` if the run is being deleted by age.
+        """
         if not run.state.is_final:
             raise ForbiddenError(f"the run is `{run.state}`; cancel it before you undo it")
         request = StartRequest(
@@ -258,10 +261,13 @@ class Interlock:
             depth=run.request.depth + 1,
             labels=run.labels,
         )
-        return self.db.run(
-            "trigger.accept",
-            lambda tx: self.dispatch.start(tx, request, body_digest=digest(run.run_id)),
-        )
+
+        def accept(tx: Tx) -> tuple[RunId, bool]:
+            if retention.is_deleting(tx, run.request.root_id or run.run_id):
+                raise ConflictError("the run is being deleted: it was kept for `retention_days`")
+            return self.dispatch.start(tx, request, body_digest=digest(run.run_id))
+
+        return self.db.run("trigger.accept", accept)
 
     def price(self, model: str, input_tokens: int, output_tokens: int) -> Price | None:
         """Return what a request to a model of the settings costs; None if that is not known."""

@@ -77,6 +77,35 @@ def test_a_tree_with_an_unsettled_effect_is_kept(db: Database, state: EffectStat
     assert ([], [parent.run_id]) == (kept, expired(db))
 
 
+def test_a_tree_in_which_a_run_began_meanwhile_is_not_deleted(db: Database) -> None:
+    """What was expired when it was listed is looked at again under the lock of its root."""
+    root_id = ended(db, "root")
+    listed = expired(db)
+    with db.reading() as tx:
+        root = runs.get(tx, root_id)
+    store_rows.running(db, "undo", parent=root)
+
+    began = db.run("begin", lambda tx: retention.begin(tx, root_id, before_us=BEFORE_US))
+
+    assert ([root_id], False) == (listed, began)
+    with db.transaction("look") as tx:
+        assert not retention.is_deleting(tx, root_id)
+
+
+def test_a_deletion_that_has_begun_is_ended(db: Database) -> None:
+    """Its mark stays, and is the sign that nothing may begin in that tree."""
+    root_id = ended(db, "root")
+
+    began = [
+        db.run("begin", lambda tx: retention.begin(tx, root_id, before_us=before_us))  # noqa: B023  # called at once
+        for before_us in (BEFORE_US, START_US - 1)
+    ]
+
+    with db.transaction("look") as tx:
+        is_marked = retention.is_deleting(tx, root_id)
+    assert ([True, True], True) == (began, is_marked)
+
+
 def test_nothing_of_a_deleted_tree_is_left(db: Database) -> None:
     """In portions, the root last, and other runs are not touched."""
     root_id, other_id = ended(db, "root"), ended(db, "other")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,11 +27,13 @@ from interlock.domain.tool import (
     EffectClass,
     Group,
     KeyPart,
+    Source,
     ToolVersion,
 )
 from interlock.domain.workflow import FailureMode, SeatSpec, Step
 from interlock.observe import semconv
-from interlock.store import approvals
+from interlock.store import approvals, waits
+from interlock.store.engine import CrashPoints
 from tests.runtime.plane import (
     CREATE,
     FIND,
@@ -118,6 +122,11 @@ def states(plane: Plane, run_id: RunId) -> dict[str, Json]:
     """Return the state in which each call of the step's plan ended."""
     ended = value_of(value_of(value_of(plane.get(run_id).output)["act"])["calls"])
     return {name: value_of(end)["state"] for name, end in ended.items()}
+
+
+def topics(plane: Plane, run_id: RunId) -> list[str]:
+    """Return what a run waits for."""
+    return [wait.topic for wait in plane.read(lambda tx: waits.list_waits(tx, run_id))]
 
 
 def asked(plane: Plane) -> list[Approval]:
@@ -294,6 +303,124 @@ when { context.writes_this_run >= 2 };""",
         assert [] == plane.desk.titles
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ('forbid (principal, action == Action::"desk.issue.retire", resource);', "`end`: No"),
+        (
+            """forbid (principal, action == Action::"desk.issue.retire", resource)
+when { context.args.title == "nothing" } unless { context.done.contains("desk.issue.find") };""",
+            None,
+        ),
+    ],
+)
+def test_what_holds_whatever_is_found_refuses_the_plan(
+    tmp_path: Path, rule: str, expected: str | None
+) -> None:
+    """A rule that no value could get around denies before the first call; others wait for it."""
+    never = PolicyFile(
+        path="guardrails/never.cedar", text=f'@id("never") @owner("it") @why("No")\n{rule}'
+    )
+    end: JsonObject = {"id": "end", "tool": RETIRE, "args": {"title": "call:look/found"}}
+    with open_plane(tmp_path, planner=answers(plan(LOOK, end))) as plane:
+        apply(plane, policies=(never,))
+
+        run = plane.get(plane.start())
+
+        assert (expected or "") in str(run.error_message)
+        assert ([] if expected else ["vpn"]) == plane.desk.asked
+
+
+def test_what_a_plan_may_have_read_counts_for_all_that_does_not_come_before(
+    tmp_path: Path,
+) -> None:
+    """A write beside a read of marked data might come after it, so it has to be put before it."""
+    find, *rest = SEEN
+    marked = replace(find, source=Source(labels=frozenset({"pii"}), is_trusted=True))
+    after: JsonObject = {**LOOK, "depends_on": ["plain"]}
+    with open_plane(tmp_path, planner=answers(plan(LOOK, PLAIN), plan(PLAIN, after))) as plane:
+        apply(plane, tools=(marked, *rest), refusals=2)
+
+        run_id = plane.start()
+
+        first = plane.spans(run_id)["act/plan.1"].attributes[semconv.PLAN_REASONS]
+        assert "`plain`: The run carries a label" in str(first)
+        assert (["one"], RunState.SUCCEEDED) == (plane.desk.titles, plane.get(run_id).state)
+
+
+def test_only_what_a_call_needs_is_sure_to_be_done_before_it(tmp_path: Path) -> None:
+    """A rule of order holds by a dependency, not by the place in a list of parallel calls."""
+    looked = PolicyFile(
+        path="guardrails/looked.cedar",
+        text="""@id("looked") @owner("it") @why("Look first")
+forbid (principal, action == Action::"desk.issue.create", resource)
+unless { context.done.contains("desk.issue.find") };""",
+    )
+    after: JsonObject = {**PLAIN, "depends_on": ["look"]}
+    with open_plane(tmp_path, planner=answers(plan(LOOK, PLAIN), plan(LOOK, after))) as plane:
+        apply(plane, policies=(looked,), refusals=2)
+
+        run_id = plane.start()
+
+        first = plane.spans(run_id)["act/plan.1"].attributes[semconv.PLAN_REASONS]
+        assert ["`plain`: Look first (policy.denied)"] == first
+        assert ["one"] == plane.desk.titles
+
+
+def test_a_plan_that_stops_leaves_nobody_asked(tmp_path: Path) -> None:
+    """What its other calls asked people for is withdrawn, also while the run goes on."""
+    lost: JsonObject = {"id": "lost", "tool": FIND, "args": {"title": "mail"}}
+    denied: JsonObject = {"id": "denied", "tool": CREATE, "args": {"title": "call:lost/found"}}
+    later = Step(name="later", wait="go")
+    with open_plane(tmp_path, planner=answers(plan(LOOK, MAKE, lost, denied))) as plane:
+        spec = workflow(
+            ACT,
+            later,
+            seats=(SeatSpec(agent=PLANNER, tools=(FIND,)),),
+            failure_modes=(FailureMode(code="*", then="step", target="later", end="done"),),
+        )
+        plane.apply(release(spec, agent("planner"), tools=SEEN, policies=(ASK, NO_MAIL)))
+
+        run_id = plane.start()
+
+        assert (RunState.WAITING, "failed") == (
+            plane.get(run_id).state,
+            plane.spans(run_id)["act/plan.1"].attributes[semconv.PLAN_VERDICT],
+        )
+        assert ([], ["go"]) == (asked(plane), topics(plane, run_id))
+        assert [] == plane.desk.titles
+
+
+class Watched(CrashPoints):
+    """Calls something right after a plan's end was recorded."""
+
+    call: Callable[[], object] = staticmethod(lambda: None)
+
+    def reach(self, name: str, *, tool: str | None = None) -> None:
+        """Call it at that point."""
+        del tool
+        if name == "plan.end.after":
+            self.call()
+
+
+def test_a_replay_ends_a_plan_with_what_had_failed_it(tmp_path: Path) -> None:
+    """A call that was withdrawn then is no failure of its own when the run is replayed."""
+    lost: JsonObject = {"id": "lost", "tool": FIND, "args": {"title": "mail"}}
+    denied: JsonObject = {"id": "denied", "tool": CREATE, "args": {"title": "call:lost/found"}}
+    model, points = answers(plan(LOOK, MAKE, lost, denied)), Watched()
+    with open_plane(tmp_path, planner=model, points=points) as plane:
+        apply(plane, policies=(ASK, NO_MAIL))
+        run_id, dispatch = plane.queue(), plane.engine.dispatch
+        points.call = lambda: plane.db.run("pause", lambda tx: dispatch.pause(tx, run_id))
+        plane.engine.run_until_idle()
+        stopped = plane.get(run_id)
+        plane.db.run("resume", lambda tx: dispatch.resume(tx, run_id))
+        plane.engine.run_until_idle()
+
+        assert RunState.PAUSED is stopped.state
+        assert "policy.denied" == plane.get(run_id).error_code
+
+
 def test_a_call_with_references_is_decided_when_they_are_known(tmp_path: Path) -> None:
     """What policy forbids of the value that was found fails the plan; what was done is undone."""
     mail = {**LOOK, "args": {"title": "mail"}}
@@ -346,6 +473,24 @@ def test_a_plan_is_approved_once_for_all_its_calls(tmp_path: Path) -> None:
         assert {"one", "two"} == set(plane.desk.titles)
         assert RunState.SUCCEEDED is plane.get(run_id).state
         assert [] == asked(plane)
+
+
+def test_a_plan_is_checked_approved_and_made_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    """The preview for what is known, then the call with references when it is."""
+    with open_plane(tmp_path, url=postgres_url, planner=answers(plan(LOOK, PLAIN, MAKE))) as plane:
+        apply(plane, policies=(ASK,))
+        run_id = plane.start()
+
+        preview = asked(plane)
+        answer(plane, preview[0])
+        later = asked(plane)
+        answer(plane, later[0])
+
+        assert (["act/plan.1"], [None]) == ([a.plan for a in preview], [a.plan for a in later])
+        assert {"look": "succeeded", "plain": "succeeded", "make": "succeeded"} == states(
+            plane, run_id
+        )
+        assert {"one", "vpn"} == set(plane.desk.titles)
 
 
 def test_nothing_is_made_before_the_preview_is_approved(tmp_path: Path) -> None:
@@ -413,6 +558,26 @@ def test_a_plan_of_two_groups_needs_both(tmp_path: Path) -> None:
 
         assert ([], []) == first
         assert (["one"], ["old"]) == (plane.desk.titles, plane.desk.retired)
+
+
+def test_one_groups_rejection_refuses_the_plan_before_the_other_answers(tmp_path: Path) -> None:
+    """Nobody is kept waiting for, or asked, about a plan that is refused already."""
+    retire: JsonObject = {"id": "old", "tool": RETIRE, "args": {"title": "old"}}
+    by_it = PolicyFile(
+        path="approvals/it.cedar",
+        text=ASK.text.replace("desk-owners", "it").replace("create", "retire").replace("ask", "it"),
+    )
+    with open_plane(tmp_path, planner=answers(plan(PLAIN, retire))) as plane:
+        apply(plane, policies=(ASK, by_it))
+        run_id = plane.start()
+        waiting = {approval.group: approval for approval in asked(plane)}
+
+        answer(plane, waiting["it"], group="it", how="reject")
+
+        run = plane.get(run_id)
+        assert (RunState.FAILED, "plan.refused") == (run.state, run.error_code)
+        assert "`old`: `olga` of `it` rejected the call: not now" in str(run.error_message)
+        assert [] == asked(plane)
 
 
 def test_a_call_with_references_is_asked_for_by_itself(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,13 @@ PLANNER = AgentName("planner")
 ASK = PolicyFile(
     path="approvals/desk.cedar",
     text="""@id("ask") @owner("it") @approval("it") @why("Issues are looked at first")
-forbid (principal, action == Action::"desk.issue.create", resource);""",
+forbid (principal, action == Action::"desk.issue.create", resource);
+
+@id("first") @owner("it") @approval("it") @why("Not the first one")
+forbid (principal, action == Action::"desk.issue.retire", resource)
+when { context.args.title == "issue0" };""",
 )
-PLAN = {
+PLAN: JsonObject = {
     "calls": [
         {"id": "look", "tool": runtime.FIND, "args": {"title": "vpn"}},
         {"id": "one", "tool": runtime.CREATE, "args": {"title": "VPN \u202edown"}},
@@ -39,12 +44,12 @@ PLAN = {
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[runtime.Plane]:
+def at_work(folder: Path, plan: JsonObject = PLAN) -> Iterator[runtime.Plane]:
     """Open a worker on the database of an installation."""
     (folder / "data").mkdir(exist_ok=True)
     url = f"sqlite:///{folder / 'data' / 'interlock.db'}"
     with runtime.open_plane(
-        folder, url=url, planner=lambda _messages, _info: runtime.text(json.dumps(PLAN))
+        folder, url=url, planner=lambda _messages, _info: runtime.text(json.dumps(plan))
     ) as opened:
         yield opened
 
@@ -93,6 +98,47 @@ async def test_a_plan_is_shown_whole_and_answered_once(asked: RunId, tmp_path: P
     assert ([], RunState.SUCCEEDED) == (left, state)
 
 
+async def test_a_card_of_a_plan_speaks_of_all_its_calls(tmp_path: Path) -> None:
+    """The highest risk, every flag and every rule of what the answer is for, not of one call."""
+    spec = runtime.workflow(
+        Step(name="act", plan=PLANNER, tools=(runtime.FIND, runtime.CREATE, runtime.RETIRE)),
+        seats=(SeatSpec(agent=PLANNER, tools=(runtime.FIND,)),),
+    )
+    known: JsonObject = {"id": "end", "tool": runtime.RETIRE, "args": {"title": "issue0"}}
+    find, create, retire = runtime.TOOLS
+    risky = replace(retire, risk=2, is_irreversible=True)
+    with at_work(tmp_path, {"calls": [*runtime.list_of(PLAN["calls"])[:3], known]}) as opened:
+        tools = (find, create, risky)
+        project = runtime.release(spec, runtime.agent("planner"), tools=tools, policies=(ASK,))
+        opened.apply(project)
+        opened.start()
+    with Plane(tmp_path, clock=ManualClock()) as opened:
+        dana = opened.key(Role.APPROVER, name="dana", groups=["it"])
+        listed = rows(await shown(opened, dana, "approvals"), "approvals")
+        cards = [runtime.value_of(each["call"]) for each in listed if each["group"] == "it"]
+
+    assert [("Plan of 4 calls", 2)] * 3 == [(card["heading"], card["risk"]) for card in cards]
+    assert ["write", "irreversible"] == cards[0]["flags"]
+    assert {
+        "ask: Issues are looked at first",
+        "first: Not the first one",
+        "autonomy-2: Level 2: only low-risk writes run unattended",
+    } == set(map(str, runtime.list_of(cards[0]["rules"])))
+
+
+async def test_the_page_of_a_run_says_what_its_plan_has_done(asked: RunId, tmp_path: Path) -> None:
+    """Each call with its state, and how many are how far."""
+    with Plane(tmp_path, clock=ManualClock()) as opened:
+        dana = opened.key(Role.APPROVER, Role.VIEWER, name="dana", groups=["it"])
+        session = opened.session(dana)
+        page = (await opened.send("GET", f"/runs/{asked}", headers=session)).text
+
+    told = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "Plan 1 of planner Awaiting answer 2 to come, 2 waiting" in told
+    assert "end desk.issue.retire Planned decided when known" in told
+    assert "takes /title from one/id" in told
+
+
 async def test_the_console_shows_one_card_for_a_plan(asked: RunId, tmp_path: Path) -> None:
     """The inbox and the run have it once; the page lists the calls and binds to all of them."""
     with Plane(tmp_path, clock=ManualClock()) as opened:
@@ -118,6 +164,7 @@ async def test_the_terminal_shows_plans_of_runs_and_approvals(
     with Plane(tmp_path, clock=ManualClock()) as opened:
         dana = opened.key(Role.APPROVER, Role.VIEWER, name="dana", groups=["it"])
         run = await shown(opened, dana, f"runs/{asked}")
+        planned = await shown(opened, dana, f"runs/{asked}/plan")
         (approval, _) = rows(await shown(opened, dana, "approvals"), "approvals")
 
     print_run(run)
@@ -125,9 +172,14 @@ async def test_the_terminal_shows_plans_of_runs_and_approvals(
     _print_card(approval)
     card = capsys.readouterr().out
 
-    assert "plan act/plan.1 of planner  asked" in told
-    assert "look               desk.issue.find  planned  allow" in told
-    assert "end                desk.issue.retire  planned  when_known  after one" in told
+    assert "plan act/plan.1 of planner  asked  2 waiting, 2 to come" in told
+    assert "· look               desk.issue.find  planned  allow" in told
+    assert "◷ two                desk.issue.create  proposed  asks it  after one  undone by" in told
+    assert (
+        "· end                desk.issue.retire  planned  decided when known  after one"
+        "  takes /title from one/id  undone by nothing"
+    ) in told
     assert "VPN" not in told
+    assert (run["plans"], "waiting") == (planned["plans"], planned["state"])
     assert "   * two: desk.issue.create after one (needs_approval, undone by nothing)" in card
     assert "     look: desk.issue.find (allow)" in card

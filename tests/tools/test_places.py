@@ -14,6 +14,9 @@ SCHEMA: JsonObject = {
         "open": {"type": "object"},
         "count": {"type": "integer"},
         "some": {"type": ["string", "null"]},
+        "rows": {"type": ["array", "null"], "items": {"type": "string"}},
+        "pair": {"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "null"}},
+        "tags": {"patternProperties": {"^x": {}}, "additionalProperties": False},
         "self": {"$ref": "#/properties/self"},
     },
     "$defs": {"item": {"properties": {"id": {}}, "additionalProperties": False}},
@@ -30,6 +33,10 @@ SCHEMA: JsonObject = {
         ("/list/0/nr", False),
         ("/open/anything", True),
         ("/self/x", True),
+        ("/some/x", False),
+        ("/rows/0", True),
+        ("/rows/0/x", False),
+        ("/tags/x1", True),
         ("/none", False),
     ],
 )
@@ -46,6 +53,8 @@ def test_place_is_absent_only_if_no_value_could_have_it(pointer: str, *, expecte
         ("/open/anything", set()),
         ("/list/0/id", set()),
         ("/some", {"string", "null"}),
+        ("/rows/0", {"string"}),
+        ("/pair/0", set()),
     ],
 )
 def test_types_are_those_that_the_schema_names(pointer: str, *, expected: set[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -41,11 +41,17 @@ Decided = tuple[Decision, DecisionId]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foresight:
-    """What policy says of a call that a plan holds, before the plan begins."""
+    """What policy says of a call that a plan holds, before the plan begins.
+
+    `decision` is the most lenient one that is possible, `strictest` the other end. They are the
+    same if `is_known`: then no argument comes from another call.
+    """
 
     call: Call
     decision: Decision
+    strictest: Decision
     request: PolicyRequest
+    is_known: bool
 
 
 async def prepare(road: Road, durable: Durable, call: Call) -> Call:
@@ -163,21 +169,37 @@ def _rates_of(live: Live, call: Call) -> dict[str, Rate]:
 
 
 def foresee(
-    tx: Tx, live: Live, run: Run, call: Call, *, foreseen: Sequence[validate.Foreseen]
+    tx: Tx,
+    live: Live,
+    run: Run,
+    call: Call,
+    *,
+    before: validate.Foreseen,
+    unknown: frozenset[str],
 ) -> Foresight:
     """Decide a call of a plan before the plan begins, as if those before it had been made.
 
     Nothing is written, and `intend` decides again.
     """
     digested = _digested(tx, live, run, call)
-    decision, request = validate.decide(tx, live, run, digested, foreseen=foreseen)
-    return Foresight(call=digested, decision=decision, request=request)
+    (decision, strictest), request = validate.foresee(
+        tx, live, run, digested, before=before, unknown=unknown
+    )
+    return Foresight(
+        call=digested,
+        decision=decision,
+        strictest=strictest,
+        request=request,
+        is_known=not unknown,
+    )
 
 
 def write_foresight(
     tx: Tx, road: Road, live: Live, run: Run, foresight: Foresight, *, plan: StepName
 ) -> None:
     """Write a call of a plan that was refused, or ask people for it, before the plan begins."""
+    # INVARIANT: what is written is exactly what would be sent.
+    assert foresight.is_known
     call, decision = foresight.call, foresight.decision
     decision_id = _record_decision(tx, call, decision, foresight.request, tx.now_us)
     decided = (decision, decision_id)

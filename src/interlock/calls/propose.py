@@ -12,7 +12,7 @@ from interlock.domain.canonical import Json, JsonObject, canonical, canonical_te
 from interlock.domain.effect import Effect, EffectState
 from interlock.domain.errors import ContractError, InputError, JsonError
 from interlock.domain.ids import effect_id_of, idempotency_key_of
-from interlock.domain.pointer import fill
+from interlock.domain.pointer import are_nested, fill
 from interlock.domain.release import pin_of
 from interlock.domain.run import Run
 from interlock.domain.tool import BusinessKey, EffectClass, ToolVersion
@@ -48,16 +48,29 @@ def _resumed(live: Live, proposal: Proposal, effect: Effect) -> Call:
     )
 
 
-def new_call(road: Road, live: Live, run: Run, proposal: Proposal, *, now_us: int) -> Call:
-    """Return the call of a proposal that has no row yet; nothing is written."""
+def new_call(
+    road: Road,
+    live: Live,
+    run: Run,
+    proposal: Proposal,
+    *,
+    now_us: int,
+    unknown: frozenset[str] = frozenset(),
+) -> Call:
+    """Return the call of a proposal that has no row yet; nothing is written.
+
+    `unknown` are pointers to arguments that are not known yet: such a call is only looked at.
+    """
     environment = run.request.environment
     tool = live.release.tools.get(proposal.tool)
     if proposal.version is not None:
         tool = live.release.tool_version(proposal.tool, proposal.version)
     binding = None if tool is None else live.release.bind(tool, environment)
-    arguments, refusal = _checked(tool if binding else None, proposal)
+    arguments, refusal = _checked(tool if binding else None, proposal, unknown)
     effect_id = effect_id_of(run.run_id, proposal.step_name)
     key = tool.business_key if tool and not refusal else None
+    if key is not None and _depends_on(key, unknown):
+        key = None
     key_text, shown_key = _key_texts(road, tool, key, arguments)
     effect = Effect(
         effect_id=effect_id,
@@ -86,7 +99,14 @@ def new_call(road: Road, live: Live, run: Run, proposal: Proposal, *, now_us: in
     return Call(proposal=proposal, effect=effect, tool=tool, binding=binding, refusal=refusal)
 
 
-def _checked(tool: ToolVersion | None, proposal: Proposal) -> tuple[JsonObject, Refusal | None]:
+def _depends_on(key: BusinessKey, unknown: frozenset[str]) -> bool:
+    pointers = (part.at.partition(":")[2].removeprefix("/") for part in key.parts)
+    return any(are_nested(f"/{pointer}", place) for pointer in pointers for place in unknown)
+
+
+def _checked(
+    tool: ToolVersion | None, proposal: Proposal, unknown: frozenset[str]
+) -> tuple[JsonObject, Refusal | None]:
     """Return the arguments that may be stored, and why they are refused if they are."""
     arguments = proposal.arguments
     if not isinstance(arguments, dict):
@@ -98,7 +118,11 @@ def _checked(tool: ToolVersion | None, proposal: Proposal) -> tuple[JsonObject, 
     if tool is None:
         return arguments, _unknown(proposal)
     try:
-        Contract.of(tool.input_schema).check(arguments, what="arguments")
+        contract = Contract.of(tool.input_schema)
+        if unknown:
+            contract.check_known(arguments, what="arguments", unknown=unknown)
+        else:
+            contract.check(arguments, what="arguments")
     except ContractError as error:
         return arguments, Refusal(code=error.code, message=error.message)
     return arguments, None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from interlock.calls.road import Call, Live
 from interlock.domain.canonical import digest
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.effect import Effect
 from interlock.domain.ids import ToolName
+from interlock.domain.label import Labels
 from interlock.domain.record import to_json
 from interlock.domain.run import Run
 from interlock.domain.tool import ToolVersion
+from interlock.policy.engine import World
 from interlock.store import effects, runs
 from interlock.store.engine import Tx
 
@@ -21,27 +22,37 @@ _HOUR_US = 3_600_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foreseen:
-    """A call that will have been made before the one that is decided, as a plan has it."""
+    """What will have happened before a call, as a plan has it.
 
-    tool: ToolName
-    is_write: bool
+    `tools` were called, `writes` of those calls wrote, `done` have succeeded for certain. `labels`
+    are those of results that may have been read by then.
+    """
+
+    tools: tuple[ToolName, ...] = ()
+    writes: int = 0
+    done: frozenset[ToolName] = frozenset()
+    labels: Labels = field(default_factory=Labels)
 
 
-def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
+def facts_of(
+    tx: Tx, run: Run, effect: Effect, tool: ToolVersion, *, will_send: bool = True
+) -> Facts:
     """Read what the server knows, in the transaction that decides; nobody can send any of it.
 
-    Counted are other calls: a resend is decided on the same numbers as the attempt before it.
+    Counted are other calls: a resend is decided on the same numbers as the attempt before it. They
+    are kept from changing until `tx` ends if the call may be sent for them.
     """
     request = run.request
     window_us = tool.business_key.duplicate_window_h * _HOUR_US if tool.business_key else 0
     same_key = 0
-    if tool.is_write:
+    if tool.is_write and will_send:
         # Calls of parallel runs count each other only if they come one by one. Always before the
         # lock of the business key: then no two of them wait for each other.
         scope = (request.tenant, request.workflow, request.environment, effect.tool)
         effects.lock_key(tx, "/".join(scope))
+        if effect.key_hash is not None:
+            effects.lock_key(tx, effect.key_hash)
     if effect.key_hash is not None and tool.is_write:
-        effects.lock_key(tx, effect.key_hash)
         same_key = effects.count_same_key(
             tx,
             request.tenant,
@@ -75,23 +86,51 @@ def facts_of(tx: Tx, run: Run, effect: Effect, tool: ToolVersion) -> Facts:
 
 
 def decide(
-    tx: Tx,
-    live: Live,
-    run: Run,
-    call: Call,
-    *,
-    lifted: frozenset[str] = frozenset(),
-    foreseen: Sequence[Foreseen] = (),
+    tx: Tx, live: Live, run: Run, call: Call, *, lifted: frozenset[str] = frozenset()
 ) -> tuple[Decision, PolicyRequest]:
-    """Decide one call on facts read in this transaction; any doubt is a deny with its reason.
-
-    `foreseen` calls count as made.
-    """
-    effect = call.effect
-    facts = Facts(labels=run.labels, depth=run.request.depth, now_us=tx.now_us)
+    """Decide one call on facts read in this transaction; any doubt is a deny with its reason."""
+    facts = _facts_before_policy(tx, run)
     if call.refusal is None:
-        facts = _after(foreseen, facts_of(tx, run, effect, call.known_tool), effect)
-    request = PolicyRequest(
+        facts = facts_of(tx, run, call.effect, call.known_tool)
+    request = _request_of(call, facts, lifted)
+    world = _world_of(live, call)
+    if isinstance(world, Decision):
+        return world, request
+    decision = world.decide(request)
+    if decision.outcome is Outcome.NEEDS_APPROVAL and lifted.issuperset(decision.groups):
+        # Fail closed: the run would wait for nobody.
+        return deny(
+            "approval.unanswerable", "policy names no group that could still answer"
+        ), request
+    return decision, request
+
+
+def foresee(
+    tx: Tx, live: Live, run: Run, call: Call, *, before: Foreseen, unknown: frozenset[str]
+) -> tuple[tuple[Decision, ...], PolicyRequest]:
+    """Return how leniently, and how strictly, a call of a plan can still be decided.
+
+    `unknown` are pointers to arguments that other calls will give; without any, both are the same.
+    Nothing is locked: when the call is made it is decided for good.
+    """
+    facts = _facts_before_policy(tx, run)
+    if call.refusal is None:
+        facts = facts_of(tx, run, call.effect, call.known_tool, will_send=False)
+        facts = _after(before, facts, call.effect)
+    request = _request_of(call, facts, frozenset())
+    world = _world_of(live, call)
+    if isinstance(world, Decision):
+        return (world, world), request
+    return world.bounds(request, unknown=unknown), request
+
+
+def _facts_before_policy(tx: Tx, run: Run) -> Facts:
+    return Facts(labels=run.labels, depth=run.request.depth, now_us=tx.now_us)
+
+
+def _request_of(call: Call, facts: Facts, lifted: frozenset[str]) -> PolicyRequest:
+    effect = call.effect
+    return PolicyRequest(
         seats=effect.seats,
         environment=effect.environment,
         tool=effect.tool,
@@ -100,19 +139,17 @@ def decide(
         facts=facts,
         lifted=lifted,
     )
+
+
+def _world_of(live: Live, call: Call) -> World | Decision:
+    """Return who decides the call, or why it is denied without asking."""
     refusal = _refused_before_policy(call)
-    world = live.worlds.get(effect.environment)
     if refusal is not None:
-        return deny(refusal.code, refusal.message), request
+        return deny(refusal.code, refusal.message)
+    world = live.worlds.get(call.effect.environment)
     if world is None:
-        return deny("policy.unavailable", "no policies are loaded for this environment"), request
-    decision = world.decide(request)
-    if decision.outcome is Outcome.NEEDS_APPROVAL and lifted.issuperset(decision.groups):
-        # Fail closed: the run would wait for nobody.
-        return deny(
-            "approval.unanswerable", "policy names no group that could still answer"
-        ), request
-    return decision, request
+        return deny("policy.unavailable", "no policies are loaded for this environment")
+    return world
 
 
 def deny(code: str, message: str) -> Decision:
@@ -149,15 +186,16 @@ def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
     )
 
 
-def _after(foreseen: Sequence[Foreseen], facts: Facts, effect: Effect) -> Facts:
-    """Return the facts as they will be once some calls are made, and have succeeded."""
-    same = sum(each.tool == effect.tool for each in foreseen)
+def _after(before: Foreseen, facts: Facts, effect: Effect) -> Facts:
+    """Return the facts as they will be once some calls are made."""
+    same = before.tools.count(effect.tool)
     return replace(
         facts,
+        labels=facts.labels.join(before.labels),
         calls_this_tool=facts.calls_this_tool + same,
         calls_this_tool_1h=facts.calls_this_tool_1h + same,
-        writes_this_run=facts.writes_this_run + sum(each.is_write for each in foreseen),
-        done=facts.done | {each.tool for each in foreseen},
+        writes_this_run=facts.writes_this_run + before.writes,
+        done=facts.done | before.done,
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.text import Text
 from rich.tree import Tree
 
 from interlock.cli.output import cell, fact, money, note, out, part, rows_of, say, when
-from interlock.domain.canonical import JsonObject
+from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.text import visible
 
 _MARKS = {
     "done": "✓",
+    "undone": "↶",
     "running": "▸",
     "waiting": "◷",
     "failed": "✗",
@@ -49,8 +52,7 @@ def print_run(run: JsonObject) -> None:
             fact(name, value)
     for step in rows_of(run, "steps"):
         out.print(_step(step))
-    for plan in rows_of(run, "plans"):
-        _print_plan(plan)
+    print_plans(rows_of(run, "plans"))
     for wait in rows_of(run, "waits"):
         until = f" until {when(wait['due_us'])}" if wait["due_us"] is not None else ""
         say(f"  waits for {wait['topic']}{until}", style="yellow")
@@ -63,6 +65,20 @@ def print_run(run: JsonObject) -> None:
     children = run["children"]
     for child in children if isinstance(children, list) else []:
         fact("child run", child)
+
+
+def print_plans(plans: list[JsonObject]) -> None:
+    """Print plans: why one was refused, each call with what was said of it and how far it is."""
+    for plan in plans:
+        line = Text(f"  plan {plan['name']} of {plan['planner']}  ") + cell(plan["state"])
+        line += Text(f"  {_counted(plan)}")
+        if plan["cost_micro_usd"]:
+            line += Text(f"  priced {money(plan['cost_micro_usd'])}", style="dim")
+        out.print(line)
+        for reason in _list(plan, "reasons"):
+            out.print(Text(f"      {visible(reason)}", style="dim"))
+        for call in rows_of(plan, "calls"):
+            out.print(_planned(call))
 
 
 def print_changes(run: JsonObject, seen: dict[str, str], *, waits_for: str | None) -> None:
@@ -93,21 +109,38 @@ def _grow(tree: Tree, node: JsonObject) -> None:
         _grow(tree.add(_label(child)), child)
 
 
-def _print_plan(plan: JsonObject) -> None:
-    out.print(Text(f"  plan {plan['name']} of {plan['planner']}  ") + cell(plan["state"]))
-    reasons = plan["reasons"]
-    for reason in reasons if isinstance(reasons, list) else []:
-        out.print(Text(f"      {visible(reason)}", style="dim"))
-    for call in rows_of(plan, "calls"):
-        line = Text(f"    {call['id']:<18} {call['tool']}  ") + cell(call["state"])
-        if call["state"] in {"planned", "proposed"}:
-            line += Text("  ") + cell(call["decision"])
-        if call["code"] is not None:
-            line += Text("  ") + cell(call["code"])
-        needs = call["needs"]
-        if isinstance(needs, list) and needs:
-            line += Text(f"  after {', '.join(map(str, needs))}", style="dim")
-        out.print(line)
+def _planned(call: JsonObject) -> Text:
+    line = Text(f"    {_MARKS.get(str(call['stage']), '?')} {call['id']:<18} {call['tool']}  ")
+    line += cell(call["state"])
+    groups = ", ".join(map(str, _list(call, "groups")))
+    if call["stage"] == "to_come" and call["decision"] == "when_known":
+        asks = f", by {groups} at least" if groups else ""
+        line += Text(f"  decided when known{asks}", style="yellow")
+    elif call["stage"] == "to_come":
+        line += Text("  ") + cell(call["decision"])
+    elif call["state"] == "proposed" and groups:
+        line += Text(f"  asks {groups}", style="yellow")
+    if call["code"] is not None:
+        line += Text("  ") + cell(call["code"])
+    for word, names in (("after", "needs"), ("takes", "takes")):
+        if told := ", ".join(map(str, _list(call, names))):
+            line += Text(f"  {word} {told}", style="dim")
+    if call["is_write"]:
+        line += Text(f"  undone by {call['undo'] or 'nothing'}", style="dim")
+    return line
+
+
+def _counted(plan: JsonObject) -> str:
+    """Return how many calls of a plan are how far: `1 done, 2 to come`."""
+    stages = Counter(str(call["stage"]) for call in rows_of(plan, "calls"))
+    return ", ".join(
+        f"{stages[stage]} {stage.replace('_', ' ')}" for stage in _MARKS if stages[stage]
+    )
+
+
+def _list(row: JsonObject, name: str) -> list[Json]:
+    value = row[name]
+    return value if isinstance(value, list) else []
 
 
 def _step(step: JsonObject) -> Text:

@@ -16,9 +16,14 @@ MAX_CALLS = 50
 CALL_ID = "^[a-z][a-z0-9_]{0,63}$"
 REFUSED = "plan.refused"
 """The code of a plan that broke a rule, or that a policy or a person refused."""
+STOPPED = "plan.stopped"
+"""The code of a call that people were asked for when another call failed its plan."""
 
 PlannedDecision = Literal["allow", "needs_approval", "draft", "deny", "when_known"]
-"""What policy said of a planned call before the first was made; `when_known`: it has references."""
+"""What policy said of a planned call before the first was made.
+
+`when_known`: that depends on what other calls will give it. The others hold whatever that will be.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,18 @@ class Plan:
             ordered.append(ready)
         return tuple(ordered)
 
+    def needed_by(self, call: PlanCall) -> frozenset[str]:
+        """Return the ids of all calls that must have ended before this one is made."""
+        known = {each.id: each for each in self.calls}
+        found: set[str] = set()
+        left = [*call.needs]
+        while left:
+            need = left.pop()
+            if need not in found and need in known:
+                found.add(need)
+                left.extend(known[need].needs)
+        return frozenset(found)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReason:
@@ -102,8 +119,9 @@ class PlanReason:
 class CheckedCall:
     """One call of a plan as it was found before the first was made.
 
-    `groups` are those whose approval it waits for, `undo` the tool that undoes it. `effect_id` is
-    its row in the ledger, which is there once it was asked for, refused or made.
+    `groups` are those whose approval it needs, at once or at least `when_known`; `undo` is the tool
+    that undoes it. `effect_id` is its row in the ledger, which is there once it was asked for,
+    refused or made.
     """
 
     id: str
@@ -118,7 +136,10 @@ class CheckedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedPlan:
-    """A plan with what came of its check: refused if there are reasons. `calls` are as proposed."""
+    """A plan with what came of its check: refused if there are reasons. `calls` are as proposed.
+
+    `cost_micro_usd` is the sum of the declared prices of its calls.
+    """
 
     plan: Plan
     digest: str
@@ -126,6 +147,7 @@ class CheckedPlan:
     planner: AgentName
     reasons: tuple[PlanReason, ...]
     calls: tuple[CheckedCall, ...]
+    cost_micro_usd: int = 0
 
 
 def flaws(plan: Plan) -> tuple[PlanReason, ...]:

@@ -21,8 +21,7 @@ def read(document: Json, pointer: str) -> Json:
         msg = f"a pointer starts with `/`, got `{pointer}`"
         raise InputError(msg)
     value = document
-    for part in pointer.split("/")[1:]:
-        key = part.replace("~1", "/").replace("~0", "~")
+    for key in parts_of(pointer):
         if isinstance(value, dict) and key in value:
             value = value[key]
         elif isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
@@ -31,6 +30,24 @@ def read(document: Json, pointer: str) -> Json:
             msg = f"there is nothing at `{pointer}`"
             raise InputError(msg)
     return value
+
+
+def parts_of(pointer: str) -> tuple[str, ...]:
+    """Return the names that a pointer leads along.
+
+    >>> parts_of("/a/b~1c")
+    ('a', 'b/c')
+    """
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+
+
+def are_nested(one: str, other: str) -> bool:
+    """Return whether two pointers name the same place, or one a place inside the other's.
+
+    >>> are_nested("/a", "/a/b"), are_nested("/a", "/ab")
+    (True, False)
+    """
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def fill(template: Json, documents: Mapping[str, Json], *, optional: bool = False) -> Json:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from interlock.domain.canonical import Json, JsonObject
-from interlock.domain.effect import Effect
+from interlock.domain.effect import Effect, EffectState
 from interlock.domain.ids import EffectId, StepName, ToolName
 from interlock.domain.plan import (
+    REFUSED,
+    STOPPED,
     CheckedCall,
     CheckedPlan,
     PlanCall,
@@ -24,7 +26,26 @@ from interlock.store import effects, journal
 from interlock.store.engine import Tx
 
 PlanState = Literal["refused", "asked", "running", "ended"]
+Stage = Literal[
+    "to_come", "running", "waiting", "done", "undone", "failed", "skipped", "not_reached"
+]
 _CHECKED = "#checked"
+_KINDS = ("plan.check", "plan.answer", "plan.end")
+_STAGES: Mapping[str, Stage] = {
+    "planned": "to_come",
+    "not_made": "not_reached",
+    "skipped": "skipped",
+    EffectState.PROPOSED: "waiting",
+    EffectState.PARKED: "waiting",
+    EffectState.AUTHORIZED: "running",
+    EffectState.INTENT: "running",
+    EffectState.AMBIGUOUS: "running",
+    EffectState.PROBING: "running",
+    EffectState.SUCCEEDED: "done",
+    EffectState.DRAFTED: "done",
+    EffectState.CONFIRMED_DONE: "done",
+    EffectState.COMPENSATED: "undone",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +53,14 @@ class PlannedCall:
     """One call of a plan: as it was proposed, what policy said, and how it stands.
 
     `state` is that of its effect, `planned` before there is one, `skipped` or `not_made` if it will
-    never have one. `args` are as proposed, with references. `undo` is the tool that undoes it.
+    never have one; `stage` says the same in a word: what is done and what remains. `args` are as
+    proposed, with references, which `takes` lists. `undo` is the tool that undoes it.
     """
 
     id: str
     tool: ToolName
     args: JsonObject
+    takes: tuple[str, ...]
     needs: tuple[str, ...]
     on_error: str
     decision: PlannedDecision
@@ -45,26 +68,33 @@ class PlannedCall:
     is_write: bool
     undo: str | None
     state: str
+    stage: Stage
     effect_id: EffectId
     code: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanView:
-    """One plan of a run; `name` is its span's key, `reasons` say why it was refused."""
+    """One plan of a run; `name` is its span's key, `reasons` say why it was refused.
+
+    `cost_micro_usd` is the sum of the declared prices of its calls.
+    """
 
     name: StepName
     number: int
     planner: str
     digest: str
     state: PlanState
+    cost_micro_usd: int
     reasons: tuple[str, ...]
     calls: tuple[PlannedCall, ...]
 
 
 def plans_of(tx: Tx, run: Run) -> tuple[PlanView, ...]:
     """Return the plans of a run in the order proposed, refused ones too."""
-    entries = journal.load(tx, run.run_id)
+    entries = journal.load(tx, run.run_id, kinds=_KINDS)
+    if not entries:
+        return ()
     rows = {effect.step_name: effect for effect in effects.list_for_run(tx, run.run_id)}
     return tuple(
         _view(run, StepName(name.removesuffix(_CHECKED)), entries, rows)
@@ -98,6 +128,7 @@ def _view(
         planner=checked.planner,
         digest=checked.digest,
         state=state,
+        cost_micro_usd=checked.cost_micro_usd,
         reasons=tuple(reasons),
         calls=tuple(
             _call(planned[call.id], call, row=rows.get(call.step_name), ends=ends, state=state)
@@ -118,17 +149,21 @@ def _call(
     ended = end if isinstance(end, dict) else {}
     without_row = "planned" if state in {"asked", "running"} else "not_made"
     code = ended.get("code") if row is None else row.error_code
+    stands = str(ended.get("state", without_row)) if row is None else row.state.value
+    stage = "not_reached" if code in {REFUSED, STOPPED} else _STAGES.get(stands, "failed")
     return PlannedCall(
         id=planned.id,
         tool=planned.tool,
         args=planned.args,
+        takes=tuple(f"{each.at} from {each.call}{each.pointer}" for each in planned.references),
         needs=tuple(sorted(planned.needs)),
         on_error=planned.on_error,
         decision=checked.decision,
         groups=checked.groups,
         is_write=checked.is_write,
         undo=checked.undo,
-        state=str(ended.get("state", without_row)) if row is None else row.state.value,
+        state=stands,
+        stage=stage,
         effect_id=checked.effect_id,
         code=None if code is None else str(code),
     )

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import cedarpy
 
-from interlock.domain.canonical import JsonObject, digest
+from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.decision import Decision, Outcome, PolicyRequest, Reason
 from interlock.domain.errors import InputError, PolicyError
 from interlock.domain.ids import ToolName
@@ -33,6 +33,7 @@ from interlock.policy.load import (
     Policy,
     policy_set,
 )
+from interlock.policy.partial import blank, extremes, filled_in, paths_of
 from interlock.policy.schema import (
     MODEL_ACTION,
     Entity,
@@ -99,12 +100,34 @@ class World:
 
         Never raises for input: what cannot be judged is denied, with the reason.
         """
+        return self._decide(request, self._slices.get(_resource(request)), unknown=frozenset())
+
+    def bounds(self, request: PolicyRequest, *, unknown: Collection[str]) -> tuple[Decision, ...]:
+        """Return the most lenient and the strictest way in which a call can still be decided.
+
+        `unknown` are pointers into the arguments; what stands there is not read. Whatever it will
+        be, the decision is no more lenient than the first and, unless its evaluation fails, no
+        stricter than the second. Never an answer by which to send.
+        """
+        places = frozenset(unknown)
         part = self._slices.get(_resource(request))
+        if part is None or not places:
+            decision = self._decide(request, part, unknown=places)
+            return decision, decision
+        paths = paths_of(places, {} if part.action is None else part.action.derived)
+        return tuple(
+            self._decide(request, _with_policies(part, policies), unknown=places)
+            for policies in extremes(part.policies.values(), paths)
+        )
+
+    def _decide(
+        self, request: PolicyRequest, part: _Slice | None, *, unknown: frozenset[str]
+    ) -> Decision:
         refusal = self._refusal(request, part)
         if refusal is not None or part is None:
             return self._answer(Outcome.DENY, reasons=[refusal] if refusal else [])
         try:
-            own = _own_context(part, request)
+            own = _own_context(part, request, unknown)
         except InputError as error:
             return self._answer(Outcome.DENY, reasons=[_reason("policy.unmappable", error.message)])
         decisions = [self._decide_seat(seat, request, part, own) for seat in request.seats]
@@ -316,13 +339,28 @@ def _seat_version(seat: Seat, entities: Mapping[Uid, Entity]) -> str:
     return digest([entities[uid].to_json() for uid in involved])
 
 
-def _own_context(part: _Slice, request: PolicyRequest) -> JsonObject:
+def _with_policies(part: _Slice, policies: tuple[Policy, ...]) -> _Slice:
+    return replace(
+        part,
+        policies={policy.policy_id: policy for policy in policies},
+        handle=policy_set(policies),
+    )
+
+
+def _own_context(part: _Slice, request: PolicyRequest, unknown: frozenset[str]) -> JsonObject:
     action = part.action
     if action is None:
         return {}
-    derived = {name: value.of(request.arguments) for name, value in action.derived.items()}
+    hidden = paths_of(unknown, action.derived) if unknown else frozenset()
+    derived = {
+        name: blank(value.shape) if ("derived", name) in hidden else value.of(request.arguments)
+        for name, value in action.derived.items()
+    }
+    arguments: Json = request.arguments
+    if unknown:
+        arguments = filled_in(action.arguments, arguments, unknown)
     return {
-        "args": cedar_value(action.arguments, request.arguments),
+        "args": cedar_value(action.arguments, arguments),
         "derived": {name: value for name, value in derived.items() if value is not None},
     }
 

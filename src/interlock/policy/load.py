@@ -191,7 +191,7 @@ def _use_of_lifted(rule: pst.Template) -> Iterator[str]:
         if _LIFTED in names and not _is_argument(node):
             yield "`context.lifted` is reserved: write `@approval` and let the loader add it"
             return
-        stack.extend(_children(node))
+        stack.extend(children_of(node))
 
 
 def _is_argument(node: object) -> bool:
@@ -204,7 +204,8 @@ def _is_argument(node: object) -> bool:
     return False
 
 
-def _children(node: object) -> Iterator[object]:
+def children_of(node: object) -> Iterator[object]:
+    """Yield what a node of a policy's tree directly holds."""
     if isinstance(node, tuple):
         yield from node
     elif isinstance(node, dict):

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from interlock.calls.durable import Durable
 from interlock.calls.execute import Foresight, foresee, write_foresight
 from interlock.calls.propose import new_call
-from interlock.calls.road import Live, Proposal, Road
+from interlock.calls.road import Live, Proposal, Road, labels_of
 from interlock.calls.validate import Foreseen
 from interlock.domain.decision import Outcome
-from interlock.domain.errors import ContractError
 from interlock.domain.ids import AgentName, StepName, ToolName, effect_id_of
+from interlock.domain.label import Labels
 from interlock.domain.plan import (
     CheckedCall,
     CheckedPlan,
     Plan,
     PlanCall,
+    PlannedDecision,
     PlanReason,
     flaws,
     plan_name,
@@ -30,7 +31,6 @@ from interlock.domain.workflow import Step
 from interlock.observe import emit
 from interlock.store import runs, spans
 from interlock.store.engine import Tx
-from interlock.tools.contract import Contract
 from interlock.tools.places import has_place, types_at
 
 
@@ -91,11 +91,14 @@ def check_plan(
         planner=seats.planner.agent,
         reasons=reasons,
         calls=tuple(check.checked(call, foresights.get(call.id)) for call in plan.calls),
+        cost_micro_usd=sum(
+            tool.price_micro_usd for call in plan.calls if (tool := check.tool(call.tool))
+        ),
     )
     spans.put(tx, emit.plan_span(run.run_id, check.name, checked, step=step.name, at_us=tx.now_us))
     wanted = Outcome.DENY if reasons else Outcome.NEEDS_APPROVAL
     for foresight in foresights.values():
-        if foresight.decision.outcome is wanted:
+        if foresight.is_known and foresight.decision.outcome is wanted:
             write_foresight(tx, road, check.live, run, foresight, plan=check.name)
     return checked
 
@@ -121,18 +124,47 @@ class _Check:
         return tool if self.live.release.bind(tool, self.run.request.environment) else None
 
     def foresights(self) -> dict[str, Foresight]:
-        """Return by id what policy says of the calls whose arguments are known already."""
+        """Return by id what policy says of the calls, also of those not known whole yet."""
         found: dict[str, Foresight] = {}
-        before: list[Foreseen] = []
-        for call in self.plan.in_order():
-            tool = self.tool(call.tool)
-            if not call.references and tool is not None and call.id not in found:
-                proposal = proposal_of(call, plan=self.name, seats=self.seats)
-                now_us = self.tx.now_us
-                new = new_call(self.road, self.live, self.run, proposal, now_us=now_us)
-                found[call.id] = foresee(self.tx, self.live, self.run, new, foreseen=before)
-            before.append(Foreseen(tool=call.tool, is_write=tool is None or tool.is_write))
+        for call in self.plan.calls:
+            if call.id in found or self.tool(call.tool) is None:
+                continue
+            proposal = proposal_of(call, plan=self.name, seats=self.seats)
+            unknown = frozenset(reference.at for reference in call.references)
+            new = new_call(
+                self.road, self.live, self.run, proposal, now_us=self.tx.now_us, unknown=unknown
+            )
+            found[call.id] = foresee(
+                self.tx, self.live, self.run, new, before=self.before(call), unknown=unknown
+            )
         return found
+
+    def before(self, call: PlanCall) -> Foreseen:
+        """Return what will have happened before a call.
+
+        Calls are counted in the order of the plan. Calls that neither need each other may come in
+        any order: so only what it needs is sure to be done, and all that does not need it may have
+        been read.
+        """
+        ordered = self.plan.in_order()
+        earlier = ordered[: ordered.index(call)] if call in ordered else ()
+        needed = self.plan.needed_by(call)
+        labels = Labels()
+        for other in self.plan.calls:
+            tool = self.tool(other.tool)
+            if (
+                tool is not None
+                and other.id != call.id
+                and call.id not in self.plan.needed_by(other)
+            ):
+                labels = labels.join(labels_of(tool))
+        tools = {each.id: self.tool(each.tool) for each in earlier}
+        return Foreseen(
+            tools=tuple(each.tool for each in earlier),
+            writes=sum(tool is None or tool.is_write for tool in tools.values()),
+            done=frozenset(each.tool for each in earlier if each.id in needed),
+            labels=labels,
+        )
 
     def contracts(self) -> Iterator[PlanReason]:
         """Yield what no run of the plan could mend: unknown tools, arguments that cannot fit."""
@@ -153,15 +185,14 @@ class _Check:
             id=call.id,
             step_name=name,
             effect_id=effect_id_of(self.run.run_id, name),
-            decision="when_known" if tool is not None and call.references else "deny",
+            decision="deny",
             tool_version=0 if tool is None else tool.version,
             is_write=tool is None or tool.is_write,
             undo=_undo(tool),
         )
         if foresight is None:
             return found
-        decision = foresight.decision
-        return replace(found, decision=decision.outcome.value, groups=decision.groups)
+        return replace(found, decision=_planned(foresight), groups=foresight.decision.groups)
 
 
 def planner_seats(run: Run, planner: AgentName, caller: AgentName) -> PlanSeats:
@@ -170,6 +201,16 @@ def planner_seats(run: Run, planner: AgentName, caller: AgentName) -> PlanSeats:
     return PlanSeats(
         planner=Seat(workflow=workflow, agent=planner), caller=Seat(workflow=workflow, agent=caller)
     )
+
+
+def _planned(foresight: Foresight) -> PlannedDecision:
+    """Return what is certain of a call, whatever other calls will give it."""
+    lenient, strict = foresight.decision.outcome, foresight.strictest.outcome
+    is_certain = lenient is strict and lenient is not Outcome.NEEDS_APPROVAL
+    if foresight.is_known or is_certain or lenient is Outcome.DENY:
+        return lenient.value
+    # People are asked for exactly one call, and this one is not known.
+    return "when_known"
 
 
 def _undo(tool: ToolVersion | None) -> str | None:
@@ -181,13 +222,7 @@ def _undo(tool: ToolVersion | None) -> str | None:
 def _misfits(
     call: PlanCall, tool: ToolVersion, tools: Mapping[str, ToolVersion | None]
 ) -> Iterator[PlanReason]:
-    """Yield what is wrong with arguments of which some come from outputs, as far as schemas say."""
-    unknown = [reference.at for reference in call.references]
-    try:
-        known = fill(call.args, {})
-        Contract.of(tool.input_schema).check_known(known, what="arguments", unknown=unknown)
-    except ContractError as error:
-        yield PlanReason(call=call.id, code=error.code, message=error.message)
+    """Yield what is wrong with arguments that come from outputs, as far as the schemas say."""
     for reference in call.references:
         source = tools.get(reference.call)
         if source is None:

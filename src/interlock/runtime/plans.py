@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,12 +16,14 @@ from interlock.calls.pipeline import call_tool
 from interlock.calls.road import Call, CallState, Road
 from interlock.domain.agent import AgentSpec
 from interlock.domain.approval import ApprovalState
-from interlock.domain.canonical import Json, canonical
+from interlock.domain.canonical import Json, JsonObject, canonical
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import InputError, StepFailedError
 from interlock.domain.ids import ApprovalId, StepName, ToolName
 from interlock.domain.plan import (
+    MAX_CALLS,
     REFUSED,
+    STOPPED,
     CheckedCall,
     CheckedPlan,
     Plan,
@@ -145,21 +148,27 @@ async def _checked(
 
 
 async def _answered(at: Planning, checked: CheckedPlan) -> Answered:
-    """Wait until all calls of the preview are answered; one refusal refuses the plan."""
+    """Wait until all calls of the preview are answered, or one is refused: so is the plan then."""
     plan = plan_name(at.step.name, checked.number)
     entry = at.durable.recorded(answered_name(plan))
     if entry is not None:
         return from_json(Answered, entry.value)
     planned = {call.id: call for call in checked.plan.calls}
     asked = [call for call in checked.calls if call.decision == "needs_approval"]
-    for call in asked:
+
+    async def hear(call: CheckedCall) -> Json:
         effect = await at.durable.read(partial(effects.get, effect_id=call.effect_id))
         if effect.state is EffectState.PROPOSED:
             proposal = proposal_of(planned[call.id], plan=plan, seats=at.seats)
             waiting = Call(proposal=proposal, effect=effect, is_stored=True)
             effect = (await approve.hear(at.durable, waiting)).effect
         if effect.state is not EffectState.PROPOSED:
-            break
+            # Who has not answered yet is not waited for.
+            raise StepFailedError("refused", error_code=REFUSED, step_name=at.step.name)
+        return None
+
+    with suppress(StepFailedError):
+        await at.durable.gather([partial(hear, call) for call in asked], limit=MAX_CALLS)
     value = await at.durable.commit(
         answered_name(plan),
         lambda tx: object_to_json(_answer(tx, at, plan, asked)),
@@ -228,16 +237,28 @@ class _Interpreter:
         return plan_name(self.at.step.name, self.checked.number)
 
     async def run(self) -> Json:
+        entry = self.at.durable.recorded(ended_name(self.plan))
+        ended = await self._run() if entry is None else entry.value
+        # INVARIANT: only `_end` writes what is recorded under this name.
+        assert isinstance(ended, dict)
+        failure = ended.get("failure")
+        if isinstance(failure, dict):
+            raise StepFailedError(
+                str(failure["message"]),
+                error_code=str(failure["code"]),
+                step_name=self.at.step.name,
+            )
+        return ended
+
+    async def _run(self) -> Json:
         # Each comes after those it needs, so that none holds a slot that another waits for.
         calls = self.checked.plan.in_order()
         self.events = {call.id: asyncio.Event() for call in calls}
         try:
             await self.at.durable.gather([partial(self._branch, call) for call in calls])
         except StepFailedError as error:
-            code = error.error_code
-            await self._end(error_code=code)
-            raise
-        return await self._end(error_code=None)
+            return await self._end(error)
+        return await self._end(None)
 
     async def _branch(self, call: PlanCall) -> Json:
         try:
@@ -285,17 +306,34 @@ class _Interpreter:
             step_name=self.at.step.name,
         )
 
-    async def _end(self, *, error_code: str | None) -> Json:
-        """Record how the calls ended, and return it."""
+    async def _end(self, error: StepFailedError | None) -> Json:
+        """Record how the calls ended, and return it; nobody is asked any more for those left.
+
+        What failed the plan is recorded with it: of two failures a replay may see the other first.
+        """
+        failure: JsonObject = (
+            {}
+            if error is None
+            else {"failure": {"code": error.error_code, "message": error.message}}
+        )
 
         def record(tx: Tx) -> Json:
-            verdict = "failed" if error_code else "done"
-            _close_span(tx, self.at, self.plan, verdict=verdict, error_code=error_code)
-            return self._output()
+            for call in self.checked.calls:
+                row = None if call.id in self.ends else effects.find(tx, call.effect_id)
+                if row is not None and row.state in approve.WAITING:
+                    approve.withdraw(tx, row, code=STOPPED, message="its plan has stopped")
+            _close_span(
+                tx,
+                self.at,
+                self.plan,
+                verdict="failed" if error else "done",
+                error_code=error.error_code if error else None,
+            )
+            return self._output() | failure
 
         return await self.at.durable.commit(ended_name(self.plan), record, kind="plan.end")
 
-    def _output(self) -> Json:
+    def _output(self) -> JsonObject:
         calls = [call for call in self.checked.plan.calls if call.id in self.ends]
         outputs: Json = [self.ends[call.id].output for call in calls]
         is_small = len(canonical(outputs)) <= _MOST_OUTPUT_BYTES

@@ -74,11 +74,13 @@ class Retention:
             return False
         self._clear(lambda limit: self._clear_hints(HINTS_KEPT_S, limit))
         while self._days is not None and not self._stop.is_set() and self._leads():
-            before_us = -self._days * DAY_US
             with self._db.reading() as tx:
-                trees = retention.list_expired(tx, before_us=tx.now_us + before_us, limit=_TREES)
+                before_us = tx.now_us - self._days * DAY_US
+                trees = retention.list_expired(tx, before_us=before_us, limit=_TREES)
             for root_id in trees:
-                self._clear(partial(self._delete_some, root_id))
+                begin = partial(retention.begin, root_id=root_id, before_us=before_us)
+                if self._db.run("retention.begin", begin):
+                    self._clear(partial(self._delete_some, root_id))
             if not trees:
                 break
             _log.info("retention.deleted", runs=len(trees))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from sqlalchemy import bindparam, select
 
 from interlock.domain.errors import StepNameReusedError
@@ -9,16 +11,23 @@ from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import JournalEntry
 from interlock.store.columns import pack, pack_optional, unpack, unpack_object
 from interlock.store.engine import Tx
-from interlock.store.statement import Statement
+from interlock.store.statement import Row, Statement
 from interlock.store.tables import step as table
 
-_OF_RUN = Statement(
-    select(table).where(table.c.run_id == bindparam("run_id")).order_by(table.c.at_us)
-)
+_FOUND = select(table).where(table.c.run_id == bindparam("run_id")).order_by(table.c.at_us)
+_OF_RUN = Statement(_FOUND)
 
 
-def load(tx: Tx, run_id: RunId) -> dict[StepName, JournalEntry]:
-    """Return everything that a run has recorded, by name, in the order it was recorded."""
+def load(
+    tx: Tx, run_id: RunId, *, kinds: Collection[str] | None = None
+) -> dict[StepName, JournalEntry]:
+    """Return what a run has recorded (of some kinds), by name, in the order it was recorded."""
+    of_run = {"run_id": run_id}
+    rows: Iterable[Row] = (
+        tx.rows(_OF_RUN, of_run)
+        if kinds is None
+        else tx.connection.execute(_FOUND.where(table.c.kind.in_(kinds)), of_run).mappings()
+    )
     entries = (
         JournalEntry(
             name=StepName(row["name"]),
@@ -29,7 +38,7 @@ def load(tx: Tx, run_id: RunId) -> dict[StepName, JournalEntry]:
             epoch=row["epoch"],
             at_us=row["at_us"],
         )
-        for row in tx.rows(_OF_RUN, {"run_id": run_id})
+        for row in rows
     )
     return {entry.name: entry for entry in entries}
 

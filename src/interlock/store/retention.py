@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Table, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Table, and_, exists, func, or_, select, tuple_
 
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import RunId
-from interlock.store import tables
+from interlock.store import runs, tables
 from interlock.store.engine import Tx
 from interlock.store.tables import effect, run
 
@@ -35,8 +35,30 @@ def count_expired(tx: Tx, *, before_us: int) -> int:
     return tx.connection.execute(query).scalar_one()
 
 
+def begin(tx: Tx, root_id: RunId, *, before_us: int) -> bool:
+    """Mark a tree as being deleted, for good; False if it may not be deleted any more.
+
+    Whoever would start something below an ended run locks its root and looks for the mark: so a
+    tree is never deleted under a run, and no run begins in half a tree.
+    """
+    runs.lock_any(tx, root_id)
+    may_go = or_(run.c.is_deleting.is_(True), and_(*_expired(before_us)))
+    mark = run.update().where(run.c.run_id == root_id, may_go).values(is_deleting=True)
+    return tx.connection.execute(mark).rowcount == 1
+
+
+def is_deleting(tx: Tx, root_id: RunId) -> bool:
+    """Lock the root of a tree and return whether it is being deleted.
+
+    Raises `NotFoundError` if it is gone.
+    """
+    runs.lock_any(tx, root_id)
+    query = select(run.c.is_deleting).where(run.c.run_id == root_id)
+    return tx.connection.execute(query).scalar_one() is True
+
+
 def delete_some(tx: Tx, root_id: RunId, *, limit: int) -> int:
-    """Delete at most `limit` rows of a tree that may be deleted; 0 when nothing is left of it.
+    """Delete at most `limit` rows of a tree that is marked; 0 when nothing is left of it.
 
     The runs themselves go last, the root as the very last, so that an interrupted deletion is found
     again. Counts of duplicates stay: they name no run.

@@ -98,6 +98,7 @@ run = Table(
     Column("started_us", BigInteger),
     Column("ended_us", BigInteger),
     Column("deadline_us", BigInteger),
+    Column("is_deleting", Boolean),
     Index("ix_run_created", "tenant", "created_us"),
     Index("ix_run_workflow", "tenant", "workflow", "created_us"),
     Index("ix_run_parent", "parent_id"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.pointer import parts_of
 
-_SCALARS = frozenset({"string", "integer", "number", "boolean"})
+_SCALARS = frozenset({"string", "integer", "number", "boolean", "null"})
 
 
 def has_place(schema: JsonObject, pointer: str) -> bool:
@@ -27,28 +28,33 @@ def types_at(schema: JsonObject, pointer: str) -> frozenset[str]:
     ['integer', 'number']
     """
     node = _found(schema, pointer)[1]
-    named = node.get("type") if isinstance(node, dict) else None
-    types = {str(each) for each in (named if isinstance(named, list) else [named]) if each}
-    return frozenset(types | ({"number"} if "integer" in types else set()))
+    types = _types(node) if isinstance(node, dict) else frozenset()
+    return types | {"number"} if "integer" in types else types
 
 
 def _found(schema: JsonObject, pointer: str) -> tuple[bool, Json]:
     """Return whether there may be such a place, and its schema; None if that is not known."""
     node: Json = schema
-    for part in pointer.split("/")[1:]:
+    for key in parts_of(pointer):
         node = _resolved(schema, node)
         if not isinstance(node, dict):
             return True, None
-        key = part.replace("~1", "/").replace("~0", "~")
-        properties = node.get("properties")
+        types, properties = _types(node), node.get("properties")
         if isinstance(properties, dict) and key in properties:
             node = properties[key]
-        elif node.get("type") == "array" and key.isdigit():
-            node = node.get("items")
+        elif "array" in types and key.isdigit():
+            node = None if "prefixItems" in node else node.get("items")
         else:
             is_closed = node.get("additionalProperties") is False
-            return not is_closed and node.get("type") not in _SCALARS, None
+            is_scalar = bool(types) and types <= _SCALARS
+            return not is_scalar and (not is_closed or "patternProperties" in node), None
     return True, _resolved(schema, node)
+
+
+def _types(node: JsonObject) -> frozenset[str]:
+    """Return the types that a schema names; none if it names none."""
+    named = node.get("type")
+    return frozenset(str(each) for each in (named if isinstance(named, list) else [named]) if each)
 
 
 def _resolved(root: JsonObject, node: Json) -> Json:

@@ -48,6 +48,17 @@ def test_a_run_is_started_listed_and_shown() -> None:
     assert "invoke_workflow look  queued" in done("run", "show", run_id, "--trace")
 
 
+@pytest.mark.usefixtures("applied")
+def test_a_run_without_a_plan_says_so() -> None:
+    """Its JSON says the same, with how the run stands."""
+    run_id = start().out.strip()
+
+    assert "no plan was proposed in this run" == done("run", "plan", run_id)
+    assert {"run_id": run_id, "state": "queued", "plans": []} == json.loads(
+        done("run", "plan", run_id, "--json")
+    )
+
+
 def test_a_run_at_a_full_gate_names_the_holder(applied: Path) -> None:
     """What it waits for, and which runs have it."""
     first, second = (RunId(start("--key", key).out.strip()) for key in "ab")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from interlock.domain.ids import RunId
 from interlock.domain.principal import Role
 from interlock.domain.run import RunState
 from interlock.observe.bodies import CLASS_KEY
+from interlock.store import retention
 from interlock.testing.recorder import Fault, Recorder
 from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.serve.plane import API, Plane, body_of, error_of, rows
@@ -101,6 +103,21 @@ async def test_a_run_tells_what_it_did(working: Plane) -> None:
     assert TOOL_OF["read"] in str(trace)
     assert "read-default" in str(whole["decisions"])
     assert {"effects": []} == undo
+
+
+async def test_an_undo_does_not_begin_in_a_run_that_is_being_deleted(working: Plane) -> None:
+    """It would find half of the effects, undo those, and say that all is undone."""
+    ops = working.key(Role.OPERATOR, name="ops")
+    run = await start(working, ops, "read")
+    until(working, run, RunState.SUCCEEDED)
+    run_id, db = RunId(str(run["run_id"])), working.interlock.db
+    later = partial(retention.begin, root_id=run_id, before_us=2**62)
+
+    began = db.run("test.begin", later)
+    refused = await working.send("POST", f"{API}/runs/{run_id}/compensate", token=ops)
+
+    assert (True, 409) == (began, refused.status_code)
+    assert "is being deleted" in str(error_of(refused))
 
 
 async def test_what_a_contract_classes_is_shown_to_nobody_who_reads_calls(

@@ -115,17 +115,21 @@ def _print_card(approval: JsonObject) -> None:
     # INVARIANT: the card of an approval is an object.
     assert isinstance(call, dict)
     say(str(call["heading"]), style="bold")
-    for name in ("tool", "tool_version", "system", "environment", "risk", "flags"):
-        fact(name.replace("_", " "), call[name])
-    say("  arguments", style="dim")
-    for argument in rows_of(call, "arguments"):
-        say(f"    {argument['name']} = {argument['value']}")
-    planned = rows_of(call, "plan") if call["plan"] is not None else []
-    if planned:
+    if call["plan"] is not None:
+        for name in ("environment", "risk", "flags", "planner"):
+            fact(name, call[name])
         say("  the plan, of which the answer is for the calls marked *", style="dim")
-    for row in planned:
-        _print_planned(row)
-    for name in ("rules", "guarantee", "undo", "seats", "labels", "workflow", "trigger"):
+        for row in rows_of(call, "plan"):
+            _print_planned(row)
+    else:
+        for name in ("tool", "tool_version", "system", "environment", "risk", "flags"):
+            fact(name.replace("_", " "), call[name])
+        say("  arguments", style="dim")
+        for argument in rows_of(call, "arguments"):
+            say(f"    {argument['name']} = {argument['value']}")
+        for name in ("guarantee", "undo"):
+            fact(name, call[name])
+    for name in ("rules", "seats", "labels", "workflow", "trigger"):
         fact(name, call[name])
     for name in ("group", "requester", "state", "answered_by", "answer_reason"):
         if approval[name] is not None:

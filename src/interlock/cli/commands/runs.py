@@ -22,7 +22,7 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
-from interlock.cli.run_view import SET_ASIDE, print_changes, print_run, trace_tree
+from interlock.cli.run_view import SET_ASIDE, print_changes, print_plans, print_run, trace_tree
 from interlock.domain.canonical import JsonObject, canonical_text, parse
 from interlock.domain.errors import InputError, JsonError, UnavailableError
 from interlock.domain.run import RunState
@@ -89,6 +89,21 @@ def show(
         out.print(trace_tree(body))
     else:
         print_run(body)
+
+
+@app.command()
+@tells_errors
+def plan(run_id: RunArgument, *, as_json: AsJson = False) -> None:
+    """Show the plans of a run: each call, what policy said, what is done and what remains."""
+    with connected() as client:
+        body = client.get("runs", run_id, "plan")
+    plans = rows_of(body, "plans")
+    if as_json:
+        show_json(body)
+    elif plans:
+        print_plans(plans)
+    else:
+        say("no plan was proposed in this run")
 
 
 @app.command()

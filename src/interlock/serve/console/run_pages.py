@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
@@ -16,6 +17,7 @@ from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.run import Run, RunState
 from interlock.observe import trace
+from interlock.observe.plans import PlanView, plans_of
 from interlock.serve.auth import App, Caller, SignedIn
 from interlock.serve.card import Card, card_of
 from interlock.serve.console import calls, waterfall
@@ -118,7 +120,7 @@ def chrome_of(tx: Tx, caller: Caller) -> dict[str, object]:
     """Return what the frame of every page shows."""
     tenant = caller.principal.tenant
     return {
-        "open_count": len(approvals.list_open(tx, tenant=tenant)),
+        "open_count": len(first_of_plans(approvals.list_open(tx, tenant=tenant))),
     }
 
 
@@ -171,6 +173,11 @@ def first_of_plans(asked: Iterable[Approval]) -> list[Approval]:
     return list(first.values())
 
 
+def _counted(plan: PlanView) -> list[tuple[str, int]]:
+    """Return how many calls of a plan are how far."""
+    return list(Counter(call.stage for call in plan.calls).items())
+
+
 def _run_values(app: Interlock, tx: Tx, run: Run, view: View) -> dict[str, object]:
     root = trace.build(tx, run.run_id)
     run_ids = list(dict.fromkeys(node.run_id for node in trace.walk(root)))
@@ -192,6 +199,8 @@ def _run_values(app: Interlock, tx: Tx, run: Run, view: View) -> dict[str, objec
         "title": run.request.workflow if flow is None else flow.title,
         "view": view,
         "steps": app.progress(tx, run),
+        "plans": plans_of(tx, run),
+        "counted": _counted,
         "waterfall": waterfall.draw(root, tx.now_us),
         "total_micro_usd": root.total_micro_usd,
         "calls": stations,

@@ -100,6 +100,15 @@ def show_run(app: App, reader: Reader, run_id: str) -> JsonObject:
         }
 
 
+@router.get("/{run_id}/plan")
+def show_plan(app: App, reader: Reader, run_id: str) -> JsonObject:
+    """Return the plans of a run: each call, what policy said, what is done and what remains."""
+    with app.db.reading() as tx:
+        run = own_run(tx, reader, run_id)
+        plans: list[Json] = [_plan(view) for view in plans_of(tx, run)]
+    return {"run_id": run.run_id, "state": run.state, "plans": plans}
+
+
 @router.get("/{run_id}/trace")
 def show_trace(app: App, reader: Reader, run_id: str) -> JsonObject:
     """Return the trace of a run tree: spans with decisions, effects and cost, nested."""
