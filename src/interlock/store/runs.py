@@ -21,7 +21,7 @@ from interlock.store.columns import (
     unpack_seats,
 )
 from interlock.store.engine import Tx
-from interlock.store.tables import gate_wait, wait
+from interlock.store.tables import FOR_BREAKER, gate_wait, wait
 from interlock.store.tables import run as table
 
 OWNED = (RunState.RUNNING, RunState.COMPENSATING)
@@ -322,13 +322,18 @@ def list_queued(tx: Tx) -> list[tuple[RunId, int]]:
 
 
 def has_queued(tx: Tx, tenant: TenantId, workflow: WorkflowName, *, more_than: int) -> bool:
-    """Return whether more runs of a workflow than that have yet to begin, at a gate or before."""
+    """Return whether more runs of a workflow than that cannot go on for now.
+
+    They have yet to begin, are at a gate, or wait for a server whose breaker is open.
+    """
     mine = (table.c.tenant == tenant, table.c.workflow == workflow, table.c.ended_us.is_(None))
     queued = select(table.c.run_id).where(table.c.state == RunState.QUEUED, *mine)
     # From the gates, which are few: those that wait for people may be very many.
     at_gate = select(gate_wait.c.run_id).join(table, table.c.run_id == gate_wait.c.run_id)
     at_gate = at_gate.where(table.c.state == RunState.WAITING, *mine).distinct()
-    query = union_all(queued, at_gate).offset(more_than).limit(1)
+    at_server = select(wait.c.run_id).join(table, table.c.run_id == wait.c.run_id)
+    at_server = at_server.where(FOR_BREAKER, *mine).distinct()
+    query = union_all(queued, at_gate, at_server).offset(more_than).limit(1)
     return tx.connection.execute(query).first() is not None
 
 
