@@ -23,6 +23,7 @@ from tests.acceptance.road_worker import work
 from tests.acceptance.workers import run_worker
 from tests.calls.call_bench import CallBench, said
 from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
+from tests.road_bench import RoadBench
 
 RUNS = 12
 SERVER = "recorder-dev"
@@ -101,6 +102,19 @@ def test_runs_come_back_in_order_and_not_as_a_herd(bench: CallBench) -> None:
     assert RUNS - 2 <= len(held)
     assert held == [c.effect.run_id for c in bench.outside.sent[5:] if c.effect.run_id in held]
     assert {1} >= {later - sooner for sooner, later in pairwise(counts)} - {0, 2}
+
+
+@pytest.mark.parametrize("effect_class", ["read", "conditional"])
+def test_server_that_is_not_there_is_left_alone(sqlite_url: str, effect_class: str) -> None:
+    """Nothing listens at the address: also where only a one-time link would have been fetched."""
+    with RoadBench(sqlite_url, files("http://127.0.0.1:1")) as bench:
+        for n in range(3):
+            bench.run(WORKFLOW_OF[effect_class], {"text": "hello"}, key=str(n))
+
+        with bench.db.reading() as tx:
+            [held] = breakers.list_all(tx)
+
+    assert "5 of its last 5 calls failed; it could not be reached" == held.reason
 
 
 def test_unknown_outcome_of_a_blind_call_is_not_sent_again_by_a_breaker(bench: CallBench) -> None:
