@@ -62,6 +62,7 @@ _MODEL = "a model request is no tool call"
 _WISH = "a person's wish about a run, not a call's"
 _CLOCKED = "reached by the time of day, not by a call"
 ELSEWHERE = {
+    "breaker.change": "a server that fails; see tests/acceptance/test_c12_server_fails.py",
     "call.late": "only a worker that was stopped hears too late; on one host it is killed before",
     "gate.ask": _GATES,
     "gate.leave": _GATES,

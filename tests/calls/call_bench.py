@@ -131,9 +131,10 @@ class CallBench(RoadBench):
         return self.one(run_id).state, self.get(run_id).state
 
     def pass_time(self, run_id: RunId) -> None:
-        """Let pauses and quiet times end, as often as a call can need them."""
-        for _ in range(40):
-            if self.get(run_id).state.is_final:
+        """Let pauses, quiet times and open breakers end, as often as a call can need them."""
+        for _ in range(200):
+            run = self.get(run_id)
+            if run.state.is_final or (run.reason or "").startswith("effect/"):
                 return
             self.engine.advance(10)
 

@@ -157,7 +157,7 @@ def test_a_probe_without_an_answer_proves_nothing(bench: CallBench, answer: Repl
 
     run_id = bench.call("probed")
     for _ in range(60):
-        bench.engine.advance(30)
+        bench.engine.advance(300)
 
     effect = bench.one(run_id)
     assert (EffectState.PARKED, "5 probes did not settle it") == (

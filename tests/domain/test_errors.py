@@ -60,7 +60,13 @@ def test_codes_are_stable_names_of_one_error() -> None:
 
 def test_only_what_is_away_may_be_retried() -> None:
     """An error is final unless the thing needed is away, or full, for now."""
-    may = {"UnavailableError", "ModelBusyError", "IntakeFullError", "VersionMissingError"}
+    may = {
+        "UnavailableError",
+        "ModelBusyError",
+        "IntakeFullError",
+        "VersionMissingError",
+        "UnreachableError",
+    }
     assert may == {error.__name__ for error in _all_errors() if error.is_retryable}
     assert UnavailableError.is_retryable
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from interlock.domain.effect import Transport
 from interlock.tools.addresses import Address, Target, target_of
 from interlock.tools.egress import WIRE, CheckedTransport, Wire, client_of, open_client
 from tests.tools.outside import Answer, Site
@@ -153,9 +154,15 @@ async def test_name_that_leads_inside_is_refused(inside: str) -> None:
     names = Names("93.184.215.14", inside)
     transport = CheckedTransport(target_of(f"https://{NAME}", "dev"), resolver=names)
 
+    wire = Wire()
+    WIRE.set(wire)
+
     async with httpx2.AsyncClient(transport=transport) as client:
         with pytest.raises(httpx2.ConnectError, match="address"):
             await client.get(f"https://{NAME}/x")
+
+    refused = wire.lost("refused")
+    assert (Transport.NOT_SENT, False) == (refused.transport, refused.is_unreachable)
 
 
 async def test_name_that_cannot_be_resolved_was_sent_nothing() -> None:
@@ -165,10 +172,14 @@ async def test_name_that_cannot_be_resolved_was_sent_nothing() -> None:
         raise OSError(1, "no such name")
 
     transport = CheckedTransport(target_of(f"https://{NAME}", "prod"), resolver=nowhere)
+    wire = Wire()
+    WIRE.set(wire)
 
     async with httpx2.AsyncClient(transport=transport) as client:
         with pytest.raises(httpx2.ConnectError, match="no such name"):
             await client.get(f"https://{NAME}/x")
+
+    assert wire.lost("no such name").is_unreachable
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ from interlock.calls import approve, protocol, reconcile, validate
 from interlock.calls.durable import Durable
 from interlock.calls.propose import propose
 from interlock.calls.road import Call, Live, Proposal, Road, view_of
+from interlock.domain.breaker import topic_of
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest
 from interlock.domain.effect import Effect, EffectState, Reply, Transport
-from interlock.domain.errors import InterlockError, UnavailableError
+from interlock.domain.errors import InterlockError, UnavailableError, UnreachableError
 from interlock.domain.ids import DecisionId, StepName, WorkflowName, trace_id_of
 from interlock.domain.run import Run
 from interlock.domain.tool import EffectClass, Rate, Server
@@ -66,7 +67,8 @@ async def prepare(road: Road, durable: Durable, call: Call) -> Call:
         decision, _ = validate.decide(
             tx, live, runs.get(tx, durable.run.run_id), digested, lifted=lifted
         )
-        return decision.outcome is Outcome.ALLOW
+        is_allowed = decision.outcome is Outcome.ALLOW
+        return is_allowed and not road.breakers.is_held(tx, digested.known_binding.server.name)
 
     if not await durable.read(would_be_allowed):
         return call
@@ -76,7 +78,8 @@ async def prepare(road: Road, durable: Durable, call: Call) -> Call:
             guard = await road.sender.prepare(call)
         except InterlockError as error:
             # Nothing was sent; the call goes on without a link, and `send` refuses it with this.
-            guard = {"problem": error.message}
+            is_unreachable = isinstance(error, UnreachableError)
+            guard = {"problem": error.message, "is_unreachable": is_unreachable}
     now_us = await durable.read(lambda tx: tx.now_us)
     stamped: JsonObject | None = None if guard is None else {**guard, "obtained_us": now_us}
     return replace(call, effect=replace(call.effect, guard=stamped))
@@ -105,7 +108,7 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
 
     The returned call is `intent` (send it now), `proposed` (people are asked), ended, still
     ambiguous (its key or link ran out while it paused, so it is not sent again), or as it was with
-    `not_before_us`: a rate is used up, and nothing was written.
+    `not_before_us`: a rate is used up or its server fails, and nothing was written.
     """
 
     def refresh_and_decide(tx: Tx) -> Call:
@@ -130,9 +133,9 @@ def _decide_and_write(  # noqa: PLR0917  # as a transaction has them at hand
     lifted = _lifted(tx, call)
     decision, request = validate.decide(tx, live, run, call, lifted=lifted)
     if decision.outcome is Outcome.ALLOW:
-        until_us = rates.take(tx, _rates_of(live, call))
-        if until_us is not None:
-            return replace(call, not_before_us=until_us)
+        held = _held(tx, road, live, call)
+        if held is not None:
+            return replace(call, not_before_us=held[0], waits_for=held[1])
     decided = (decision, _record_decision(tx, call, decision, request, started_us))
     if decision.outcome is Outcome.ALLOW:
         intended = _write_intent(tx, road, call, run=run, decided=decided)
@@ -144,14 +147,32 @@ def _decide_and_write(  # noqa: PLR0917  # as a transaction has them at hand
 
 
 async def wait_for_rate(durable: Durable, call: Call) -> Call:
-    """Let the run wait until a rate may have room again."""
+    """Let the run wait until a rate may have room again, or a server may work."""
     # INVARIANT: `intend` said when.
     assert call.not_before_us is not None
-    base = f"{call.effect.step_name}#rate.{call.effect.attempt + 1}"
+    what = "rate" if call.waits_for is None else "breaker"
+    base = f"{call.effect.step_name}#{what}.{call.effect.attempt + 1}"
     names = (StepName(f"{base}.{number}") for number in count(1))
     name = next(name for name in names if durable.recorded(name) is None)
-    await durable.sleep(name, call.not_before_us)
-    return replace(call, not_before_us=None)
+    await durable.wait(name, call.waits_for or f"time/{name}", until_us=call.not_before_us)
+    return replace(call, not_before_us=None, waits_for=None)
+
+
+def _held(tx: Tx, road: Road, live: Live, call: Call) -> tuple[int, str | None] | None:
+    """Return until when a call waits, and for which topic; None if it is to be sent now.
+
+    Its server's breaker comes first, so that a call that is not sent uses up no rate.
+    """
+    server, effect_id = call.known_binding.server.name, call.effect.effect_id
+    until_us = road.breakers.hold(tx, server, effect_id)
+    if until_us is not None:
+        return until_us, topic_of(server)
+    until_us = rates.take(tx, _rates_of(live, call))
+    if until_us is not None:
+        return until_us, None
+    deadline_us = tx.now_us + round(call.known_tool.limits.timeout_s * 1_000_000)
+    road.breakers.claim(tx, server, effect_id, deadline_us=deadline_us)
+    return None
 
 
 def _rates_of(live: Live, call: Call) -> dict[str, Rate]:
@@ -236,7 +257,8 @@ class ConnectorSender:
         guard, prepared = tool.effect.guard, call.effect.guard or {}
         if guard and guard.kind == "one_time_link" and "link" not in prepared:
             problem = prepared.get("problem")
-            return _not_sent(str(problem or f"`{tool.system}` gave no one-time link"))
+            reply = _not_sent(str(problem or f"`{tool.system}` gave no one-time link"))
+            return replace(reply, is_unreachable=prepared.get("is_unreachable") is True)
         try:
             outgoing = await self._outgoing(call, tool.limits.timeout_s)
             connector = self._connect(call.known_binding.server)

@@ -6,6 +6,8 @@ effect's state says which station is next, so a replay after a crash goes on whe
 
 from __future__ import annotations
 
+import structlog
+
 from interlock.calls import approve, execute, protocol, reconcile
 from interlock.calls.durable import Durable
 from interlock.calls.record import record, result_of
@@ -14,6 +16,8 @@ from interlock.domain.effect import EffectState
 from interlock.domain.run import Run, RunState
 from interlock.store import effects
 from interlock.store.engine import Tx
+
+_log = structlog.get_logger(__name__)
 
 
 async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallResult:
@@ -57,7 +61,7 @@ async def _next_station(road: Road, durable: Durable, call: Call) -> Call | Call
         case EffectState.INTENT if call.sent_at_s and call.effect.epoch == durable.run.epoch:
             # A wait of a parallel branch must not end the segment between send and record.
             with durable.in_flight():
-                return await record(road, durable, call, await road.sender.send(call))
+                return await _send(road, durable, call)
         case EffectState.INTENT | EffectState.PROBING:
             return await reconcile.take_over(durable, call)
         case EffectState.AMBIGUOUS:
@@ -73,6 +77,20 @@ async def _next_station(road: Road, durable: Durable, call: Call) -> Call | Call
 
 async def _intend(road: Road, durable: Durable, call: Call) -> Call:
     return await execute.intend(road, durable, await execute.prepare(road, durable, call))
+
+
+async def _send(road: Road, durable: Durable, call: Call) -> Call | CallResult:
+    """Send and record; how the call went may open or close the breaker of its server."""
+    reply = await road.sender.send(call)
+    recorded = await record(road, durable, call, reply)
+    server = call.known_binding.server
+    change = road.breakers.heard(server, call.effect.effect_id, reply)
+    if change is not None:
+        changed = await durable.transact("breaker.change", change, tool=call.effect.tool)
+        road.breakers.look_again()
+        if changed is not None:
+            _log.warning(f"breaker.{changed}", server=server.name, effect_id=call.effect.effect_id)
+    return recorded
 
 
 async def _recover(road: Road, durable: Durable, call: Call) -> Call | CallResult:

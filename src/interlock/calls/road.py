@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from interlock.domain.release import Release
 from interlock.domain.tool import ENVIRONMENTS, Binding, EffectSpec, Environment, ToolVersion
 from interlock.policy.engine import ModelResource, World, build_world
 from interlock.store import registry
+from interlock.store.breakers import Breakers
 from interlock.store.engine import Database, Tx
 
 NOT_SENT = "call.not_sent"
@@ -157,7 +158,7 @@ class Call:
     `refusal` is set if the proposal broke its contract or names nothing that can be called.
     `sent_at_s` is the monotonic time from which the send deadline counts, `heard` the approvals
     whose answer this stretch of the run knows. `not_before_us` is when a call that was allowed, but
-    came too soon for a rate, may ask again.
+    came too soon for a rate or whose server fails, may ask again; `waits_for` is then the topic.
     """
 
     proposal: Proposal
@@ -170,6 +171,7 @@ class Call:
     retry_after_s: float = 0.0
     heard: frozenset[ApprovalId] = frozenset()
     not_before_us: int | None = None
+    waits_for: str | None = None
 
     def at(self, effect: Effect) -> Call:
         """Return the call with its row as it is stored now."""
@@ -208,6 +210,7 @@ class Road:
 
     `sender` is `execute.ConnectorSender`, the only thing that runs connectors; `price` is None for
     a model without a known or declared price. `key_secret` keys the hashes of business keys.
+    `breakers` is what this worker knows of servers that fail.
     """
 
     db: Database
@@ -216,6 +219,7 @@ class Road:
     price: Callable[[str, int, int], Price | None]
     key_secret: bytes
     approval_ttl_us: int
+    breakers: Breakers = field(default_factory=Breakers)
 
 
 def labels_of(tool: ToolVersion) -> Labels:

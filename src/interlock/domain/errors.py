@@ -16,6 +16,7 @@ InterlockError
 ├── UnauthenticatedError  nobody is signed in, or a signature does not hold
 ├── UnavailableError      the store or an upstream is away; may be retried
 │   ├── ModelBusyError       a model answered "later", broke off or not at all
+│   ├── UnreachableError     a tool's server cannot be reached, or cannot answer now
 │   └── VersionMissingError  what a newer version of this program wrote cannot be read here
 ├── IntakeFullError       too many runs of a workflow have yet to begin; says when to come back
 ├── ModelFailedError      a model refused a request or answered nonsense; asking again is no use
@@ -156,6 +157,12 @@ class UnavailableError(InterlockError):
 
     code = "unavailable"
     is_retryable = True
+
+
+class UnreachableError(UnavailableError):
+    """A server could not be reached, or said that it cannot answer now."""
+
+    code = "server.unreachable"
 
 
 class IntakeFullError(InterlockError):

@@ -66,7 +66,8 @@ class Server:
     `argv` (started without a shell, with only the variables named in `environment_variables`);
     `python` needs nothing. A plain-http or private address must be named here exactly.
     `auth` says how the credential is sent: `basic` (secret is `user:password`), `bearer`,
-    `header:<Name>` or `none`.
+    `header:<Name>` or `none`. Its breaker is open for `breaker_open_s` at first, and ten times that
+    at most.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Server:
     auth: str = "none"
     headers: Mapping[str, str] = field(default_factory=dict)
     rate: Rate | None = None
+    breaker_open_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

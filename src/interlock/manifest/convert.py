@@ -73,6 +73,7 @@ def server(file: form.ServerFile) -> Server:
         auth=file.auth,
         headers=file.headers,
         rate=_rate(file.rate),
+        breaker_open_s=file.breaker_open_s,
     )
 
 

@@ -122,6 +122,8 @@ class ServerFile(Part):
     """Fixed headers of every request."""
     rate: RatePart | None = None
     """How often all tools together call it."""
+    breaker_open_s: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
+    """Seconds for which it is not called once it has failed; if it goes on, up to ten times."""
 
 
 class HttpRequestPart(Part):

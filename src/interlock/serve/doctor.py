@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from interlock.app import INSTANCE_KEY, Interlock
 from interlock.calls import reconcile
+from interlock.domain.breaker import topic_of
 from interlock.domain.errors import InterlockError
 from interlock.domain.release import Release
 from interlock.domain.run import Run, RunState
 from interlock.runtime.retention import DAY_US, ROLE
 from interlock.runtime.triggers import key_of
-from interlock.store import effects, leases, migrate, retention, runs
+from interlock.store import breakers, effects, leases, migrate, retention, runs
 from interlock.store.engine import Tx
 
 _SKEW_US = 1_000_000
@@ -60,6 +61,7 @@ def examine(app: Interlock) -> tuple[Check, ...]:
             _retention(app, tx),
             _dead_letters(tx),
             _versions(tx),
+            _servers(tx),
         )
 
 
@@ -204,3 +206,17 @@ def _versions(tx: Tx) -> Check:
         " start one where that is installed"
     )
     return Check(name="versions", is_ok=False, message=message)
+
+
+def _servers(tx: Tx) -> Check:
+    """Find servers that are not called, since they fail or a person said so."""
+    found = breakers.list_all(tx)
+    if not found:
+        return Check(name="servers", is_ok=True, message="no breaker is open")
+    waiting = breakers.count_waiting(tx)
+    named = "; ".join(
+        f"`{one.server}` ({one.reason}; {waiting.get(topic_of(one.server), 0)} calls wait)"
+        for one in found
+    )
+    message = f"{named}; each is probed by itself, or `interlock tool breaker close SERVER`"
+    return Check(name="servers", is_ok=False, message=f"not called: {message}")

@@ -30,6 +30,7 @@ from interlock.serve import health, webhooks
 from interlock.serve.console import pages
 from interlock.serve.routes import (
     approvals,
+    breakers,
     catalog,
     effects,
     evals,
@@ -65,7 +66,18 @@ def create_app(interlock: Interlock) -> FastAPI:
     app.state.is_closing = False
     app.state.proof_key = secrets.token_hex(32)
     app.include_router(webhooks.router)
-    for noun in (runs, approvals, effects, catalog, triggers, project, keys, evals, operations):
+    for noun in (
+        runs,
+        approvals,
+        effects,
+        catalog,
+        breakers,
+        triggers,
+        project,
+        keys,
+        evals,
+        operations,
+    ):
         app.include_router(noun.router, prefix="/api/v1")
     app.include_router(health.router)
     pages.install(app)

@@ -23,7 +23,7 @@ from interlock.store.columns import (
 )
 from interlock.store.engine import Tx
 from interlock.store.statement import Row, Statement
-from interlock.store.tables import gate_wait, wait
+from interlock.store.tables import FOR_BREAKER, gate_wait, wait
 from interlock.store.tables import run as table
 
 OWNED = (RunState.RUNNING, RunState.COMPENSATING)
@@ -76,12 +76,16 @@ _MINE = (
     table.c.ended_us.is_(None),
 )
 # From the gates, which are few: those that wait for people may be very many.
-_NOT_BEGUN = Statement(
+_HELD_UP = Statement(
     union_all(
         select(table.c.run_id).where(table.c.state == RunState.QUEUED, *_MINE),
         select(gate_wait.c.run_id)
         .join(table, table.c.run_id == gate_wait.c.run_id)
         .where(table.c.state == RunState.WAITING, *_MINE)
+        .distinct(),
+        select(wait.c.run_id)
+        .join(table, table.c.run_id == wait.c.run_id)
+        .where(FOR_BREAKER, *_MINE)
         .distinct(),
     )
     .offset(bindparam("more_than", type_=BigInteger))
@@ -402,9 +406,12 @@ def list_queued(tx: Tx) -> list[tuple[RunId, int]]:
 
 
 def has_queued(tx: Tx, tenant: TenantId, workflow: WorkflowName, *, more_than: int) -> bool:
-    """Return whether more runs of a workflow than that have yet to begin, at a gate or before."""
+    """Return whether more runs of a workflow than that cannot go on for now.
+
+    They have yet to begin, are at a gate, or wait for a server whose breaker is open.
+    """
     mine = {"tenant": tenant, "workflow": workflow, "more_than": more_than}
-    return bool(tx.rows(_NOT_BEGUN, mine))
+    return bool(tx.rows(_HELD_UP, mine))
 
 
 def children(tx: Tx, run_id: RunId) -> list[Run]:

@@ -131,6 +131,9 @@ step = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 
+FOR_BREAKER = text("substr(topic, 1, 8) = 'breaker/'")
+"""Which waits are for a server to work again: few, and found without looking at all others."""
+
 wait = Table(
     "wait",
     metadata,
@@ -140,6 +143,7 @@ wait = Table(
     Column("due_us", BigInteger),
     Column("opened_us", BigInteger, nullable=False),
     Index("ix_wait_due", "due_us"),
+    Index("ix_wait_breaker", "topic", sqlite_where=FOR_BREAKER, postgresql_where=FOR_BREAKER),
 )
 
 signal = Table(
@@ -194,6 +198,20 @@ rate = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("full_us", BigInteger, nullable=False),
+    Column("turn_us", BigInteger, nullable=False),
+)
+
+breaker = Table(
+    "breaker",
+    metadata,
+    Column("server", Text, primary_key=True),
+    Column("opened_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("openings", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("probe", Text),
+    Column("probe_until_us", BigInteger),
     Column("turn_us", BigInteger, nullable=False),
 )
 

@@ -14,16 +14,20 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from ipaddress import ip_address
 
 import httpx2
 
+from interlock.domain.effect import Reply, Transport
 from interlock.domain.tool import Environment
 from interlock.tools.addresses import Address, Target, target_of, why_refused
 
 DEFAULT_REPLY_BYTES = 16 * 1024 * 1024
 RESOLVED_FOR_S = 30.0
+_LONGEST_RETRY_AFTER_S = 3600.0
 
 Resolver = Callable[[str, int], Awaitable[tuple[Address, ...]]]
 """Host and port to addresses, in the order to try."""
@@ -35,12 +39,23 @@ class Wire:
 
     The sender puts one into `WIRE` before it sends; the transport fills it in. A context variable
     carries it, because the MCP SDK sends in tasks of its own and hands on only the context.
+    `is_refused` if the address is one that we do not go to: that speaks not against the server.
     """
 
     reply_bytes: int = DEFAULT_REPLY_BYTES
     is_sent: bool = False
     status: int | None = None
     problem: str | None = None
+    is_refused: bool = False
+    retry_after_s: float | None = None
+
+    def lost(self, problem: str) -> Reply:
+        """Return what is known of a call to which no answer came."""
+        if self.is_sent:
+            return Reply(transport=Transport.UNKNOWN, problem=problem)
+        return Reply(
+            transport=Transport.NOT_SENT, problem=problem, is_unreachable=not self.is_refused
+        )
 
 
 WIRE: ContextVar[Wire | None] = ContextVar("interlock_wire", default=None)
@@ -91,12 +106,13 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request; addresses are tried in turn until one connects."""
+        wire = WIRE.get() or Wire()
         if not self._target.has_origin_of(request.url):
+            wire.is_refused = True
             msg = f"`{request.url.host}` is not the host of this server entry"
             raise httpx2.ConnectError(msg)
-        wire = WIRE.get() or Wire()
         failure: httpx2.TransportError = httpx2.ConnectError("the host has no address")
-        for address in await self._addresses():
+        for address in await self._addresses(wire):
             try:
                 response = await self._inner.handle_async_request(
                     self._pinned(request, address, wire)
@@ -111,7 +127,7 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         """Close all connections."""
         await self._inner.aclose()
 
-    async def _addresses(self) -> tuple[Address, ...]:
+    async def _addresses(self, wire: Wire) -> tuple[Address, ...]:
         until_s, addresses = self._resolved
         is_literal = len(self._target.named) == 1
         if is_literal or time.monotonic() < until_s:
@@ -124,6 +140,7 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         for address in addresses:
             why = why_refused(address, self._target)
             if why is not None:
+                wire.is_refused = True
                 raise httpx2.ConnectError(why)
         self._resolved = (time.monotonic() + RESOLVED_FOR_S, addresses)
         return addresses
@@ -148,6 +165,20 @@ def broken_by(error: Exception) -> str:
         # Its text may repeat the line that is no HTTP.
         return "the answer was cut off or is no HTTP"
     return str(error) or type(error).__name__
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Read `Retry-After` (RFC 9110, 10.2.3): seconds or a date, at most an hour."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), _LONGEST_RETRY_AFTER_S)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    wait_s = (at.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(wait_s, 0.0), _LONGEST_RETRY_AFTER_S)
 
 
 @cache

@@ -142,3 +142,17 @@ def test_what_cannot_be_imported_is_one_sentence(
 
     assert (1, True) == (code, problem in error), error
     assert not (folder / "tools").exists()
+
+
+def test_a_breaker_is_opened_and_closed_by_hand(folder: Path) -> None:
+    """The list says until when and why the server is not called."""
+    declare(folder, "protocol: http\nurl: http://127.0.0.1:9000\n")
+    done("apply", "--yes")
+    opened = done("tool", "breaker", "open", "shop-dev", "--reason", "they migrate", "--for", "60")
+    listed = done("tool", "breaker", "list")
+
+    closed = [done("tool", "breaker", "close", "shop-dev").strip() for _ in range(2)]
+
+    assert opened.startswith("open until 20")
+    assert "they migrate" in listed
+    assert ["closed", "it was closed already"] == closed

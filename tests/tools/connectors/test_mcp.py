@@ -230,6 +230,22 @@ async def test_broken_answer_fails_one_call_and_not_the_session(
     assert 4 == len(site.seen)
 
 
+async def test_hint_when_to_come_back_is_read(site: Site) -> None:
+    """Over HTTP a server that is busy says so beside the protocol."""
+    busy = Answer(status=503, headers={"Retry-After": "7"}, body=b"")
+    site.then(Answer(body=_result(1, DISCOVERED)), Answer(body=_result(2, LISTED)), busy)
+    url = f"http://127.0.0.1:{site.port}/mcp"
+    server = Server(name="s", system="outside", environment="dev", kind="mcp-http", url=url)
+    connector = McpConnector(server)
+    async with mcp_stdio_outside(is_old=False) as outside:
+        call = outside.call("echo", text="x")
+
+    reply = await connector.send(replace(call, binding=replace(call.binding, server=server)))
+
+    await connector.aclose()
+    assert (503, 7.0) == (reply.status, reply.retry_after_s)
+
+
 async def test_server_that_opens_no_session_says_nothing_to_the_agent(site: Site) -> None:
     """What it says before anything was sent is not repeated: only replies raise labels."""
     site.then(*(Answer(body=_error(n, INTERNAL_ERROR)) for n in (1, 2)))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from interlock.calls.durable import Retry
+from interlock.domain import breaker
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, JournalEntry, Run, RunState
@@ -22,7 +23,7 @@ HOLD_S = 2.0
 
 _DUE_BATCH = 200
 _GATE = "gate/"
-_NOT_PEOPLE = (_GATE, "time/", "child/")
+_NOT_PEOPLE = (_GATE, breaker.TOPIC, "time/", "child/")
 _EXPIRED: Json = {"expired": True}
 
 
@@ -41,7 +42,7 @@ def gate_topic(key: str) -> str:
 
 
 def is_for_people(open_waits: Mapping[StepName, Wait]) -> bool:
-    """Return whether all of a run waits for answers or signals: not for time, a child or a gate."""
+    """Return whether all that a run waits for are answers or signals, which are for people."""
     return not any(wait.topic.startswith(_NOT_PEOPLE) for wait in open_waits.values())
 
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import httpx2
 
-from interlock.tools.egress import WIRE, Wire, broken_by
+from interlock.tools.egress import WIRE, Wire, broken_by, retry_after_s
 
 _REDIRECTS = range(300, 400)
 
@@ -31,6 +31,7 @@ class ContainedTransport(httpx2.AsyncBaseTransport):
             wire.problem = broken_by(error)
             return httpx2.Response(HTTPStatus.SERVICE_UNAVAILABLE)
         wire.status = wire.status or response.status_code
+        wire.retry_after_s = retry_after_s(response.headers.get("retry-after"))
         if response.status_code in _REDIRECTS:
             # Its body would pass for an answer.
             await response.aclose()

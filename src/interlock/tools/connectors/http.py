@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import httpx2
 
+from interlock.domain.breaker import is_failure
 from interlock.domain.canonical import Json, JsonObject, parse
 from interlock.domain.effect import Reply, Transport
-from interlock.domain.errors import InputError, InterlockError, JsonError, UnavailableError
+from interlock.domain.errors import (
+    InputError,
+    InterlockError,
+    JsonError,
+    UnavailableError,
+    UnreachableError,
+)
 from interlock.domain.tool import HttpRequest, Server
 from interlock.tools import egress, request
 from interlock.tools.addresses import target_of
@@ -21,7 +26,6 @@ from interlock.tools.connectors.port import OutgoingCall
 from interlock.tools.egress import WIRE, Wire
 
 _OK = range(200, 300)
-_LONGEST_RETRY_AFTER_S = 3600.0
 
 
 class HttpConnector:
@@ -50,7 +54,8 @@ class HttpConnector:
             )
             reply = await self._exchange(call, outgoing)
             if reply.transport is not Transport.REPLY or reply.status not in _OK or reply.problem:
-                raise UnavailableError(_no_link(call, reply))
+                has_failed = is_failure(reply)
+                raise (UnreachableError if has_failed else UnavailableError)(_no_link(call, reply))
             return {"link": request.link_of(guard, reply.body, self._target)}
         except InputError as error:
             raise UnavailableError(error.message) from error
@@ -89,9 +94,11 @@ class HttpConnector:
                 async with asyncio.timeout(call.timeout_s):
                     return await self._sent(self._built(call, outgoing))
         except TimeoutError:
-            return _lost(wire, f"no answer within {call.timeout_s:g} s")
-        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
-            return _lost(wire, egress.broken_by(error))
+            return wire.lost(f"no answer within {call.timeout_s:g} s")
+        except httpx2.InvalidURL as error:
+            return _not_sent(str(error))
+        except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
+            return wire.lost(egress.broken_by(error))
         finally:
             WIRE.reset(token)
 
@@ -126,7 +133,7 @@ class HttpConnector:
             status=response.status_code,
             etag=response.headers.get("etag"),
             problem=problem,
-            retry_after_s=_retry_after(response.headers.get("retry-after")),
+            retry_after_s=egress.retry_after_s(response.headers.get("retry-after")),
         )
         return reply if problem is not None else _parsed(reply, content)
 
@@ -169,27 +176,8 @@ def _not_sent(problem: str) -> Reply:
     return Reply(transport=Transport.NOT_SENT, problem=problem)
 
 
-def _lost(wire: Wire, problem: str) -> Reply:
-    transport = Transport.UNKNOWN if wire.is_sent else Transport.NOT_SENT
-    return Reply(transport=transport, problem=problem)
-
-
 def _no_link(call: OutgoingCall, reply: Reply) -> str:
     why = reply.problem or f"it answered {reply.status}"
     if reply.transport is Transport.REPLY and reply.problem:
         why = "its answer cannot be read"
     return f"no one-time link from `{call.binding.server.name}`: {why}"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read `Retry-After` (RFC 9110, 10.2.3): seconds or a date, at most an hour."""
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _LONGEST_RETRY_AFTER_S)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    wait_s = (at.astimezone(UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(wait_s, 0.0), _LONGEST_RETRY_AFTER_S)

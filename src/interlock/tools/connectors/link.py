@@ -10,7 +10,7 @@ from contextvars import Context
 
 from mcp import ClientSession
 
-from interlock.domain.errors import InterlockError, UnavailableError
+from interlock.domain.errors import InterlockError, UnavailableError, UnreachableError
 from interlock.tools.connectors.drain import Drain
 
 FIRST_PAUSE_S = 0.5
@@ -42,8 +42,8 @@ class Link:
     async def session(self, *, within_s: float) -> AsyncIterator[ClientSession]:
         """Lend the session, opening it if need be.
 
-        Raises `UnavailableError` if there is none within the time or the pause after a failed
-        attempt is not over: nothing was sent then.
+        Raises `UnreachableError` if there is none within the time or the pause after a failed
+        attempt is not over, `UnavailableError` if it is closed: nothing was sent then.
         """
         with self._drain.call() as is_open:
             if not is_open:
@@ -55,9 +55,9 @@ class Link:
                     await connection.is_settled.wait()
             except TimeoutError:
                 msg = f"`{self._name}` could not be reached within {within_s:g} s"
-                raise UnavailableError(msg) from None
+                raise UnreachableError(msg) from None
             if connection.session is None:
-                raise UnavailableError(connection.problem)
+                raise UnreachableError(connection.problem)
             yield connection.session
 
     def drop(self) -> None:
@@ -79,7 +79,7 @@ class Link:
         wait_s = self._retry_at_s - self._monotonic()
         if wait_s > 0:
             msg = f"`{self._name}` could not be reached and is tried again in {wait_s:.1f} s"
-            raise UnavailableError(msg)
+            raise UnreachableError(msg)
         self._connection = _Connection(self._hold)
         return self._connection
 

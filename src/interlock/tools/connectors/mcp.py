@@ -36,7 +36,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from interlock.domain.canonical import Json, JsonObject, canonical, parse
 from interlock.domain.effect import Reply, Transport
-from interlock.domain.errors import InputError, InterlockError, JsonError, UnavailableError
+from interlock.domain.errors import (
+    InputError,
+    InterlockError,
+    JsonError,
+    UnavailableError,
+    UnreachableError,
+)
 from interlock.domain.tool import McpCall, Server
 from interlock.tools import egress, request
 from interlock.tools.addresses import target_of
@@ -111,7 +117,8 @@ class McpConnector:
         try:
             reply = await self._exchange(call, wire, _request(call, declared.upstream, arguments))
         except InterlockError as error:
-            return _not_sent(error.message)
+            is_unreachable = isinstance(error, UnreachableError)
+            return replace(_not_sent(error.message), is_unreachable=is_unreachable)
         finally:
             WIRE.reset(token)
         return _bounded(reply, limits.response_bytes)
@@ -141,7 +148,7 @@ class McpConnector:
                         outgoing, _RESULT, request_read_timeout_seconds=call.timeout_s + 1
                     )
         except TimeoutError:
-            return _lost(wire, f"no answer within {call.timeout_s:g} s")
+            return wire.lost(f"no answer within {call.timeout_s:g} s")
         except MCPError as error:
             if wire.status == HTTPStatus.NOT_FOUND:
                 # An old-era session that its server forgot: the next call opens another.
@@ -154,7 +161,7 @@ class McpConnector:
         except InterlockError:
             raise
         except Exception as error:  # noqa: BLE001  # the connector's edge: what the SDK lets through
-            return _lost(wire, f"the session failed with a `{type(error).__name__}`")
+            return wire.lost(f"the session failed with a `{type(error).__name__}`")
         return _reply(result)
 
     def _link(self, reference: str | None, secret: str | None) -> Link:
@@ -279,21 +286,17 @@ def _bounded(reply: Reply, limit: int) -> Reply:
 def _failed(wire: Wire, error: MCPError) -> Reply:
     lost = wire.problem or _LOST.get(error.code)
     if lost is not None or not wire.is_sent:
-        return _lost(wire, lost or "the session ended before the call was sent")
+        return wire.lost(lost or "the session ended before the call was sent")
     said = " ".join(error.message.split())[:_MESSAGE_LENGTH]
     if error.code == PARSE_ERROR:
         # The SDK's message repeats what it could not parse.
         said = "the answer is no JSON-RPC message"
     is_http = wire.status not in _OK and error.code not in _NO_EFFECT
     status = wire.status if is_http else error.code
-    return Reply(transport=Transport.REPLY, status=status, problem=said)
+    return Reply(
+        transport=Transport.REPLY, status=status, problem=said, retry_after_s=wire.retry_after_s
+    )
 
 
 def _not_sent(problem: str) -> Reply:
     return Reply(transport=Transport.NOT_SENT, problem=problem)
-
-
-def _lost(wire: Wire, problem: str) -> Reply:
-    return Reply(
-        transport=Transport.UNKNOWN if wire.is_sent else Transport.NOT_SENT, problem=problem
-    )

@@ -44,8 +44,10 @@ class Connector(Protocol):
     async def send(self, call: OutgoingCall) -> Reply:
         """Send one call. Never raises for what the outside does; never retries or redirects.
 
-        A refusal before the first byte left is NOT_SENT; silence, reset or timeout after it is
-        UNKNOWN; anything that came back is REPLY, with `problem` if it could not be read whole.
+        A refusal before the first byte left is NOT_SENT, with `is_unreachable` if the server is to
+        blame for it and not the call, its address or this process; silence, reset or timeout after
+        it is UNKNOWN; anything that came back is REPLY, with `problem` if it could not be read
+        whole.
         Only the problem of a REPLY may repeat what came back: it raises the run's labels.
         """
         ...
