@@ -26,13 +26,13 @@ from interlock.domain.record import to_json
 from interlock.domain.run import RunState
 from interlock.store.engine import Database
 from interlock.testing.recorder import Fault, Recorder
+from interlock.testing.recorder_project import CLASSES, TOOL_OF, WORKFLOW_OF, files
 from proofs.crash_worker import OPS, Job, Plan, settings, work
 from proofs.invariants import CHECKED, UNCHECKED, Ledger, compare, export
 from proofs.points import points
 from proofs.verdict import Verdict, say
 from proofs.workers import run_worker
 from scripts import postgres
-from tests.recorder_project import CLASSES, TOOL_OF, WORKFLOW_OF, files
 
 LEAST = 60
 LIMIT_S = 360.0

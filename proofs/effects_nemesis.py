@@ -32,13 +32,13 @@ from interlock.domain.run import RunState
 from interlock.domain.tool import EffectClass
 from interlock.store import runs, waits
 from interlock.testing.recorder import Recorder
+from interlock.testing.recorder_project import TOOL_OF, files
 from interlock.testing.recording import Record
 from proofs.crash_worker import OPS
 from proofs.invariants import CHECKED, UNCHECKED, Ledger, compare, export
 from proofs.losing_proxy import losing_proxy
 from proofs.verdict import Verdict, say, sized
 from scripts import postgres
-from tests.recorder_project import TOOL_OF, files
 
 EFFECTS, LONG_EFFECTS = 2_000, 10_000
 CLASSES = ("keyed", "conditional", "probed", "keyed", "conditional", "blind")

@@ -21,7 +21,7 @@ from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.steps import Services
 from interlock.store import approvals, effects, leases
 from interlock.store.engine import CrashPoints
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import DANA, RoadBench
 
 Body = Callable[[Segment], Awaitable[Json]]

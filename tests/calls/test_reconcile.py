@@ -18,8 +18,8 @@ from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import RunState
 from interlock.runtime.durable.segment import Segment
 from interlock.store import decisions, runs
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.calls.call_bench import NOT_SENT, UNKNOWN, CallBench, created, found, said
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import DANA
 
 KEYED, PROBED, READ = TOOL_OF["keyed"], TOOL_OF["probed"], TOOL_OF["read"]

@@ -9,9 +9,9 @@ import pytest
 from interlock.domain.effect import Effect, EffectState
 from interlock.domain.tool import EffectClass
 from interlock.testing.recorder import Recorder
+from interlock.testing.recorder_project import WORKFLOW_OF, files
 from interlock.testing.recording import Record
 from proofs.invariants import Ledger, compare, export
-from tests.recorder_project import WORKFLOW_OF, files
 from tests.road_bench import RoadBench
 
 KEY = "once"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from interlock.testing.recorder_project import CLASSES
 from proofs.effects_crash import Found, judge
 from proofs.points import points, points_in
-from tests.recorder_project import CLASSES
 
 NAMED = set(points())
 
