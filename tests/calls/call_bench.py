@@ -167,10 +167,12 @@ class CallBench(RoadBench):
         )
         self.engine.run_until_idle()
 
-    def steal(self) -> None:
-        """Let another worker take over what runs, as from one that is dead."""
+    def steal(self, *, was_seen: bool = True) -> None:
+        """Let another worker take over what runs, as from one that is dead, or seems to be."""
+        owner = ExecutorId("memory")
         self.db.run(
-            "takeover", lambda tx: leases.takeover(tx, ExecutorId("memory"), max_recoveries=9)
+            "takeover",
+            lambda tx: leases.takeover(tx, owner, max_recoveries=9, was_seen=was_seen),
         )
 
     def effect(self, effect_id: EffectId) -> Effect:
