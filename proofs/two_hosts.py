@@ -70,10 +70,11 @@ def network() -> Iterator[Network]:
         _ip("link", "set", tag, "up")
         for number, host in enumerate(hosts, start=2):
             _ip("netns", "add", host.name)
-            # The other end of its link goes with it.
             made.append(("netns", "del", host.name))
             inside = ("-n", host.name)
             _ip("link", "add", f"{host.name}p", "type", "veth", "peer", "name", f"{host.name}q")
+            # Not left to the end of the namespace, which may come much later.
+            made.append(("link", "del", f"{host.name}p"))
             _ip("link", "set", f"{host.name}q", "netns", host.name)
             _ip("link", "set", f"{host.name}p", "master", tag, "up")
             _ip(*inside, "addr", "add", f"{_NET}.{number}/24", "dev", f"{host.name}q")

@@ -20,6 +20,7 @@ from typing import Literal, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -291,7 +292,7 @@ def _create_engine(address: str) -> Engine:
     """Make the engine; what is written to rows never gets into messages of errors."""
     url = make_url(address)
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
-        return create_engine(
+        engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=POSTGRES_POOL_SIZE,
             max_overflow=0,
@@ -299,6 +300,8 @@ def _create_engine(address: str) -> Engine:
             connect_args={"application_name": "interlock", "connect_timeout": 10},
             hide_parameters=True,
         )
+        event.listen(engine, "connect", _prepare_postgres)
+        return engine
     if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
         raise InputError(
             f"the database `{url.render_as_string()}` is not usable,"
@@ -308,6 +311,26 @@ def _create_engine(address: str) -> Engine:
     engine = create_engine(url, pool_size=1, max_overflow=0, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+_POSTGRES_SETTINGS = {
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+"""So that the server frees the locks of a client that has left the network within a transaction.
+
+Others would wait for them, and for as long that they lose their own leases.
+"""
+
+
+def _prepare_postgres(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for name, value in _POSTGRES_SETTINGS.items():
+        cursor.execute(f"SET {name} = '{value}'")
+    cursor.close()
+    connection.commit()
 
 
 _BUSY_S = 30.0
