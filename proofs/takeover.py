@@ -37,7 +37,7 @@ from scripts import postgres
 
 WORKERS = 3
 RUNS = 50
-SAMPLES, LONG_SAMPLES = 1, 10
+SAMPLES, LONG_SAMPLES = 3, 10
 CUT_OFF, CUT_AND_STOPPED = "cut off", "cut off and stopped"
 GOALS = {
     "killed": 5.0,
