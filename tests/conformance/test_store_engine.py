@@ -239,7 +239,7 @@ def test_client_that_stands_still_within_a_transaction_holds_nobody_up(
     with pytest.raises(UnavailableError):
         stand_still()
 
-    assert ("5s", {"sweep"}) == (patience, roles(other))
+    assert ("3s", {"sweep"}) == (patience, roles(other))
     lost.close()
     other.close()
 

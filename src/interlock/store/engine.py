@@ -314,14 +314,16 @@ def _create_engine(address: str) -> Engine:
 
 
 _POSTGRES_SETTINGS = {
-    "idle_in_transaction_session_timeout": "5s",
+    "idle_in_transaction_session_timeout": "3s",
+    "lock_timeout": "5s",
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
 }
-"""So that the server frees the locks of a client that has left the network within a transaction.
+"""So that the server frees what a client holds, or queues for, that has left the network.
 
-Others would wait for them, and for as long that they lose their own leases.
+Others would wait for its locks for so long that they lose their own leases. Whoever waits here in
+vain tries again.
 """
 
 
