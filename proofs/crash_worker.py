@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,7 +24,7 @@ from interlock.domain.errors import ConflictError
 from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.record import from_json
-from interlock.domain.run import RunState
+from interlock.domain.run import Run, RunState
 from interlock.store import approvals, effects
 from interlock.store.engine import CrashPoints
 from interlock.testing.recorder import Fault, Recorder
@@ -42,7 +44,8 @@ _ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.DEAD_LETTERED)
 class Job:
     """One run: its workflow and key, the fault that it meets, the point at which its worker dies.
 
-    `is_approved` is what people say, if they are asked.
+    The point may name a tool behind it. `is_approved` is what people say, if they are asked. With
+    `undo` the ended run is undone by a run of its own, and `is_late` arms the point only then.
     """
 
     workflow: WorkflowName
@@ -50,6 +53,8 @@ class Job:
     point: str = ""
     fault: Fault | None = None
     is_approved: bool = True
+    undo: bool = False
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +72,8 @@ class Traced(CrashPoints):
     seen: list[str]
 
     def reach(self, name: str, *, tool: str | None = None) -> None:
-        """Note the point, then die if it is armed."""
-        self.seen.append(name)
+        """Note the point and its tool, then die if it is armed."""
+        self.seen.append(name if tool is None else f"{name} {tool}")
         super().reach(name, tool=tool)
 
 
@@ -79,19 +84,31 @@ class Desk:
         self.interlock = interlock
         self.recorder = recorder
 
-    def finish(self, job: Job) -> None:
-        """Start the run unless it is there, and see it to its end; people answer what it asks."""
+    def finish(self, job: Job, arm: Callable[[], None] = lambda: None) -> None:
+        """Start the run unless it is there, and see it to its end; undo it if that is the job."""
+        if not job.is_late:
+            arm()
         run_id, _ = self.interlock.start_run(
             job.workflow, environment="dev", value={"text": job.key}, by=OPS, key=job.key
         )
+        ended = self._see_out(run_id, job)
+        if job.is_late:
+            arm()
+        if job.undo and ended is not None:
+            undo_id, _ = self.interlock.compensate_run(ended, by=OPS)
+            self._see_out(undo_id, job)
+
+    def _see_out(self, run_id: RunId, job: Job) -> Run | None:
+        """Return a run when it has ended, None if it takes too long; people answer what it asks."""
         deadline_s = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline_s:
             states = (*_ENDED, RunState.WAITING)
             run = self.interlock.wait_for(run_id, *states, timeout_s=LIMIT_S)
             if run.state in _ENDED:
-                return
+                return run
             self.answer(run_id, is_approved=job.is_approved)
             time.sleep(0.02)
+        return None
 
     def answer(self, run_id: RunId, *, is_approved: bool) -> None:
         """Answer what a run asks people, and settle its effects as the record says."""
@@ -155,13 +172,16 @@ def work(place: str, url: str) -> None:
         seen.clear()
         if job.fault is not None:
             recorder.arm(job.fault)
-        (folder / "armed").write_text(job.point)
-        (folder / "armed").rename(folder / "crash")
-        desk.finish(job)
+        desk.finish(job, arm=partial(_arm, folder, job.point))
         (folder / "crash").unlink(missing_ok=True)
         (folder / f"seen.{number}.json").write_text(json.dumps(seen))
     (folder / "at").write_text(str(len(plan.start) + 1))
     interlock.close()
+
+
+def _arm(folder: Path, point: str) -> None:
+    (folder / "armed").write_text(point)
+    (folder / "armed").rename(folder / "crash")
 
 
 def _trace(interlock: Interlock) -> list[str]:

@@ -1,8 +1,9 @@
 """Random kills, stops, database crashes and lost answers double, lose and misreport no effect.
 
 Two real workers on one Postgres make calls of four classes to the recording tool server, behind a
-proxy that loses answers after the effect. Meanwhile workers are killed with signal 9, or stopped
-for a while, and Postgres is restarted in immediate mode. The seed is `SEED`, else drawn.
+proxy that loses answers after the effect; some runs fail and undo what they did. Meanwhile workers
+are killed with signal 9, or stopped for a while, and Postgres is restarted in immediate mode. The
+seed is `SEED`, else drawn. A proof without any of these harms, or without an undo, does not hold.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from interlock.domain.run import RunState
 from interlock.domain.tool import EffectClass
 from interlock.store import runs, waits
 from interlock.testing.recorder import Recorder
+from interlock.testing.recorder_project import TOOL_OF, files
 from interlock.testing.recording import Record
 from proofs.crash_worker import OPS
 from proofs.invariants import CHECKED, UNCHECKED, Ledger, compare, export
 from proofs.losing_proxy import losing_proxy
+from proofs.undo_project import UNDO_FAILED, with_steps, with_undo
 from proofs.verdict import Verdict, say, sized
 from scripts import postgres
-from tests.recorder_project import TOOL_OF, files
 
 EFFECTS, LONG_EFFECTS = 2_000, 10_000
 CLASSES = ("keyed", "conditional", "probed", "keyed", "conditional", "blind")
@@ -55,6 +57,11 @@ BREAKER_OPEN_S = 0.5
 QUIET_S = 300.0
 WORKFLOW = WorkflowName("call_all")
 _ENOUGH = 100_000
+_MOVING = (RunState.QUEUED, RunState.RUNNING, RunState.COMPENSATING)
+_UNDONE = 8
+"""Each so-manyth run fails and undoes its writes."""
+_HARMS = ("worker killed", "worker stopped", "postgres crashed", "answers lost")
+_AT_LEAST = frozenset({"effects", "undone"})
 _AGAIN = 20
 """Each so-manyth trigger is given twice, as by a sender who missed the answer."""
 
@@ -185,8 +192,9 @@ def _trigger(interlock: Interlock, n_runs: int) -> list[str]:
     accepted: list[str] = []
     for number in range(n_runs):
         key = f"run {number}"
+        workflow = UNDO_FAILED if number % _UNDONE == 0 else WORKFLOW
         for _ in range(1 + (number % _AGAIN == 0)):
-            interlock.start_run(WORKFLOW, environment="dev", value={"text": key}, by=OPS, key=key)
+            interlock.start_run(workflow, environment="dev", value={"text": key}, by=OPS, key=key)
         accepted.append(key)
         while _under_way(interlock) > UNDER_WAY:
             time.sleep(0.2)
@@ -196,7 +204,7 @@ def _trigger(interlock: Interlock, n_runs: int) -> list[str]:
 
 
 def _under_way(interlock: Interlock) -> int:
-    """Count the runs that are queued or running, or wait for a time."""
+    """Count the runs that are queued, running or undoing, or wait for a time."""
     try:
         with interlock.db.reading() as tx:
             counts = runs.count_by_state(tx)
@@ -207,7 +215,7 @@ def _under_way(interlock: Interlock) -> int:
             )
     except UnavailableError:
         return UNDER_WAY + 1  # the database is being restarted
-    return timed + sum(counts.get(state, 0) for state in (RunState.QUEUED, RunState.RUNNING))
+    return timed + sum(counts.get(state, 0) for state in _MOVING)
 
 
 def _wait_until_quiet(interlock: Interlock, workers: list[Worker]) -> None:
@@ -231,7 +239,7 @@ def judge(
     doubled = Counter(
         effect.effect_class.value for effect in calls if applied[effect.effect_id] > 1
     )
-    value: JsonObject = {
+    value = {
         "effects": len(record.effects),
         "doubled": sum(doubled.values()),
         "blind_second_calls": sum(
@@ -242,15 +250,19 @@ def judge(
             e.state is EffectState.FAILED_DEFINITE and applied[e.effect_id] > 0 for e in calls
         ),
         "breaches": len(breaches),
+        "harms_not_done": sum(not harm.get(name) for name in _HARMS),
+        "undone": sum(e.state is EffectState.COMPENSATED for e in calls),
     }
-    goal: JsonObject = dict.fromkeys(value, 0)
-    goal["effects"] = wanted
+    goal = dict.fromkeys(value, 0) | {"effects": wanted, "undone": wanted // 100}
     states = Counter(f"{e.effect_class} {e.state}" for e in calls)
     evidence = Counter(e.kind for seen in ledger.evidence.values() for e in seen)
     return Verdict(
-        value=value,
-        goal=goal,
-        holds=not breaches and len(record.effects) >= wanted,
+        value=dict(value),
+        goal=dict(goal),
+        holds=all(
+            found >= goal[name] if name in _AT_LEAST else found == 0
+            for name, found in value.items()
+        ),
         figures={
             "triggers": len(triggers),
             "harm": harm,
@@ -267,22 +279,10 @@ def judge(
 
 def _project(url: str) -> dict[str, str]:
     """Return the project of the recording server with one workflow that calls every class."""
-    texts = files(url, timeout_s=TIMEOUT_S)
+    texts = with_undo(files(url, timeout_s=TIMEOUT_S))
     # A worker that was stopped takes its own silence for the server's.
     texts["servers/recorder-dev.yaml"] += f"breaker_open_s: {BREAKER_OPEN_S}\n"
-    name = f"workflows/{WORKFLOW}.yaml"
-    lines = texts["workflows/call_keyed.yaml"].replace("call_keyed", WORKFLOW).splitlines()
-    steps = [
-        f"  - {{name: s{n}, tool: {TOOL_OF[c]}, args: {{text: 'input:/text'}}}}"
-        for n, c in enumerate(CLASSES)
-    ]
-    changed: list[str] = []
-    for line in lines:
-        if line.startswith("tools:"):
-            changed.append(f"tools: [{', '.join(sorted(set(TOOL_OF.values())))}]")
-        elif line.startswith("  - {name: call,"):
-            changed += steps
-        else:
-            changed.append(line)
-    texts[name] = "\n".join(changed) + "\n"
+    text = texts["workflows/call_keyed.yaml"].replace("call_keyed", WORKFLOW)
+    called, tools = [TOOL_OF[c] for c in CLASSES], sorted(TOOL_OF.values())
+    texts[f"workflows/{WORKFLOW}.yaml"] = with_steps(text, called, tools)
     return texts

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from interlock.domain.approval import Approval
 from interlock.domain.canonical import JsonObject, digest
@@ -29,6 +30,10 @@ _DONE_ONCE = frozenset({EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE, Effec
 _NEVER_DONE = frozenset({EffectState.FAILED_DEFINITE, EffectState.CONFIRMED_ABSENT})
 _UNSENT = frozenset(
     {EffectState.PROPOSED, EffectState.AUTHORIZED, EffectState.DENIED, EffectState.DRAFTED}
+)
+_NO_UNDO = _NEVER_DONE | {EffectState.DENIED, EffectState.DRAFTED}
+_UNKNOWN = frozenset(
+    {EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING, EffectState.PARKED}
 )
 _HELD = frozenset({RunState.WAITING, RunState.DEAD_LETTERED})
 _AT_MOST_ONCE = frozenset({EffectClass.KEYED, EffectClass.CONDITIONAL, EffectClass.PROBED})
@@ -94,8 +99,8 @@ def compare(ledger: Ledger, record: Record, *, triggers: Collection[str]) -> lis
             breaches += _done(effect, requests, times)
         breaches += _explained(effect, ledger)
     breaches += _ended(ledger, triggers)
-    breaches += _in_order_of_epochs(ledger)
-    breaches += _undone(ledger)
+    breaches += in_order_of_epochs(ledger)
+    breaches += _undone(ledger, applied)
     return breaches
 
 
@@ -166,7 +171,7 @@ def _ended(ledger: Ledger, triggers: Collection[str]) -> Iterator[str]:
             yield f"I5: the run of `{run.request.trigger.key}` failed with `{run.error_code}`"
 
 
-def _in_order_of_epochs(ledger: Ledger) -> Iterator[str]:
+def in_order_of_epochs(ledger: Ledger) -> Iterator[str]:
     """I8: no owner wrote after a later one had; a late answer is evidence and changes nothing."""
     owned = {run.run_id: run.epoch for run in ledger.runs}
     for effect in ledger.effects:
@@ -179,21 +184,77 @@ def _in_order_of_epochs(ledger: Ledger) -> Iterator[str]:
             yield f"I8: the journal of `{run_id}` was written in the epochs {list(written)}"
 
 
-def _undone(ledger: Ledger) -> Iterator[str]:
-    """I9: undone at most once, only what was done, latest first."""
+def _undone(ledger: Ledger, applied: dict[str, list[AppliedEffect]]) -> Iterator[str]:
+    """I9: undone at most once, only what was done, latest first, one undo after the other."""
     by_id = {effect.effect_id: effect for effect in ledger.effects}
-    undoing = [e for e in ledger.effects if e.compensates and e.state in _DONE_ONCE]
-    for effect_id, times in Counter(e.compensates for e in undoing).items():
-        original = by_id.get(effect_id) if effect_id else None
-        if times > 1 or original is None or original.state is not EffectState.COMPENSATED:
-            yield f"I9: `{effect_id}` was undone {times} times"
-    of_run: defaultdict[RunId, list[Effect]] = defaultdict(list)
-    for undo in sorted(undoing, key=lambda e: e.intent_us or 0):
-        of_run[undo.run_id].append(undo)
-    for run_id, undos in of_run.items():
-        done_us = [by_id[e.compensates].outcome_us or 0 for e in undos if e.compensates in by_id]
-        if done_us != sorted(done_us, reverse=True):
-            yield f"I9: `{run_id}` was not undone latest first"
+    undos_of: defaultdict[EffectId, list[Effect]] = defaultdict(list)
+    in_run: defaultdict[RunId, list[tuple[Effect, Effect]]] = defaultdict(list)
+    for undo in ledger.effects:
+        original = by_id.get(undo.compensates) if undo.compensates else None
+        if original is not None:
+            undos_of[original.effect_id].append(undo)
+            in_run[undo.run_id].append((undo, original))
+        elif undo.compensates:
+            yield f"I9: {_name(undo)} undoes what is not on record"
+    for effect in ledger.effects:
+        yield from _undone_once(effect, undos_of[effect.effect_id], applied)
+    unknown = [e for e in ledger.effects if e.is_write and e.state in _UNKNOWN]
+    for pairs in in_run.values():
+        sent = [(undo, original) for undo, original in pairs if undo.attempt]
+        yield from _latest_first(sent, applied)
+        yield from _not_past_unknown(sent, unknown)
+
+
+def _undone_once(
+    original: Effect, undos: list[Effect], applied: dict[str, list[AppliedEffect]]
+) -> Iterator[str]:
+    """Whether what the tool server saw of an effect's undos is one undo of something done."""
+    done = applied.get(original.effect_id, [])
+    undone = [one for undo in undos for one in applied.get(undo.effect_id, [])]
+    if len(undone) > 1:
+        yield f"I9: {_name(original)} was undone {len(undone)} times"
+    if undone and (not done or done[0].id > undone[0].id):
+        yield f"I9: {_name(original)} was undone before it was done"
+    if sum(undo.state not in _NO_UNDO for undo in undos) > 1:
+        yield f"I9: {_name(original)} has {len(undos)} undos, more than one of which may be done"
+    by = [undo.effect_id for undo in undos if undo.state in _DONE_ONCE]
+    wanted = [original.compensated_by] if original.state is EffectState.COMPENSATED else []
+    if by != wanted:
+        yield f"I9: {_name(original)} was undone by {by}, and says by {wanted}"
+    for undo in undos:
+        times = (original.outcome_us, undo.intent_us)
+        is_known = original.state in _DONE_ONCE and original.outcome_us is not None
+        if undo.attempt and not (is_known and (times[0] or 0) <= (times[1] or 0)):
+            yield f"I9: {_name(undo)} was sent and {_name(original)} had not been done"
+
+
+def _latest_first(
+    sent: list[tuple[Effect, Effect]], applied: dict[str, list[AppliedEffect]]
+) -> Iterator[str]:
+    """Whether one run undid in reverse order, each undo after the one before it was over."""
+    sent = sorted(sent, key=lambda pair: (pair[0].intent_us or 0, pair[0].created_us))
+    for (before, later), (after, earlier) in pairwise(sent):
+        if (later.outcome_us or 0) < (earlier.outcome_us or 0):
+            yield f"I9: {_name(later)} was undone before {_name(earlier)}, which was done later"
+        is_over = before.state in _DONE_ONCE and before.outcome_us is not None
+        if not is_over or (before.outcome_us or 0) > (after.intent_us or 0):
+            yield f"I9: {_name(after)} was sent before {_name(before)} was over"
+    seen = [
+        (one.id, original) for undo, original in sent for one in applied.get(undo.effect_id, [])[:1]
+    ]
+    for (_, first), (_, second) in pairwise(sorted(seen, key=lambda pair: pair[0])):
+        if (first.outcome_us or 0) < (second.outcome_us or 0):
+            yield f"I9: the tool server saw {_name(first)} undone before {_name(second)}"
+
+
+def _not_past_unknown(sent: list[tuple[Effect, Effect]], unknown: list[Effect]) -> Iterator[str]:
+    """Whether nothing was undone from before an effect whose outcome nobody knows to this day."""
+    for undo, original in sent:
+        for effect in unknown:
+            done_us, undone_us = original.outcome_us or 0, undo.intent_us or 0
+            is_between = done_us < effect.created_us < undone_us
+            if effect.run_id == original.run_id and is_between and effect is not undo:
+                yield f"I9: {_name(original)} was undone past {_name(effect)}"
 
 
 def _explained(effect: Effect, ledger: Ledger) -> Iterator[str]:

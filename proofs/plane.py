@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,7 @@ from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import Run, RunState
 from interlock.store import runs
-from interlock.tools.functions import functions_by_name, python_function
+from interlock.tools.functions import EffectContext, functions_by_name, python_function
 from scripts import postgres
 
 OPS = Principal(name="ops", kind=PrincipalKind.USER, roles=frozenset({Role.OWNER, Role.OPERATOR}))
@@ -37,14 +37,19 @@ MARA = Principal(
     roles=frozenset({Role.APPROVER}),
     groups=frozenset({"data-owners"}),
 )
-FIVE_READS, FIVE_PAUSES = WorkflowName("five_reads"), WorkflowName("five_pauses")
+FIVE_READS, FIVE_PAUSES, FIVE_POSTS = (
+    WorkflowName(f"five_{what}") for what in ("reads", "pauses", "posts")
+)
 FOR_SIGNAL, FOR_TIME, FOR_MOMENT, FOR_APPROVAL = (
     WorkflowName(f"wait_for_{what}") for what in ("signal", "time", "moment", "approval")
 )
 STEPS = 5
 PAUSE_S = 0.2
+POST_S = 5
 TIMER_S, MOMENT_S = 86_400, 90
 AT_ONCE = 30
+OUTSIDE = "outside"
+"""File of what `post` has done: a line with the id of the effect, for each time."""
 _READY_S = 60.0
 _LOOK_S = 0.02
 
@@ -99,12 +104,47 @@ contract:
     additionalProperties: false
     required: [item, text]
     properties: {{item: {{type: integer}}, text: {{type: string, maxLength: 100}}}}
-  limits: {{timeout_s: 30}}
-effect: {{class: {effect}}}
+  limits: {{timeout_s: {timeout_s}}}
+effect: {effect}
 records: []
 source: {{labels: [], trusted: true}}
 sink: {{accepts: [], external: false}}
 environments: {{dev: {{server: local-dev}}}}
+"""
+_PROBED = (
+    "{class: probed, probe: {tool: local.item.find@1, args: {reference: 'effect:id'},"
+    " found: 'out:/items', lag_s: 0.1}}"
+)
+_FIND = """
+interlock: v1
+kind: Tool
+name: local.item.find
+version: 1
+owner: platform
+title: Function find
+description: Function find
+system: local
+group: read
+risk: 1
+connector: python
+function: find
+contract:
+  input:
+    type: object
+    additionalProperties: false
+    required: [reference]
+    properties: {reference: {type: string, maxLength: 100}}
+  output:
+    type: object
+    additionalProperties: false
+    required: [items]
+    properties: {items: {type: array, maxItems: 10, items: {type: object}}}
+  limits: {timeout_s: 30}
+effect: {class: read}
+records: []
+source: {labels: [], trusted: true}
+sink: {accepts: [], external: false}
+environments: {dev: {server: local-dev}}
 """
 _WORKFLOW = """
 interlock: v1
@@ -139,6 +179,27 @@ async def pause(item: int) -> dict[str, object]:
     return {"item": item, "text": "after a while"}
 
 
+def outside(folder: Path) -> Iterator[Callable[..., object]]:
+    """Yield the functions of an outside world that is a file: `post` adds to it, `find` looks."""
+    store = folder / OUTSIDE
+
+    async def post(effect: EffectContext, item: int) -> dict[str, object]:
+        """Add a line for an item, in the middle of a while; whoever asks twice has two."""
+        await asyncio.sleep(PAUSE_S / 2)
+        with store.open("a") as lines:
+            lines.write(f"{effect.effect_id}\n")
+        await asyncio.sleep(PAUSE_S / 2)
+        return {"item": item, "text": effect.effect_id}
+
+    async def find(reference: str) -> dict[str, object]:
+        """Return the lines of an effect."""
+        lines = store.read_text().split() if store.exists() else []
+        return {"items": [{"text": line, "item": 0} for line in lines if line == reference]}
+
+    yield post
+    yield find
+
+
 async def write(item: int) -> dict[str, object]:
     """Return an item as if it had been written."""
     return {"item": item, "text": "written"}
@@ -155,7 +216,8 @@ def _project() -> dict[str, str]:
         FOR_MOMENT: f"  - {{name: hold, wait: nobody, timeout_s: {MOMENT_S}}}",
         FOR_APPROVAL: "  - {name: hold, tool: local.item.write, args: {item: 1}}",
     }
-    tools = {"read": "read", "pause": "read", "write": "write"}
+    tools = {"read": "read", "pause": "read", "write": "write", "post": "write"}
+    effects = {"read": "{class: read}", "write": "{class: blind}"}
     texts = {
         "project.yaml": _PROJECT,
         "systems/local.yaml": _SYSTEM,
@@ -163,11 +225,17 @@ def _project() -> dict[str, str]:
         "policies/grants/proofs.cedar": _GRANT,
     }
     for verb, group in tools.items():
-        effect = "read" if group == "read" else "blind"
-        texts[f"tools/local.item.{verb}.yaml"] = _TOOL.format(verb=verb, group=group, effect=effect)
+        texts[f"tools/local.item.{verb}.yaml"] = _TOOL.format(
+            verb=verb,
+            group=group,
+            effect=_PROBED if verb == "post" else effects[group],
+            timeout_s=POST_S if verb == "post" else 30,
+        )
+    texts["tools/local.item.find.yaml"] = _FIND
     steps = {
         FIVE_READS: ("local.item.read", calls.format(tool="local.item.read")),
         FIVE_PAUSES: ("local.item.pause", calls.format(tool="local.item.pause")),
+        FIVE_POSTS: ("local.item.post, local.item.find", calls.format(tool="local.item.post")),
     } | {name: ("local.item.read", read_one + last) for name, last in then.items()}
     for name, (tool, lines) in steps.items():
         is_asked = name == FOR_APPROVAL
@@ -183,7 +251,7 @@ def _project() -> dict[str, str]:
 def opened(folder: Path, database: str, *, at_once: int = AT_ONCE) -> Interlock:
     """Open the installation in a folder; `database` is a Postgres URL, or empty for SQLite."""
     config = Config(data_dir=folder, database_url=database or None, concurrency=at_once)
-    functions = (python_function(f.__name__, f) for f in (read, pause, write))
+    functions = (python_function(f.__name__, f) for f in (read, pause, write, *outside(folder)))
     return Interlock.open(config, functions=functions_by_name(functions))
 
 

@@ -99,13 +99,15 @@ def server_at(url: str) -> Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
+def running_server(*, address: str | None = None) -> Iterator[Server]:
     """Start a server in a temporary folder; stop it and remove the folder at the end.
 
+    It listens on the loopback and, for those of its network, on another `address` of the machine.
     A keeper process does the work and ends when its standard input does, which is also the case
     when this process is killed.
     """
     command = [sys.executable, str(Path(__file__).resolve()), "keep"]
+    command += [] if address is None else [address]
     keeper = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -120,7 +122,7 @@ def running_server() -> Iterator[Server]:
         keeper.stdin.close()
 
 
-def keep() -> None:
+def keep(addresses: list[str]) -> None:
     """Make and run a server, print its URL as JSON, and end it when standard input ends.
 
     Each line of input crashes the server; its URL is printed again when it is back.
@@ -133,6 +135,10 @@ def keep() -> None:
             binaries = _leave_root(folder, binaries)
         password = secrets.token_hex(16)
         _initialise(folder, binaries, password)
+        if addresses:
+            with (folder / "data" / "pg_hba.conf").open("a") as access:
+                access.write("host all all samenet scram-sha-256\n")
+            SETTINGS["listen_addresses"] = ",".join([SETTINGS["listen_addresses"], *addresses])
         port = _free_port()
         url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
         server = _start(folder, binaries, port)
@@ -268,8 +274,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, folder: Path) -
 
 def main() -> None:
     """Run `keep`, or the command after `--` with a database of its own."""
-    if sys.argv[1:] == ["keep"]:
-        keep()
+    if sys.argv[1:2] == ["keep"]:
+        keep(sys.argv[2:])
     elif sys.argv[1:2] == ["--"] and sys.argv[2:]:
         with running_server() as server:
             env = os.environ | {VARIABLE: server.create_database()}

@@ -45,8 +45,9 @@ class RoadBench:
         *,
         crash_file: Path | None = None,
         approval_ttl_s: int = 3600,
+        clock: ManualClock | None = None,
     ) -> None:
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.db = Database(url, clock=self.clock, points=CrashPoints(crash_file))
         migrate.upgrade(self.db)
         self.pool = ConnectorPool()

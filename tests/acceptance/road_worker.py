@@ -18,7 +18,7 @@ from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.record import to_json
 from interlock.domain.run import RunState
 from interlock.store import effects
-from tests.recorder_project import files
+from interlock.testing.recorder_project import files
 
 OPS = Principal(name="ops", kind=PrincipalKind.USER, roles=frozenset({Role.OWNER, Role.OPERATOR}))
 ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.WAITING)

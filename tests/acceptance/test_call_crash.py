@@ -12,9 +12,9 @@ import pytest
 
 from interlock.domain.canonical import JsonObject
 from interlock.testing.recorder import Recorder
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF
 from tests.acceptance.road_worker import work
 from tests.acceptance.workers import run_worker
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF
 
 POINTS = (
     "call.intent.before",

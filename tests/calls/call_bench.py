@@ -21,7 +21,7 @@ from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.steps import Services
 from interlock.store import approvals, effects, leases
 from interlock.store.engine import CrashPoints
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import DANA, RoadBench
 
 Body = Callable[[Segment], Awaitable[Json]]
@@ -168,10 +168,12 @@ class CallBench(RoadBench):
         )
         self.engine.run_until_idle()
 
-    def steal(self) -> None:
-        """Let another worker take over what runs, as from one that is dead."""
+    def steal(self, *, was_seen: bool = True) -> None:
+        """Let another worker take over what runs, as from one that is dead, or seems to be."""
+        owner = ExecutorId("memory")
         self.db.run(
-            "takeover", lambda tx: leases.takeover(tx, ExecutorId("memory"), max_recoveries=9)
+            "takeover",
+            lambda tx: leases.takeover(tx, owner, max_recoveries=9, was_seen=was_seen),
         )
 
     def effect(self, effect_id: EffectId) -> Effect:

@@ -23,8 +23,8 @@ from interlock.domain.release import Release
 from interlock.domain.run import RunState
 from interlock.runtime.durable.segment import Segment
 from interlock.store import runs, spans
+from interlock.testing.recorder_project import TOOL_OF, files
 from tests.calls.call_bench import CallBench
-from tests.recorder_project import TOOL_OF, files
 from tests.road_bench import DANA
 
 KEYED = TOOL_OF["keyed"]

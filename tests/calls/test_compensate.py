@@ -20,8 +20,8 @@ from interlock.domain.record import to_json
 from interlock.domain.run import RunState
 from interlock.runtime.durable.segment import Segment
 from interlock.store import approvals, decisions, journal
+from interlock.testing.recorder_project import TOOL_OF, files
 from tests.calls.call_bench import UNKNOWN, CallBench, created, said, seat_of
-from tests.recorder_project import TOOL_OF, files
 
 KEYED, BLIND = TOOL_OF["keyed"], TOOL_OF["blind"]
 REMOVE = "recorder.item.remove"

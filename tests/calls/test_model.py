@@ -20,8 +20,8 @@ from interlock.runtime.durable.segment import Segment
 from interlock.store import decisions, spans
 from interlock.store.decisions import RecordedDecision
 from interlock.store.engine import Tx
+from interlock.testing.recorder_project import files
 from tests.calls.call_bench import CallBench, seat_of
-from tests.recorder_project import files
 
 UNUSED = {
     path: ""

@@ -16,7 +16,7 @@ from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind,
 from interlock.domain.run import RunState
 from interlock.store import approvals, decisions
 from interlock.testing.recorder import Fault, Recorder
-from tests.recorder_project import WORKFLOW_OF, files
+from interlock.testing.recorder_project import WORKFLOW_OF, files
 from tests.road_bench import DANA, RoadBench
 
 WRITES = ("keyed", "conditional", "probed", "blind")

@@ -14,8 +14,8 @@ from interlock.domain.ids import RunId
 from interlock.domain.run import RunState
 from interlock.domain.tool import BusinessKey, KeyPart
 from interlock.runtime.durable.segment import Segment
+from interlock.testing.recorder_project import TOOL_OF, files
 from tests.calls.call_bench import CallBench
-from tests.recorder_project import TOOL_OF, files
 
 KEYED = TOOL_OF["keyed"]
 KEY = "business_key: {parts: [{at: 'in:/text', fold: words}]}\n"

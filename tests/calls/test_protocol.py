@@ -285,6 +285,17 @@ def test_an_attempt_that_did_nothing_may_be_followed_by_another(
     assert expected is protocol.may_retry(row)
 
 
+def test_a_request_of_an_owner_that_nobody_saw_end_is_quiet_later() -> None:
+    """It may begin to send after its deadline; that of one that is dead cannot."""
+    sent = view(S.INTENT, send_deadline_us=20, lag_us=5)
+
+    seen = protocol.step(sent, LOST)
+    unseen = protocol.step(sent, Lost(epoch=2, until_us=70))
+    long_ago = protocol.step(sent, Lost(epoch=2, until_us=10))
+
+    assert [25, 75, 25] == [protocol.quiet_at_us(after) for after in (seen, unseen, long_ago)]
+
+
 def test_a_request_is_quiet_after_its_deadline_and_the_lag() -> None:
     """Before, a probe that finds nothing proves nothing."""
     assert 25 == protocol.quiet_at_us(view(S.PROBING, send_deadline_us=20, lag_us=5))

@@ -18,8 +18,8 @@ from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import RunState
 from interlock.runtime.durable.segment import Segment
 from interlock.store import decisions, runs
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.calls.call_bench import NOT_SENT, UNKNOWN, CallBench, created, found, said
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import DANA
 
 KEYED, PROBED, READ = TOOL_OF["keyed"], TOOL_OF["probed"], TOOL_OF["read"]
@@ -407,6 +407,21 @@ def test_an_owner_that_was_lost_between_intent_and_outcome_is_taken_over(
     assert (2, 2) == (effect.attempt, bench.outside.count("keyed"))
 
 
+@pytest.mark.parametrize(("was_seen", "after_6_s"), [(True, 2), (False, 1)])
+def test_a_probe_waits_longer_for_an_owner_that_nobody_saw_end(
+    bench: CallBench, *, was_seen: bool, after_6_s: int
+) -> None:
+    """Past its lease a worker of another host may send yet: five seconds and a deadline more."""
+    bench.outside.on_send = lambda _call: _steal(bench, was_seen=was_seen)
+
+    bench.call("probed")
+    bench.engine.advance(6)
+    early = bench.outside.count("probed")
+    bench.engine.advance(5)
+
+    assert (after_6_s, 2) == (early, bench.outside.count("probed"))
+
+
 def test_a_blind_call_of_a_lost_owner_is_parked_and_its_late_answer_only_shown(
     bench: CallBench,
 ) -> None:
@@ -535,7 +550,7 @@ def _nothing() -> dict[str, str]:
     return {p: t for p, t in project.items() if not p.startswith(("tools/", "workflows/"))}
 
 
-def _steal(bench: CallBench) -> None:
+def _steal(bench: CallBench, *, was_seen: bool = True) -> None:
     """Let another worker take the run over while the call is under way; once."""
     bench.outside.on_send = lambda _call: None
-    bench.steal()
+    bench.steal(was_seen=was_seen)

@@ -21,8 +21,8 @@ from interlock.domain.tool import (
     HttpRequest,
     ToolVersion,
 )
+from interlock.testing.recorder_project import TOOL_OF, files
 from tests.calls.call_bench import UNKNOWN, CallBench, found
-from tests.recorder_project import TOOL_OF, files
 
 BLIND_PATH = f"tools/{TOOL_OF['blind']}.yaml"
 BLIND = files("http://127.0.0.1:9")[BLIND_PATH]

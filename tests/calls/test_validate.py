@@ -14,8 +14,8 @@ from interlock.domain.run import Run
 from interlock.manifest.load import load
 from interlock.store import effects, migrate
 from interlock.store.engine import Database, Tx
+from interlock.testing.recorder_project import TOOL_OF, files
 from tests.conformance.store_rows import intent, running
-from tests.recorder_project import TOOL_OF, files
 
 KEYED = load(files("http://127.0.0.1:9")).tools[ToolName(TOOL_OF["keyed"])]
 

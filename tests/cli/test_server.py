@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from interlock.testing.recorder import Fault, Recorder
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.cli.terminal import START_S, Server, done, interlock
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
 
 COMMAND = Path(sys.executable).with_name("interlock")
 pytestmark = pytest.mark.timeout(180)

@@ -351,6 +351,29 @@ def test_commit_whose_answer_was_lost_takes_effect_once(migrated_postgres_url: s
         db.close()
 
 
+def test_client_that_stands_still_within_a_transaction_holds_nobody_up(
+    migrated_postgres_url: str,
+) -> None:
+    """The server ends it after a while, frees its locks, and nothing of it is written."""
+    lost, other = Database(migrated_postgres_url), Database(migrated_postgres_url)
+    with lost.reading() as tx:
+        setting = tx.connection.execute(text("SHOW idle_in_transaction_session_timeout"))
+        patience = setting.scalar_one()
+
+    def stand_still() -> None:
+        with lost.transaction("test.lost") as tx:
+            write(tx)
+            tx.connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '1ms'"))
+            other.run("test.other", write)
+
+    with pytest.raises(UnavailableError):
+        stand_still()
+
+    assert ("3s", {"sweep"}) == (patience, roles(other))
+    lost.close()
+    other.close()
+
+
 def test_statement_errors_are_not_retried(db: Database) -> None:
     """A statement that is wrong is a bug: it comes out at once and is not called unavailable."""
     with pytest.raises(DBAPIError), db.transaction("test.bug") as tx:

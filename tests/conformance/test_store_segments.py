@@ -249,6 +249,19 @@ def test_takeover_fences_and_queues_what_the_dead_owned(db: Database) -> None:
     assert ([run], [], [queued]) == (owned, foreign, taken)
 
 
+def test_takeover_from_an_owner_that_nobody_saw_end_is_remembered(db: Database) -> None:
+    """When it was stays on the run, also when its next owner is seen to end."""
+    run = running(db)
+
+    with db.transaction("takeover") as tx:
+        (lost,) = leases.takeover(tx, WORKER, max_recoveries=3, was_seen=False)
+        now_us = tx.now_us
+    db.run("claim", lambda tx: runs.claim(tx, run.run_id, segment=0, executor_id=WORKER))
+    (again,) = db.run("takeover", lambda tx: leases.takeover(tx, WORKER, max_recoveries=3))
+
+    assert (None, now_us, now_us) == (run.lost_us, lost.lost_us, again.lost_us)
+
+
 def crash(db: Database, run_id: RunId) -> RunState:
     """Let the worker that owns a run die, and claim the run again if it is queued."""
     (run,) = db.run("takeover", lambda tx: leases.takeover(tx, WORKER, max_recoveries=3))

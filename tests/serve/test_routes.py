@@ -16,7 +16,7 @@ from interlock.domain.ids import TenantId
 from interlock.domain.principal import Role
 from interlock.store import approvals, effects
 from interlock.testing.recorder import Recorder
-from tests.recorder_project import WORKFLOW_OF, files
+from interlock.testing.recorder_project import WORKFLOW_OF, files
 from tests.road_bench import RoadBench
 from tests.serve.plane import API, EVERY_ROLE, Plane, body_of, error_of
 

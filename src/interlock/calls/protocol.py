@@ -103,9 +103,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """The owner of the attempt is gone and `epoch` took over."""
+    """The owner of the attempt is gone and `epoch` took over.
+
+    If nobody saw it end, it may begin to send until `until_us` yet.
+    """
 
     epoch: int
+    until_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,8 +201,14 @@ def step(view: EffectView, event: Event) -> EffectView:
             return _intended(view, event)
         case Answered(verdict=verdict):
             return _answered(view, verdict)
-        case Lost(epoch=epoch):
-            return replace(view, state=_S.AMBIGUOUS, epoch=epoch, is_in_doubt=_is_write(view))
+        case Lost(epoch=epoch, until_us=until_us):
+            return replace(
+                view,
+                state=_S.AMBIGUOUS,
+                epoch=epoch,
+                send_deadline_us=max(view.send_deadline_us or 0, until_us or 0) or None,
+                is_in_doubt=_is_write(view),
+            )
         case _:
             after = replace(view, state=_state_after(event))
             return replace(after, is_in_doubt=after.is_in_doubt and after.state in _IN_DOUBT)

@@ -28,6 +28,7 @@ from interlock.domain.errors import ConflictError, ContractError, ForbiddenError
 from interlock.domain.ids import EffectId, StepName
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.run import Run
 from interlock.domain.tool import EffectClass, Probe, ToolVersion
 from interlock.observe import emit
 from interlock.store import effects, runs, spans
@@ -38,17 +39,24 @@ UNKNOWN = frozenset({EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROB
 """States of a call that was, or may have been, sent and of which nothing more is known."""
 _MAX_PROBES = 5
 _LONGEST_PAUSE_S = 60.0
+_WAKING_S = 5.0
+"""For how long a worker that was paused past its lease may go on before it finds that out."""
 
 
 async def take_over(durable: Durable, call: Call) -> Call:
     """Turn what a lost owner left open into an unknown outcome of this owner."""
 
     def mark(tx: Tx) -> Effect:
-        before = effects.get(tx, call.effect.effect_id)
-        after = protocol.step(view_of(before, call.tool), protocol.Lost(epoch=durable.run.epoch))
-        _see(tx, before, "owner.lost", {"epoch": durable.run.epoch})
+        before, run = effects.get(tx, call.effect.effect_id), durable.run
+        lost = protocol.Lost(epoch=run.epoch, until_us=_may_send_until_us(run, call.tool))
+        after = protocol.step(view_of(before, call.tool), lost)
+        _see(tx, before, "owner.lost", {"epoch": run.epoch, "was_seen": lost.until_us is None})
         effect = replace(
-            before, state=after.state, epoch=after.epoch, is_in_doubt=after.is_in_doubt
+            before,
+            state=after.state,
+            epoch=after.epoch,
+            send_deadline_us=after.send_deadline_us,
+            is_in_doubt=after.is_in_doubt,
         )
         if before.state is EffectState.INTENT:
             end_us = min(tx.now_us, before.send_deadline_us or tx.now_us)
@@ -56,6 +64,17 @@ async def take_over(durable: Durable, call: Call) -> Call:
         return effects.move(tx, before, effect)
 
     return call.at(await durable.transact("call.takeover", mark, tool=call.effect.tool))
+
+
+def _may_send_until_us(run: Run, tool: ToolVersion | None) -> int | None:
+    """Return when a request of a lost owner is over at the latest; None if it was seen to end.
+
+    Its lease was over when the run was taken. Whoever wakes after that finds it out and ends, but
+    one request may be on its way by then.
+    """
+    if run.lost_us is None or tool is None:
+        return None
+    return run.lost_us + round((_WAKING_S + tool.limits.timeout_s) * 1_000_000)
 
 
 async def recover(road: Road, durable: Durable, call: Call, ask: Ask) -> Call | CallResult:

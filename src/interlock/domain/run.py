@@ -107,7 +107,8 @@ class Run:
     """One row of `run`. Times are microseconds since the epoch, None if not reached.
 
     `end_state` is the declared end state (`routed`); `error_code` why it failed; `epoch` rises with
-    each owner, `segment` with each wait; `output` is the result.
+    each owner, `segment` with each wait; `output` is the result. `lost_us` is when it was last
+    taken from an owner that nobody saw end: on another host, past its lease.
     """
 
     run_id: RunId
@@ -118,6 +119,7 @@ class Run:
     recoveries: int
     created_us: int
     executor_id: ExecutorId | None = None
+    lost_us: int | None = None
     started_us: int | None = None
     ended_us: int | None = None
     labels: Labels = field(default_factory=Labels)

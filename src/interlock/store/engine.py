@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import psycopg
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -522,6 +523,7 @@ def _create_engine(address: str) -> Engine:
         )
         event.listen(engine, "checkin", _note_idle)
         event.listen(engine, "checkout", _check_idle)
+        event.listen(engine, "connect", _prepare_postgres)
         return engine
     if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
         raise InputError(
@@ -556,6 +558,28 @@ def _check_idle(
     except psycopg.Error:
         # All others are as old.
         raise InvalidatePoolError from None
+
+
+_POSTGRES_SETTINGS = {
+    "idle_in_transaction_session_timeout": "3s",
+    "lock_timeout": "5s",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+"""So that the server frees what a client holds, or queues for, that has left the network.
+
+Others would wait for its locks for so long that they lose their own leases. Whoever waits here in
+vain tries again.
+"""
+
+
+def _prepare_postgres(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for name, value in _POSTGRES_SETTINGS.items():
+        cursor.execute(f"SET {name} = '{value}'")
+    cursor.close()
+    connection.commit()
 
 
 _BUSY_S = 30.0

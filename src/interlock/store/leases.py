@@ -126,11 +126,14 @@ def orphaned(tx: Tx) -> list[ExecutorId]:
     return [ExecutorId(name) for name in tx.connection.execute(query).scalars()]
 
 
-def takeover(tx: Tx, executor_id: ExecutorId, *, max_recoveries: int) -> list[Run]:
+def takeover(
+    tx: Tx, executor_id: ExecutorId, *, max_recoveries: int, was_seen: bool = True
+) -> list[Run]:
     """Fence a dead worker's runs with a new epoch and queue them; return them as they are now.
 
-    A run that recorded nothing since its last recovery, and has had `max_recoveries`, becomes
-    `dead_lettered` instead: it probably kills its workers.
+    Unless it `was_seen` to end, the runs remember when they were taken: it may act yet. A run that
+    recorded nothing since its last recovery, and has had `max_recoveries`, becomes `dead_lettered`
+    instead: it probably kills its workers.
     """
     got_on = exists().where(step.c.run_id == run.c.run_id, step.c.epoch == run.c.epoch)
     recoveries = case((got_on, 1), else_=run.c.recoveries + 1)
@@ -148,6 +151,7 @@ def takeover(tx: Tx, executor_id: ExecutorId, *, max_recoveries: int) -> list[Ru
             state=case((is_hopeless, RunState.DEAD_LETTERED), else_=RunState.QUEUED),
             reason=case((is_hopeless, "recoveries"), else_=None),
             executor_id=None,
+            lost_us=run.c.lost_us if was_seen else tx.now_us,
         )
         .returning(run)
     )

@@ -27,6 +27,9 @@ def upgrade(db: Database) -> None:
     """
     with db.transaction("migrate") as tx:
         if tx.dialect == "postgresql":
+            # A migration lasts as long as it lasts, and so does waiting for one.
+            for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):
+                tx.connection.execute(text(f"SET LOCAL {limit} = 0"))
             tx.connection.execute(
                 text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _POSTGRES_LOCK}
             )

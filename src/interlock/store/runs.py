@@ -493,6 +493,7 @@ def run_of(row: Row) -> Run:
         recoveries=row["recoveries"],
         created_us=row["created_us"],
         executor_id=ExecutorId(row["executor_id"]) if row["executor_id"] else None,
+        lost_us=row["lost_us"],
         started_us=row["started_us"],
         ended_us=row["ended_us"],
         labels=request.labels,

@@ -86,6 +86,7 @@ run = Table(
     Column("segment", Integer, nullable=False),
     Column("executor_id", Text),
     Column("recoveries", Integer, nullable=False),
+    Column("lost_us", BigInteger),
     Column("priority", Integer, nullable=False),
     Column("labels", Text, nullable=False),
     Column("is_cancel_requested", Boolean, nullable=False),

@@ -75,7 +75,7 @@ def test_worker_whose_process_is_gone_is_dead_at_once(
     process.kill()
     process.wait()
 
-    assert ([], [OTHER]) == (alive, find_dead(postgres, ME))
+    assert ({}, {OTHER: True}) == (alive, find_dead(postgres, ME))
 
 
 @linux_only
@@ -88,19 +88,19 @@ def test_stopped_worker_past_its_lease_is_killed_first(
 
     dead = find_dead(postgres, ME)
 
-    assert [OTHER] == dead
+    assert {OTHER: True} == dead
     assert -9 == process.wait(timeout=10)
 
 
 def test_worker_of_another_host_is_dead_when_its_lease_is_over(
     postgres: Database, process: subprocess.Popen[bytes], clock: ManualClock
 ) -> None:
-    """Where its process cannot be seen, only database time decides, and nothing is killed."""
+    """Where its process cannot be seen, only database time decides; nobody saw it end."""
     _register(postgres, process, host="elsewhere")
     before = find_dead(postgres, ME)
     clock.advance(21)
 
-    assert ([], [OTHER]) == (before, find_dead(postgres, ME))
+    assert ({}, {OTHER: False}) == (before, find_dead(postgres, ME))
     assert process.poll() is None
 
 
@@ -115,7 +115,7 @@ def test_reused_pid_is_not_mistaken_for_the_worker(
         ),
     )
 
-    assert [OTHER] == find_dead(postgres, ME)
+    assert {OTHER: True} == find_dead(postgres, ME)
     assert process.poll() is None
 
 
@@ -131,7 +131,8 @@ def test_owner_that_is_not_registered_is_dead(postgres: Database) -> None:
         ),
     )
 
-    assert ([store_rows.WORKER], [], []) == (unregistered, by_itself, find_dead(postgres, ME))
+    registered = find_dead(postgres, ME)
+    assert ({store_rows.WORKER: False}, {}, {}) == (unregistered, by_itself, registered)
 
 
 def test_second_worker_on_one_sqlite_file_is_refused(sqlite: Database) -> None:
@@ -155,7 +156,7 @@ def test_unclean_stop_leaves_the_row_for_the_takeover(sqlite: Database) -> None:
     first.start()
     first.stop(is_clean=False)
 
-    assert [ME] == find_dead(sqlite, OTHER)
+    assert {ME: True} == find_dead(sqlite, OTHER)
 
 
 def test_worker_that_is_to_stop_says_so(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:

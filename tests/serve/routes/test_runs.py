@@ -15,7 +15,7 @@ from interlock.domain.run import RunState
 from interlock.observe.bodies import CLASS_KEY
 from interlock.store import retention
 from interlock.testing.recorder import Fault, Recorder
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.serve.plane import API, Plane, body_of, error_of, rows
 
 TEXT: JsonObject = {"text": "hello"}

@@ -129,13 +129,15 @@ class StoreDispatch:
         """Free what a run holds (under a name) and wake who is next; gates are locked."""
         self._let_in(tx, gates.free(tx, run_id, name=name, with_kept=with_kept))
 
-    def take_over(self, tx: Tx, dead: ExecutorId, *, max_recoveries: int) -> list[Run]:
+    def take_over(
+        self, tx: Tx, dead: ExecutorId, *, max_recoveries: int, was_seen: bool = True
+    ) -> list[Run]:
         """Fence the runs of a dead worker and queue them; return them as they are now.
 
         They keep their gates, but for those that are set aside as `dead_lettered`.
         """
         gates.lock(tx)
-        found = leases.takeover(tx, dead, max_recoveries=max_recoveries)
+        found = leases.takeover(tx, dead, max_recoveries=max_recoveries, was_seen=was_seen)
         for run in found:
             if run.state is RunState.DEAD_LETTERED:
                 self.leave(tx, run.run_id)

@@ -336,8 +336,8 @@ class DbosEngine:
             self._versions.take_up(self._db, self._dispatch)
 
     def _reap(self) -> None:
-        for dead in find_dead(self._db, self._executor_id):
-            self.recover_executor(dead)
+        for dead, was_seen in find_dead(self._db, self._executor_id).items():
+            self.recover_executor(dead, was_seen=was_seen)
 
     def clear_hints(self, older_than_s: float, limit: int) -> int:
         """Delete at most `limit` hints that were followed so long ago; return how many."""
@@ -355,14 +355,17 @@ class DbosEngine:
             self._hints.client.delete_workflows([hint.workflow_id for hint in ended])
         return len(ended)
 
-    def recover_executor(self, dead: ExecutorId) -> None:
+    def recover_executor(self, dead: ExecutorId, *, was_seen: bool = True) -> None:
         """Fence and queue the runs of a dead worker, and give new hints for those it had taken.
 
-        Only for a worker that can no longer act. Interrupted takeovers are repeated by the next.
+        `was_seen` says that it was seen to end, so that it can no longer act. Interrupted takeovers
+        are repeated by the next.
         """
         found = self._db.run(
             "run.takeover",
-            lambda tx: self._dispatch.take_over(tx, dead, max_recoveries=MAX_RECOVERIES),
+            lambda tx: self._dispatch.take_over(
+                tx, dead, max_recoveries=MAX_RECOVERIES, was_seen=was_seen
+            ),
         )
         left = self._hints.client.list_workflows(
             executor_id=dead, status="PENDING", load_input=False, load_output=False

@@ -140,8 +140,8 @@ class Lease:
                 return
 
 
-def find_dead(db: Database, me: ExecutorId) -> list[ExecutorId]:
-    """Return the workers whose runs may be taken over now.
+def find_dead(db: Database, me: ExecutorId) -> dict[ExecutorId, bool]:
+    """Return the workers whose runs may be taken over now, and whether each was seen to end.
 
     Known dead are, on SQLite, all others (this one holds the lock); on the same host, those whose
     process is gone; a stopped one past its lease is killed first. Elsewhere: past their lease. One
@@ -152,12 +152,13 @@ def find_dead(db: Database, me: ExecutorId) -> list[ExecutorId]:
         now_us = tx.now_us if others else 0
         orphaned = [executor_id for executor_id in leases.orphaned(tx) if executor_id != me]
     host = host_identity()
-    dead = [
-        other.executor_id
+    is_alone = db.dialect == "sqlite"
+    dead = {
+        other.executor_id: is_alone or _is_here(other, host)
         for other in others
-        if db.dialect == "sqlite" or _is_dead(other, host, is_over=other.lease_end_us < now_us)
-    ]
-    return [*dead, *orphaned]
+        if is_alone or _is_dead(other, host, is_over=other.lease_end_us < now_us)
+    }
+    return dead | dict.fromkeys(orphaned, is_alone)
 
 
 def host_identity() -> str:
@@ -180,8 +181,13 @@ def pid_started(pid: int) -> str | None:
     return None if state in "ZX" else numbers[18]
 
 
+def _is_here(other: Executor, host: str) -> bool:
+    """Whether the process of a worker can be seen, and killed, from here."""
+    return other.host == host and sys.platform == "linux"
+
+
 def _is_dead(other: Executor, host: str, *, is_over: bool) -> bool:
-    if other.host != host or sys.platform != "linux":
+    if not _is_here(other, host):
         return is_over
     if pid_started(other.pid) != other.pid_started:
         return True
