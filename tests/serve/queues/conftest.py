@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -39,7 +38,7 @@ def server(
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """An installation whose workflow takes `{type: created}` from `name`; dead letters at `dead`."""
+    """An installation whose workflow takes `{type: created}` from `name`."""
 
     plane: Plane
     broker: Broker
@@ -54,6 +53,13 @@ class Desk:
             queue["dead_letter"] = self.dead
         members = ", ".join(f'{key}: "{value}"' for key, value in queue.items())
         self.plane.apply(queue_files(f"{{{members}}}", extra=extra))
+
+    def drop(self) -> None:
+        """Apply the project without its queue."""
+        number = next(_count) + 2
+        project = files()
+        text = project["workflows/look.yaml"].replace("version: 1", f"version: {number}")
+        self.plane.apply({**project, "workflows/look.yaml": text})
 
     def read(self, *, redeliver_s: float = 1.0) -> QueueLoop:
         """Start a server's reader."""
@@ -92,6 +98,13 @@ def queue_files(queue: str, *, extra: str = "") -> dict[str, str]:
 @pytest.fixture
 def desk(plane: Plane, server: Broker) -> Iterator[Desk]:
     """Messages of a fresh name, which nobody reads yet."""
+    with opened_desk(plane, server) as made:
+        yield made
+
+
+@contextmanager
+def opened_desk(plane: Plane, server: Broker) -> Iterator[Desk]:
+    """Make what keeps the messages of a fresh name; at the end nobody reads them."""
     number = next(_count)
     made = Desk(plane=plane, broker=server, name=f"orders.{number}", dead=f"dead.{number}")
     server.make(made.name)

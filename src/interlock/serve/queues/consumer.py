@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -21,10 +22,14 @@ from interlock.domain.workflow import Queue
 from interlock.runtime.triggers import Intake, accept_message
 from interlock.serve.queues.port import Login, Reader, Taken
 
+T = TypeVar("T")
+
 FAILURES = 5
 """How often a message may fail for a reason that is not its own before it is set aside."""
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
+ANSWER_S = 10.0
+"""How long a broker has for any answer, before its connection is given up."""
 _REASON_MOST = 500
 
 _log = structlog.get_logger(__name__)
@@ -38,7 +43,7 @@ class Standing:
     problem: str | None = "connecting"
     accepted: int = 0
     set_aside: int = 0
-    last_reason: str | None = None
+    last_code: str | None = None
 
 
 def open_reader(login: Login) -> Reader:
@@ -48,6 +53,14 @@ def open_reader(login: Login) -> Reader:
             from interlock.serve.queues.nats import NatsReader  # noqa: PLC0415  # an extra
 
             return NatsReader(login)
+        case "redis" | "rediss":
+            from interlock.serve.queues.redis import RedisReader  # noqa: PLC0415  # as above
+
+            return RedisReader(login)
+        case "amqp" | "amqps":
+            from interlock.serve.queues.rabbit import RabbitReader  # noqa: PLC0415  # as above
+
+            return RabbitReader(login)
         case scheme:
             raise InputError(f"there is no broker with addresses `{scheme}://`")
 
@@ -94,19 +107,19 @@ class Consumer:
         )
         reader = self._connect(login)
         try:
-            await reader.open()
+            await _answered(reader.open())
             self.standing.problem = None
             _log.info("queue.connected", source=self._queue.source)
             while not self._stop.is_set():
-                taken = await reader.take()
+                taken = await _answered(reader.take())
                 if taken is not None:
                     await self._settle(reader, taken)
-                elif not await reader.is_connected():
+                elif not await _answered(reader.is_connected()):
                     raise UnavailableError("the connection is lost")
-                self._pause_s = FIRST_PAUSE_S
+                self.standing.problem, self._pause_s = None, FIRST_PAUSE_S
         finally:
             with suppress(Exception):  # what is away cannot be left in good order
-                await reader.close()
+                await _answered(reader.close())
 
     async def _settle(self, reader: Reader, taken: Taken) -> None:
         """Bring one message to its end, or hand it back when told to stop."""
@@ -127,12 +140,14 @@ class Consumer:
                 except InterlockError as error:
                     if not error.is_retryable:
                         failures += 1
+                    self.standing.problem = f"a message is held back: {error.code}"
                     _log.warning("queue.held", source=self._queue.source, code=error.code)
                 except Exception:  # noqa: BLE001  # the edge of a request that comes as a message
                     failures += 1
+                    self.standing.problem = "a message fails; the log has the details"
                     _log.exception("queue.failed", source=self._queue.source)
                 else:
-                    await taken.done()
+                    await _answered(taken.done())
                     self.standing.accepted += 1
                     return
                 if failures >= FAILURES:
@@ -140,7 +155,7 @@ class Consumer:
                     await self._set_aside(reader, taken, code="internal", reason=reason)
                     return
                 if await self._wait():
-                    await taken.back()
+                    await _answered(taken.back())
                     return
 
     async def _set_aside(self, reader: Reader, taken: Taken, *, code: str, reason: str) -> None:
@@ -152,12 +167,12 @@ class Consumer:
             "interlock-message-id": _header(taken.message_id or ""),
         }
         if queue.dead_letter is None:
-            await taken.drop()
+            await _answered(taken.drop())
         else:
-            await reader.put_aside(queue.dead_letter, taken.body, headers)
-            await taken.done()
+            await _answered(reader.put_aside(queue.dead_letter, taken.body, headers))
+            await _answered(taken.done())
         self.standing.set_aside += 1
-        self.standing.last_reason = reason
+        self.standing.last_code = code
         _log.error(
             "queue.set_aside",
             source=queue.source,
@@ -170,27 +185,39 @@ class Consumer:
         """Pause, each time longer; return whether to stop."""
         pause_s = self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311  # spreads load
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), pause_s)
-        return self._stop.is_set()
+        return await _happens(self._stop, within_s=pause_s)
 
 
 @asynccontextmanager
 async def _kept(taken: Taken, *, every_s: float) -> AsyncIterator[None]:
     """Tell the broker again and again that the message is being worked on."""
+    is_over = asyncio.Event()
 
     async def keep() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            await taken.keep()
+        while not await _happens(is_over, within_s=every_s):
+            await _answered(taken.keep())
 
     task = asyncio.create_task(keep())
     try:
         yield
     finally:
-        task.cancel()
+        # Not cancelled: a client that is cut off in the middle of a call is in no good state.
+        is_over.set()
         # If keeping failed, settling does too, and says so; at worst the message comes twice.
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def _happens(event: asyncio.Event, *, within_s: float) -> bool:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), within_s)
+    return event.is_set()
+
+
+async def _answered(asked: Awaitable[T]) -> T:
+    try:
+        return await asyncio.wait_for(asked, ANSWER_S)
+    except TimeoutError:
+        raise UnavailableError("the broker does not answer") from None
 
 
 def _words(error: Exception) -> str:

@@ -16,6 +16,7 @@ from interlock.serve.queues.port import TAKE_S, Login, Taken
 from interlock.serve.queues.security import security_of
 
 _ID = "Nats-Msg-Id"
+_HEADERS_MOST = 4096
 
 
 class NatsReader:
@@ -54,8 +55,11 @@ class NatsReader:
         return None if message is None else _taken(message)
 
     async def put_aside(self, name: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Publish to a subject; a stream has to keep it."""
-        await self._client.jetstream().publish(name, body, headers=dict(headers))
+        """Publish to a subject, which a stream has to keep; cut if headers make it too long."""
+        most, given = self._client.max_payload - _HEADERS_MOST, dict(headers)
+        if len(body) > most:
+            given["interlock-cut"] = f"{most} of {len(body)} bytes"
+        await self._client.jetstream().publish(name, body[:most], headers=given)
 
     async def is_connected(self) -> bool:
         """Return whether the connection stands."""

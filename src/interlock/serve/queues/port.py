@@ -8,7 +8,7 @@ from typing import Protocol
 
 from interlock.domain.workflow import Queue
 
-TAKE_S = 1.0
+TAKE_S = 0.5
 """How long a reader waits for a message before it looks around."""
 
 
