@@ -230,8 +230,10 @@ def test_a_queue_beyond_dev_has_tls() -> None:
 
 def test_one_queue_is_declared_in_one_way() -> None:
     """Two triggers of a queue cannot disagree on what makes messages the same."""
-    one = "    queue: {url: nats://mq, name: orders}\n"
-    other = '  second: {queue: {url: nats://mq, name: orders, dedupe: "body:/id"}}\n'
-    files = changed(PATH, HOOK, one + other)
+    by_hand = "  by_hand: {manual: true}\n"
+    other = '  more: {queue: {url: nats://mq, name: orders, dedupe: "body:/id"}}\n'
+    files = changed(PATH, HOOK, "    queue: {url: nats://mq, name: orders}\n")
+    files[PATH] = files[PATH].replace(by_hand, by_hand + other)
 
-    assert any("declared in another way in another trigger" in one for one in problems(files))
+    message = "`nats://mq/orders#interlock` is declared in another way in another trigger"
+    assert any(message in problem for problem in problems(files))

@@ -360,8 +360,8 @@ def test_limits_of_a_workflow_are_read() -> None:
 def test_a_queue_is_a_trigger() -> None:
     """One shape for all brokers; its source names what its keys are unique in."""
     queue = (
-        '    queue: {url: "tls://nats.example:4222/", name: "orders.>", secret: secret://nats/prod/in,'
-        ' dedupe: "body:/id", dead_letter: dead.orders}\n    environment: prod\n'
+        '    queue: {url: "tls://nats.example:4222/", name: "orders.>", secret: secret://nats/dev/in,'
+        ' dedupe: "body:/id", dead_letter: dead.orders}\n'
     )
     files = changed(
         "workflows/triage.yaml",
@@ -375,7 +375,7 @@ def test_a_queue_is_a_trigger() -> None:
     expected = Queue(
         url="tls://nats.example:4222/",
         name="orders.>",
-        secret="secret://nats/prod/in",
+        secret="secret://nats/dev/in",
         dedupe="body:/id",
         dead_letter="dead.orders",
     )

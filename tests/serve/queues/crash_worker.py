@@ -10,15 +10,10 @@ from interlock.serve.queues.loop import QueueLoop
 from tests.serve.queues.brokers import soon
 
 
-def work(folder: str, url: str, wanted: str) -> None:
+def work(folder: str, wanted: str) -> None:
     """Read until `wanted` messages are accepted; a point in FOLDER/crash is armed."""
-    interlock = Interlock.open(
-        Config(
-            data_dir=Path(folder) / "data",
-            database_url=None if url.startswith("sqlite") else url,
-            crash_file=Path(folder) / "crash",
-        )
-    )
+    place = Path(folder)
+    interlock = Interlock.open(Config(data_dir=place / "data", crash_file=place / "crash"))
     loop = QueueLoop(interlock.intake, redeliver_s=1.0)
     loop.start()
     while sum(standing.accepted for standing in loop.standing()) < int(wanted):

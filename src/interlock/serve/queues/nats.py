@@ -74,7 +74,7 @@ def durable_name(group: str, subject: str) -> str:
     """Return the name of the consumer; its subject is part of it, since that cannot change.
 
     >>> durable_name("interlock", "orders.*")
-    'interlock_orders___5fc2fc'
+    'interlock_orders___6169d6'
     """
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", f"{group}_{subject}")
     return f"{readable}_{hashlib.sha256(subject.encode()).hexdigest()[:6]}"
