@@ -30,6 +30,8 @@ class NatsReader:
             logger=None,
             # Connecting anew is the consumer's business, the same for all brokers.
             allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
         )
 
     async def open(self) -> None:
