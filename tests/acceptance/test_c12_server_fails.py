@@ -22,7 +22,7 @@ from interlock.testing.recorder import Recorder
 from tests.acceptance.road_worker import work
 from tests.acceptance.workers import run_worker
 from tests.calls.call_bench import CallBench, said
-from tests.recorder_project import TOOL_OF, WORKFLOW_OF, files
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import RoadBench
 
 RUNS = 12

@@ -7,6 +7,7 @@ from interlock.manifest.load import load
 from tests.manifest.sample import FILES, changed, problems
 
 PATH = "workflows/triage.yaml"
+HOOK = "    webhook: tracker\n    secret: secret://desk/dev/hook\n"
 
 
 @pytest.mark.parametrize("key", ["triggers", "inputs", "approvals", "fallbacks", "success"])
@@ -187,3 +188,52 @@ def test_a_planner_has_no_contract_of_its_own() -> None:
     (found,) = problems(files)
 
     assert "the answer of the planner `planner` is a plan, but it declares `output`" in found
+
+
+@pytest.mark.parametrize(
+    ("queue", "expected"),
+    [
+        ("url: http://mq, name: orders", "the address of the broker is not usable"),
+        ("url: 'nats://', name: orders", "the address of the broker is not usable"),
+        ("url: 'nats://mq:no', name: orders", "the address of the broker is not usable"),
+        ("url: 'nats://u:p@mq', name: orders", "holds more than host, port and path"),
+        ("url: 'amqp://mq?heartbeat=1', name: orders", "holds more than host, port and path"),
+        (
+            "url: nats://mq, name: orders, secret: secret://mq/prod/in",
+            "the secret is not one of `dev`",
+        ),
+        (
+            "url: redis://mq, name: orders, dead_letter: orders",
+            "the dead letters would be taken as messages again",
+        ),
+        (
+            "url: nats://mq, name: 'orders.*', dead_letter: orders.dead",
+            "the dead letters would be taken as messages again",
+        ),
+    ],
+)
+def test_a_queue_that_cannot_be_read_is_refused(queue: str, expected: str) -> None:
+    """Before it is applied, with what to write instead."""
+    files = changed(PATH, HOOK, f"    queue: {{{queue}}}\n")
+
+    assert any(expected in problem for problem in problems(files))
+
+
+def test_a_queue_beyond_dev_has_tls() -> None:
+    """What comes over the network is what was sent, and from whom we asked."""
+    files = changed(
+        PATH, HOOK, "    queue: {url: redis://mq, name: orders}\n    environment: prod\n"
+    )
+
+    assert any("write rediss://" in problem for problem in problems(files))
+
+
+def test_one_queue_is_declared_in_one_way() -> None:
+    """Two triggers of a queue cannot disagree on what makes messages the same."""
+    by_hand = "  by_hand: {manual: true}\n"
+    other = '  more: {queue: {url: nats://mq, name: orders, dedupe: "body:/id"}}\n'
+    files = changed(PATH, HOOK, "    queue: {url: nats://mq, name: orders}\n")
+    files[PATH] = files[PATH].replace(by_hand, by_hand + other)
+
+    message = "`nats://mq/orders#interlock` is declared in another way in another trigger"
+    assert any(message in problem for problem in problems(files))

@@ -8,7 +8,7 @@ from interlock.domain.ids import AgentName, ToolName, WorkflowName
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
 from interlock.domain.tool import EffectClass, Group, HttpRequest, Probe, Rate, Server, Source
-from interlock.domain.workflow import ApprovalRule, Concurrency, Condition, Lock, Trigger
+from interlock.domain.workflow import ApprovalRule, Concurrency, Condition, Lock, Queue, Trigger
 from interlock.manifest.load import load
 from interlock.tools.discover import from_functions
 from interlock.tools.functions import python_function
@@ -197,7 +197,10 @@ def test_all_problems_of_all_files_are_reported_together() -> None:
             "workflows/triage.yaml",
             "by_hand: {manual: true}",
             "by_hand: {manual: true, cron: x}",
-            "workflows/triage.yaml:15: a trigger has exactly one of `webhook`, `cron` and `manual`",
+            (
+                "workflows/triage.yaml:15:"
+                " a trigger has exactly one of `webhook`, `queue`, `cron` and `manual`"
+            ),
         ),
         (
             "tools/find.yaml",
@@ -352,3 +355,28 @@ def test_limits_of_a_workflow_are_read() -> None:
     assert (7, 9) == (spec.priority, priorities["by_hand"])
     assert Concurrency(runs=5, per="tenant") == spec.concurrency
     assert Lock(key="input:/ref") == spec.lock
+
+
+def test_a_queue_is_a_trigger() -> None:
+    """One shape for all brokers; its source names what its keys are unique in."""
+    queue = (
+        '    queue: {url: "tls://nats.example:4222/", name: "orders.>", secret: secret://nats/dev/in,'
+        ' dedupe: "body:/id", dead_letter: dead.orders}\n'
+    )
+    files = changed(
+        "workflows/triage.yaml",
+        "    webhook: tracker\n    secret: secret://desk/dev/hook\n",
+        queue,
+    )
+
+    trigger = load(files).workflows[WorkflowName("triage")].triggers[0]
+
+    assert ("queue", "tls://nats.example:4222/orders.>#interlock") == (trigger.kind, trigger.source)
+    expected = Queue(
+        url="tls://nats.example:4222/",
+        name="orders.>",
+        secret="secret://nats/dev/in",
+        dedupe="body:/id",
+        dead_letter="dead.orders",
+    )
+    assert expected == trigger.queue

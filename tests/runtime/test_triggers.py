@@ -16,12 +16,19 @@ from interlock.domain.errors import (
     JsonError,
     NotFoundError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from interlock.domain.ids import TenantId, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT
 from interlock.domain.run import RunState
-from interlock.domain.workflow import Condition, Step, Trigger
-from interlock.runtime.triggers import Accepted, accept_webhook, signature_of, start_manual
+from interlock.domain.workflow import Condition, Queue, Step, Trigger
+from interlock.runtime.triggers import (
+    Accepted,
+    accept_message,
+    accept_webhook,
+    signature_of,
+    start_manual,
+)
 from interlock.testing.clock import START_US
 from tests.runtime.plane import FIND, MANUAL, WORKFLOW, Plane, open_plane, release, workflow
 
@@ -349,3 +356,91 @@ def test_a_full_intake_refuses_what_is_new(tmp_path: Path) -> None:
 
         assert (30, first.run_id) == (refused.value.retry_after_s, again.run_id)
         assert deliver(plane, message_id="msg_2").is_new
+
+
+ORDERS = Queue(url="nats://127.0.0.1:4222", name="orders", dedupe="body:/id")
+
+
+def listening(queue: Queue, name: str = "taken", **changes: object) -> Trigger:
+    """Return a trigger of a queue with the webhook's conditions and input."""
+    trigger = replace(HOOK, name=name, kind="queue", source=queue.source, secret=None, queue=queue)
+    return replace(trigger, **changes)  # type: ignore[arg-type]  # fields of a trigger
+
+
+def send(plane: Plane, queue: Queue, event: Json, *, message_id: str | None = "m1") -> Accepted:
+    """Hand one message in as a reader does."""
+    return accept_message(
+        plane.intake, queue, message_id=message_id, body=json.dumps(event).encode()
+    )
+
+
+def message(**more: Json) -> Json:
+    """Return an event as a message."""
+    return {"type": "created", "issue": {"title": "vpn"}, **more}
+
+
+def test_a_message_starts_one_run_for_its_declared_key(tmp_path: Path) -> None:
+    """Whatever id the broker gave it; in another body the same key is refused."""
+    with open_plane(tmp_path) as plane:
+        plane.apply(release(workflow(LOOK, triggers=(listening(ORDERS),))))
+
+        first = send(plane, ORDERS, message(id=7), message_id="m1")
+        again = send(plane, ORDERS, message(id=7), message_id="m2")
+        with pytest.raises(DedupeConflictError):
+            send(plane, ORDERS, message(id=7, more=1), message_id="m1")
+
+        assert first.run_id is not None
+        assert (first.run_id, True, False) == (again.run_id, first.is_new, again.is_new)
+        ref = plane.get(first.run_id).request.trigger
+        assert ("queue", "nats://127.0.0.1:4222/orders#interlock", "7") == (
+            ref.kind,
+            ref.source,
+            ref.key,
+        )
+
+
+def test_a_message_without_a_declared_key_has_the_brokers(tmp_path: Path) -> None:
+    """One that has none either cannot be told from another, so it is refused."""
+    queue = replace(ORDERS, dedupe=None)
+    with open_plane(tmp_path) as plane:
+        plane.apply(release(workflow(LOOK, triggers=(listening(queue),))))
+
+        first = send(plane, queue, message())
+        again = send(plane, queue, message())
+
+        assert (first.run_id, False) == (again.run_id, again.is_new)
+        with pytest.raises(InputError, match="the message has no id"):
+            send(plane, queue, message(), message_id=None)
+
+
+@pytest.mark.parametrize("key", [None, True, 1.5, "", "x" * 257, {}, ["a"]])
+def test_a_key_is_a_short_text_or_a_whole_number(tmp_path: Path, key: Json) -> None:
+    """What compares in more than one way is no key."""
+    with open_plane(tmp_path) as plane:
+        plane.apply(release(workflow(LOOK, triggers=(listening(ORDERS),))))
+
+        with pytest.raises(InputError, match="`body:/id` is no key"):
+            send(plane, ORDERS, message(id=key))
+
+
+def test_triggers_of_one_queue_share_its_messages_by_their_conditions(tmp_path: Path) -> None:
+    """The first whose conditions hold gets it; one that nobody wants starts nothing."""
+    closed = listening(ORDERS, "closed", when=(Condition(at="body:/type", equals="closed"),))
+    with open_plane(tmp_path) as plane:
+        plane.apply(release(workflow(LOOK, triggers=(listening(ORDERS), closed))))
+
+        taken = [
+            send(plane, ORDERS, message(id=kind, type=kind)).trigger
+            for kind in ("created", "closed", "moved")
+        ]
+
+        assert ["taken", "closed", None] == taken
+
+
+def test_a_message_of_a_queue_that_was_dropped_waits(tmp_path: Path) -> None:
+    """Its reader is about to stop; the message stays the broker's."""
+    with open_plane(tmp_path) as plane:
+        hooked(plane)
+
+        with pytest.raises(UnavailableError, match="no workflow takes from"):
+            send(plane, ORDERS, message(id=1))

@@ -8,6 +8,7 @@ from interlock.domain.ids import ExecutorId, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import Run, RunState
 from interlock.serve import doctor
+from interlock.serve.queues.loop import QueueLoop
 from interlock.store import leases, runs
 from interlock.store.engine import Tx
 from interlock.testing.clock import ManualClock
@@ -19,7 +20,8 @@ from tests.serve.sample import REFERENCE, WORKFLOW, files
 
 def findings(plane: Plane) -> dict[str, tuple[bool, str]]:
     """Return what the doctor finds, by name."""
-    return {check.name: (check.is_ok, check.message) for check in doctor.examine(plane.interlock)}
+    checks = doctor.examine(plane.interlock, plane.app.state.queues)
+    return {check.name: (check.is_ok, check.message) for check in checks}
 
 
 def test_a_fresh_installation_is_well_but_for_what_is_missing(plane: Plane) -> None:
@@ -75,7 +77,9 @@ def test_a_model_needs_a_price_and_its_key(tmp_path: Path) -> None:
         name="default", provider="openai-chat:made-up", api_key="secret://openai/dev/key"
     )
     opened = Interlock.open(Config(data_dir=tmp_path / "data", models={"default": model}))
-    found = {check.name: check.message for check in doctor.examine(opened)}
+    found = {
+        check.name: check.message for check in doctor.examine(opened, QueueLoop(opened.intake))
+    }
     opened.close()
 
     assert (

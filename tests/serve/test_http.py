@@ -175,4 +175,7 @@ async def test_health_needs_no_sign_in(plane: Plane) -> None:
     """A load balancer learns that we live, who answers and what is live, and nothing else."""
     alive = {"status": "alive", "instance": plane.interlock.executor_id}
     assert alive == body_of(await plane.send("GET", "/healthz"))
-    assert {"status": "ready", "release": 0} == body_of(await plane.send("GET", "/readyz"))
+    queues = {"read": 0, "troubled": 0}
+    ready = body_of(await plane.send("GET", "/readyz"))
+
+    assert {"status": "ready", "release": 0, "queues": queues} == ready

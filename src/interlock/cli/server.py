@@ -18,6 +18,7 @@ from interlock.serve.auth import hash_secret, mint_link
 from interlock.serve.http import create_app
 from interlock.serve.local import local_token
 from interlock.serve.process import Server
+from interlock.serve.queues.loop import QueueLoop
 from interlock.serve.routes.keys import link_for
 from interlock.store import keys, registry
 from interlock.tools.functions import installed_functions
@@ -27,7 +28,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(config: Config, *, with_worker: bool, with_scheduler: bool) -> None:
-    """Run REST, webhooks, console and, if asked, worker and scheduler until a stop signal."""
+    """Run REST, webhooks, queues, console and, if asked, worker and scheduler until a signal."""
     log_to_terminal(config.log_format)
     other = running_server(config)
     if other is not None and config.database_url is None:
@@ -85,10 +86,13 @@ def _serve(
     with interlock.db.reading() as tx:
         if not registry.live_number(tx):
             say("nothing is applied yet: run `interlock apply FOLDER`")
+    queues: QueueLoop = app.state.queues
     try:
+        queues.start()
         server.run(sockets=[listener])
     finally:
         file.unlink(missing_ok=True)
+        queues.stop()
 
 
 def _listener(config: Config) -> socket.socket:

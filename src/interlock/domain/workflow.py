@@ -27,21 +27,45 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Where messages are taken from: a subject of NATS JetStream, a Redis stream, a RabbitMQ queue.
+
+    `url` is the broker's address, whose scheme says which of the three it is; `secret` refers to
+    `user:password`. All readers of one `group` share the messages (RabbitMQ: all readers of the
+    queue). `dedupe` (`body:/id`) is what makes two messages the same, else the broker's own id of
+    the message. Messages that can start no run go to `dead_letter` at the same broker.
+    """
+
+    url: str
+    name: str
+    group: str = "interlock"
+    secret: str | None = None
+    dedupe: str | None = None
+    dead_letter: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Return what names these messages: a key is unique in it."""
+        return f"{self.url.rstrip('/')}/{self.name}#{self.group}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """What starts a run: exactly one of webhook source, cron schedule or manual.
+    """What starts a run: exactly one of webhook source, queue, cron schedule or manual.
 
     `source` names a webhook door (`/webhooks/<source>`), its signing secret is `secret`
-    (`secret://...`). `schedule` is five cron fields in `timezone`; with `is_paused` it waits to be
-    resumed from the start. `when` picks events; `input` holds templates over `body:` (webhook) or
-    `tick:` (cron) and must fit the workflow's input contract. `priority` counts instead of the
-    workflow's.
+    (`secret://...`); or it names the messages of `queue`. `schedule` is five cron fields in
+    `timezone`; with `is_paused` it waits to be resumed from the start. `when` picks events; `input`
+    holds templates over `body:` (webhook, queue) or `tick:` (cron) and must fit the workflow's
+    input contract. `priority` counts instead of the workflow's.
     """
 
     name: str
-    kind: Literal["webhook", "cron", "manual"]
+    kind: Literal["webhook", "queue", "cron", "manual"]
     environment: Environment = "dev"
     source: str | None = None
     secret: str | None = None
+    queue: Queue | None = None
     schedule: str | None = None
     timezone: str = "UTC"
     catch_up: Literal["none", "last", "all"] = "last"

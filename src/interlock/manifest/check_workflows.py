@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -13,8 +15,15 @@ from interlock.domain.clock import from_us
 from interlock.domain.errors import Problem
 from interlock.domain.ids import AgentName, ToolName
 from interlock.domain.release import Release
-from interlock.domain.tool import Group, ToolVersion
-from interlock.domain.workflow import WORKFLOW_AGENT, Condition, Step, Trigger, WorkflowSpec
+from interlock.domain.tool import Environment, Group, ToolVersion
+from interlock.domain.workflow import (
+    WORKFLOW_AGENT,
+    Condition,
+    Queue,
+    Step,
+    Trigger,
+    WorkflowSpec,
+)
 from interlock.manifest.check_tools import Finding, misplaced_arguments
 from interlock.manifest.files import Document, Place
 from interlock.manifest.names import Names
@@ -46,6 +55,8 @@ _PLAN: JsonObject = {
     },
     "additionalProperties": False,
 }
+_BROKERS = {"nats": "tls", "redis": "rediss", "amqp": "amqps"}
+"""The schemes of brokers, each with the one that is the same with TLS."""
 _ROLES = frozenset({WORKFLOW_OWNER, SYSTEM_OWNER})
 
 
@@ -97,8 +108,8 @@ def _lock(spec: WorkflowSpec) -> Iterator[Finding]:
 
 
 def _triggers(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
-    secrets = {
-        trigger.source: trigger.secret
+    doors = {
+        trigger.source: (trigger.secret, trigger.queue)
         for other in release.workflows.values()
         for trigger in other.triggers
         if trigger.source is not None
@@ -106,10 +117,13 @@ def _triggers(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
     for trigger in spec.triggers:
         place: Place = ("triggers", trigger.name)
         yield from ((place, message, fix) for message, fix in _trigger(trigger))
-        if trigger.source is not None and trigger.secret != secrets[trigger.source]:
-            message = f"the webhook `{trigger.source}` has another secret in another trigger"
-            yield (*place, "secret"), message, "one source has one secret"
-        source = {"webhook": "body", "cron": "tick", "manual": "body"}[trigger.kind]
+        if trigger.source is not None and doors[trigger.source] != (trigger.secret, trigger.queue):
+            message, fix = f"the webhook `{trigger.source}` has another secret", "secret"
+            if trigger.queue is not None:
+                message, fix = f"`{trigger.source}` is declared in another way", "declaration"
+            key = "secret" if trigger.queue is None else "queue"
+            yield (*place, key), f"{message} in another trigger", f"one source has one {fix}"
+        source = "tick" if trigger.kind == "cron" else "body"
         schemas: Schemas = {source: None}
         for inner, message in misplaced(trigger.input, schemas):
             yield (*place, "input", *inner), message, None
@@ -122,8 +136,11 @@ def _trigger(trigger: Trigger) -> Iterator[tuple[str, str | None]]:
     if (trigger.kind == "webhook") != (trigger.secret is not None):
         verb = "needs" if trigger.kind == "webhook" else "takes no"
         yield f"a {trigger.kind} trigger {verb} `secret`", None
-    if trigger.secret is not None and trigger.secret.split("/")[3] != trigger.environment:
+    secret = trigger.secret if trigger.queue is None else trigger.queue.secret
+    if secret is not None and secret.split("/")[3] != trigger.environment:
         yield f"the secret is not one of `{trigger.environment}`", None
+    if trigger.queue is not None:
+        yield from _queue(trigger.queue, trigger.environment)
     if trigger.kind == "manual" and trigger.input is not None:
         yield "a manual trigger takes no `input`: the person gives it", None
     if trigger.kind != "cron":
@@ -138,6 +155,26 @@ def _trigger(trigger: Trigger) -> Iterator[tuple[str, str | None]]:
     except (CronSimError, StopIteration):
         message = f"`{trigger.schedule}` is not a schedule"
         yield message, "write minute, hour, day of month, month, day of week"
+
+
+def _queue(queue: Queue, environment: Environment) -> Iterator[tuple[str, str | None]]:
+    try:
+        url = urlsplit(queue.url)
+        is_address = bool(url.hostname) and url.port != 0
+    except ValueError:
+        url, is_address = urlsplit(""), False
+    if not is_address or url.scheme not in {*_BROKERS, *_BROKERS.values()}:
+        yield "the address of the broker is not usable", "write it like nats://host:4222"
+        return
+    if "@" in url.netloc or url.query or url.fragment:
+        fix = "give `secret`, a reference to `user:password`"
+        yield "the address of the broker holds more than host, port and path", fix
+    if url.scheme in _BROKERS and environment != "dev":
+        fix = f"write {_BROKERS[url.scheme]}://"
+        yield f"messages of `{environment}` come without TLS, which only `dev` allows", fix
+    taken = re.escape(queue.name).replace(r"\*", "[^.]+").replace(">", ".+")
+    if queue.dead_letter is not None and re.fullmatch(taken, queue.dead_letter):
+        yield "the dead letters would be taken as messages again", "name another `dead_letter`"
 
 
 def _fits(template: Json, schema: JsonObject, place: Place) -> Iterator[Finding]:

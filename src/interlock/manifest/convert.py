@@ -45,6 +45,7 @@ from interlock.domain.workflow import (
     Condition,
     FailureMode,
     Lock,
+    Queue,
     SeatSpec,
     Step,
     Success,
@@ -277,17 +278,21 @@ def reference(text: str) -> tuple[ToolName, int]:
 
 
 def _trigger(name: str, part: form.TriggerPart) -> Trigger:
-    kind: Literal["webhook", "cron", "manual"] = "manual"
+    kind: Literal["webhook", "queue", "cron", "manual"] = "manual"
+    queue = None if part.queue is None else Queue(**part.queue.model_dump())
     if part.webhook is not None:
         kind = "webhook"
+    elif queue is not None:
+        kind = "queue"
     elif part.cron is not None:
         kind = "cron"
     return Trigger(
         name=name,
         kind=kind,
         environment=part.environment,
-        source=part.webhook,
+        source=part.webhook if queue is None else queue.source,
         secret=part.secret,
+        queue=queue,
         schedule=part.cron,
         timezone=part.timezone,
         catch_up=part.catch_up,

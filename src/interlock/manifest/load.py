@@ -179,9 +179,11 @@ class _Loader:
         for document, file in self._files(form.WorkflowFile):
             is_sound = True
             for name, part in file.triggers.items():
-                given = [key for key in ("webhook", "cron", "manual") if getattr(part, key)]
+                given = [
+                    key for key in ("webhook", "queue", "cron", "manual") if getattr(part, key)
+                ]
                 if len(given) != 1:
-                    message = "a trigger has exactly one of `webhook`, `cron` and `manual`"
+                    message = "a trigger has exactly one of `webhook`, `queue`, `cron` and `manual`"
                     self.problems.append(document.problem(("triggers", name), message))
                     is_sound = False
             inputs = self._schema(document, ("inputs",), file.inputs)

@@ -30,11 +30,13 @@ def _secret_reference(value: str) -> str:
 NAME = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$"
 DASHED = r"^[a-z][a-z0-9]*([_-][a-z0-9]+)*$"
 TOOL = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*){1,3}$"
+QUEUE = r"^[A-Za-z0-9_*>-][A-Za-z0-9_.:/*>-]*$"
 TOOL_VERSION = r"^[a-z][a-z0-9_.]*@[1-9][0-9]*$"
 WORDS: Mapping[str, str] = {
     NAME: "should be lower case letters and digits, words joined by `_`",
     DASHED: "should be lower case letters and digits, words joined by `-` or `_`",
     TOOL: "should be `<system>.<noun>.<verb>` in lower case",
+    QUEUE: "should be the name of a subject, stream or queue, without spaces",
     TOOL_VERSION: "should be `<tool>@<version>`",
     PERSON_NAME: "should be a name as keys have it: lower case letters, digits, `.`, `_`, `@`, `-`",
 }
@@ -43,6 +45,7 @@ WORDS: Mapping[str, str] = {
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 ServerName = Annotated[str, Field(pattern=DASHED, max_length=64)]
 TeamName = ServerName
+QueueName = Annotated[str, Field(pattern=QUEUE, max_length=128)]
 PersonName = Annotated[str, Field(pattern=PERSON_NAME, max_length=MAX_PERSON_NAME)]
 ToolName = Annotated[str, Field(pattern=TOOL, max_length=64)]
 ToolReference = Annotated[str, Field(pattern=TOOL_VERSION)]
@@ -348,12 +351,30 @@ class ConditionPart(Part):
     one_of: list[JsonValue] = []
 
 
+class QueuePart(Part):
+    """Messages of a broker: NATS JetStream, Redis Streams or RabbitMQ."""
+
+    url: Annotated[str, Field(max_length=200)]
+    """`nats://`, `redis://` or `amqp://` with host and port; with TLS `tls`, `rediss`, `amqps`."""
+    name: QueueName
+    """The subject (NATS), stream (Redis) or queue (RabbitMQ)."""
+    group: ServerName = "interlock"
+    """Readers of one group share the messages; RabbitMQ has one group for each queue."""
+    secret: SecretReference | None = None
+    """Of the text `user:password`."""
+    dedupe: Annotated[str, Field(pattern=r"^body:/")] | None = None
+    """The member that makes two messages the same; absent is the broker's id of the message."""
+    dead_letter: QueueName | None = None
+    """Where messages go that can start no run, with the reason in their headers."""
+
+
 class TriggerPart(Part):
-    """What starts a run: exactly one of `webhook`, `cron` and `manual`."""
+    """What starts a run: exactly one of `webhook`, `queue`, `cron` and `manual`."""
 
     webhook: ServerName | None = None
     """Source of signed deliveries to `/webhooks/<source>`."""
     secret: SecretReference | None = None
+    queue: QueuePart | None = None
     cron: str | None = None
     """Five fields: minute, hour, day of month, month, day of week."""
     timezone: str = "UTC"
@@ -365,7 +386,7 @@ class TriggerPart(Part):
     environment: Environment = "dev"
     when: list[ConditionPart] = []
     input: Template = None
-    """The run's input: templates over `body:` (webhook) or `tick:` (cron)."""
+    """The run's input: templates over `body:` (webhook, queue) or `tick:` (cron)."""
     priority: Priority | None = None
     """Of the runs that this trigger starts, instead of the workflow's."""
 

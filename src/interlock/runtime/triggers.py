@@ -1,4 +1,4 @@
-"""Ways in: signed webhooks and starts by hand, each deduplicated and stored before it is answered.
+"""Ways in: webhooks, messages and starts by hand, deduplicated and stored before they are answered.
 
 Which workflow version and environment an event goes to is data: the triggers of the live release.
 """
@@ -27,7 +27,7 @@ from interlock.domain.pointer import fill
 from interlock.domain.release import Release
 from interlock.domain.run import StartRequest, TriggerRef
 from interlock.domain.tool import Environment
-from interlock.domain.workflow import Condition, Trigger, WorkflowSpec
+from interlock.domain.workflow import Condition, Queue, Trigger, WorkflowSpec
 from interlock.runtime import limits
 from interlock.store import triggers
 from interlock.store.engine import Database, Tx
@@ -99,36 +99,52 @@ def accept_webhook(
     trusted = _signed(intake, listening, headers=named, body=body)
     event = parse(body, max_bytes=WEBHOOK_BYTES)
     body_digest = digest_bytes(body)
-    found = route(trusted, event)
+    ref = TriggerRef(kind="webhook", source=source, key=message_id)
+    return _accept(
+        intake, release, route(trusted, event), ref=ref, event=event, body_digest=body_digest
+    )
 
-    def accept(tx: Tx) -> Accepted:
-        # A repeated delivery gets its first run, even if a newer release would route it elsewhere.
-        earlier = triggers.find_event(tx, source, message_id)
-        if earlier is not None and earlier.body_digest != body_digest:
-            raise DedupeConflictError(
-                f"the delivery `{message_id}` of `{source}` came before with another body"
-            )
-        if earlier is not None:
-            return Accepted(run_id=earlier.run_id)
-        if found is None:
-            return Accepted(run_id=None)
-        request = request_of(
-            release,
-            found.spec,
-            environment=found.trigger.environment,
-            trigger=TriggerRef(kind="webhook", source=source, key=message_id),
-            value=input_of(found.trigger, {"body": event}),
-            now_us=tx.now_us,
-            priority=found.trigger.priority,
-        )
-        run_id, is_new = limits.accept(
-            tx, intake.dispatch, found.spec, request, body_digest=body_digest
-        )
-        return Accepted(
-            run_id=run_id, is_new=is_new, workflow=found.spec.name, trigger=found.trigger.name
-        )
 
-    return intake.db.run("trigger.accept", accept)
+def accept_message(
+    intake: Intake, queue: Queue, *, message_id: str | None, body: bytes
+) -> Accepted:
+    """Start the run of one message of a queue; the run is stored on return.
+
+    Its key is the declared member, else `message_id`, the broker's. The same key and body again
+    returns the first run.
+
+    Raises:
+        UnavailableError: no live trigger takes from this queue now.
+        InputError: the body is not strict JSON, has no key, or breaks the input contract.
+        DedupeConflictError: this key came before with another body.
+        IntakeFullError: too many runs of the workflow have yet to begin.
+    """
+    with intake.db.reading() as tx:
+        release = intake.live.at(tx).release
+    routes = [
+        Route(spec=spec, trigger=trigger)
+        for _, spec in sorted(release.workflows.items())
+        for trigger in spec.triggers
+        if trigger.queue == queue
+    ]
+    if not routes:
+        raise UnavailableError(f"no workflow takes from `{queue.source}` now")
+    event = parse(body, max_bytes=WEBHOOK_BYTES)
+    ref = TriggerRef(kind="queue", source=queue.source, key=_message_key(queue, event, message_id))
+    return _accept(
+        intake,
+        release,
+        route(routes, event),
+        ref=ref,
+        event=event,
+        body_digest=digest_bytes(body),
+    )
+
+
+def queues_of(release: Release) -> frozenset[Queue]:
+    """Return the queues that the live workflows take messages from."""
+    triggers_of = (spec.triggers for spec in release.workflows.values())
+    return frozenset(t.queue for found in triggers_of for t in found if t.queue is not None)
 
 
 def start_manual(
@@ -252,6 +268,56 @@ def key_of(secret: str) -> bytes:
         msg = f"the webhook's secret is shorter than {_SECRET_LEAST} bytes; make a new one"
         raise InputError(msg)
     return key
+
+
+def _accept(
+    intake: Intake,
+    release: Release,
+    found: Route | None,
+    *,
+    ref: TriggerRef,
+    event: Json,
+    body_digest: str,
+) -> Accepted:
+    def accept(tx: Tx) -> Accepted:
+        # A repeated delivery gets its first run, even if a newer release would route it elsewhere.
+        earlier = triggers.find_event(tx, ref.source, ref.key)
+        if earlier is not None and earlier.body_digest != body_digest:
+            raise DedupeConflictError(
+                f"the delivery `{ref.key}` of `{ref.source}` came before with another body"
+            )
+        if earlier is not None:
+            return Accepted(run_id=earlier.run_id)
+        if found is None:
+            return Accepted(run_id=None)
+        request = request_of(
+            release,
+            found.spec,
+            environment=found.trigger.environment,
+            trigger=ref,
+            value=input_of(found.trigger, {"body": event}),
+            now_us=tx.now_us,
+            priority=found.trigger.priority,
+        )
+        run_id, is_new = limits.accept(
+            tx, intake.dispatch, found.spec, request, body_digest=body_digest
+        )
+        return Accepted(
+            run_id=run_id, is_new=is_new, workflow=found.spec.name, trigger=found.trigger.name
+        )
+
+    return intake.db.run("trigger.accept", accept)
+
+
+def _message_key(queue: Queue, event: Json, message_id: str | None) -> str:
+    if queue.dedupe is None:
+        if not message_id:
+            raise InputError("the message has no id; let its sender set one, or declare `dedupe`")
+        return message_id
+    key = fill(queue.dedupe, {"body": event})
+    if isinstance(key, bool) or not isinstance(key, str | int) or not 0 < len(str(key)) <= _MAX_ID:
+        raise InputError(f"`{queue.dedupe}` is no key: a short text or a whole number is one")
+    return str(key)
 
 
 def _webhooks(release: Release, source: str) -> Iterator[Route]:

@@ -14,7 +14,9 @@ from interlock.domain.errors import InterlockError
 from interlock.domain.release import Release
 from interlock.domain.run import Run, RunState
 from interlock.runtime.retention import DAY_US, ROLE
-from interlock.runtime.triggers import key_of
+from interlock.runtime.triggers import key_of, queues_of
+from interlock.serve.queues.consumer import Standing
+from interlock.serve.queues.loop import QueueLoop
 from interlock.store import breakers, effects, leases, migrate, retention, runs
 from interlock.store.engine import Tx
 
@@ -32,8 +34,11 @@ class Check:
     message: str
 
 
-def examine(app: Interlock) -> tuple[Check, ...]:
-    """Check database, clock, files, release, models, secrets and workers; changes nothing."""
+def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
+    """Check database, clock, files, release, models, secrets, queues and workers.
+
+    Changes nothing; `queues` are those that this process reads.
+    """
     is_current = migrate.is_current(app.db)
     with app.db.reading() as tx:
         release = app.release(tx)
@@ -57,6 +62,7 @@ def examine(app: Interlock) -> tuple[Check, ...]:
             ),
             _models(app, release),
             _secrets(app, release),
+            _queues(release, queues),
             _workers(tx),
             _retention(app, tx),
             _dead_letters(tx),
@@ -121,6 +127,9 @@ def _credentials(release: Release) -> Iterator[str]:
         for binding in tool.environments.values():
             if binding.credentials is not None:
                 yield binding.credentials
+    for queue in queues_of(release):
+        if queue.secret is not None:
+            yield queue.secret
 
 
 def _signing(release: Release) -> Iterator[str]:
@@ -128,6 +137,26 @@ def _signing(release: Release) -> Iterator[str]:
         for trigger in workflow.triggers:
             if trigger.secret is not None:
                 yield trigger.secret
+
+
+def _queues(release: Release, queues: QueueLoop) -> Check:
+    wanted = queues_of(release)
+    if not wanted:
+        return Check(name="queues", is_ok=True, message="no workflow takes messages")
+    if not queues.is_running:
+        message = f"{len(wanted)} in the live release; `interlock serve` reads them"
+        return Check(name="queues", is_ok=True, message=message)
+    told = [_standing(standing) for standing in queues.standing()]
+    is_ok = all(standing.problem is None for standing in queues.standing())
+    return Check(name="queues", is_ok=is_ok, message="; ".join(told) or "not read yet")
+
+
+def _standing(standing: Standing) -> str:
+    told = f"`{standing.queue.source}` {standing.problem or 'is read'}"
+    told += f", {standing.accepted} messages accepted"
+    if standing.set_aside:
+        told += f", {standing.set_aside} set aside, the last as {standing.last_code}"
+    return told
 
 
 def _unreadable(app: Interlock, reference: str) -> list[str]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 
 from interlock.domain.canonical import JsonObject
 from interlock.serve.auth import App
+from interlock.serve.queues.loop import QueueLoop
 from interlock.store import registry
 
 router = APIRouter(tags=["health"])
@@ -31,7 +32,13 @@ def alive(
 
 
 @router.get("/readyz")
-def ready(app: App) -> JsonObject:
-    """Answer that the store can be read; 503 if it cannot."""
+def ready(app: App, request: Request) -> JsonObject:
+    """Answer that the store can be read, and how many queues are; 503 if the store cannot.
+
+    A broker that is away makes nothing else unready.
+    """
+    queues: QueueLoop = request.app.state.queues
+    problems = [standing.problem is not None for standing in queues.standing()]
+    counts: JsonObject = {"read": problems.count(False), "troubled": problems.count(True)}
     with app.db.reading() as tx:
-        return {"status": "ready", "release": registry.live_number(tx)}
+        return {"status": "ready", "release": registry.live_number(tx), "queues": counts}

@@ -28,6 +28,7 @@ from interlock.domain.errors import (
 )
 from interlock.serve import health, webhooks
 from interlock.serve.console import pages
+from interlock.serve.queues.loop import QueueLoop
 from interlock.serve.routes import (
     approvals,
     breakers,
@@ -63,6 +64,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         openapi_url=None,
     )
     app.state.interlock = interlock
+    app.state.queues = QueueLoop(interlock.intake)
     app.state.is_closing = False
     app.state.proof_key = secrets.token_hex(32)
     app.include_router(webhooks.router)

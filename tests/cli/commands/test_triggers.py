@@ -29,6 +29,22 @@ def test_triggers_are_listed_and_shown() -> None:
     assert interlock("trigger", "show", "look", "hourly", "--json").json["next_us"] is not None
 
 
+def test_a_queue_is_shown_with_its_key_and_dead_letter(project: Path) -> None:
+    """And the doctor says who reads it, here where no server runs."""
+    file = project / "workflows" / "look.yaml"
+    hook = "    webhook: desk\n    secret: secret://desk/dev/hook\n"
+    queue = "    queue: {url: nats://mq:4222, name: orders, dedupe: 'body:/id', dead_letter: bad}\n"
+    file.write_text(file.read_text().replace(hook, queue))
+    done("apply", "--yes")
+
+    shown = done("trigger", "show", "look", "delivery")
+
+    assert "source       nats://mq:4222/orders#interlock" in shown
+    assert "dedupe       body:/id" in shown
+    assert "dead letter  bad" in shown
+    assert "1 in the live release; `interlock serve` reads them" in interlock("doctor").out
+
+
 @pytest.mark.usefixtures("applied")
 def test_a_schedule_is_paused_and_resumed() -> None:
     """A paused one has no next tick."""

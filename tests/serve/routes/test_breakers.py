@@ -6,7 +6,7 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import TenantId
 from interlock.domain.principal import Role
 from interlock.serve import doctor
-from tests.recorder_project import files
+from interlock.testing.recorder_project import files
 from tests.serve.plane import API, Plane, body_of, error_of, rows
 
 SERVER = "recorder-dev"

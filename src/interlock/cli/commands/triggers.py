@@ -70,6 +70,9 @@ def show(workflow: Workflow, name: Name, *, as_json: AsJson = False) -> None:
     fact("environment", part(body, "trigger", "environment"))
     if kind != "manual":
         fact("source", _source(body))
+    for member in ("dedupe", "dead_letter"):
+        if kind == "queue":
+            fact(member.replace("_", " "), part(body, "trigger", "queue", member) or "-")
     for condition in rows_of(_trigger(body), "when"):
         wanted = condition["is_in"] or [condition["equals"]]
         say(f"  only if {condition['at']} is {cell(wanted).plain}")

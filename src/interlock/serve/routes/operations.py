@@ -47,9 +47,9 @@ def openapi(request: Request, _reader: Reader) -> JsonObject:
 
 
 @router.get("/doctor")
-def show_doctor(app: App, _reader: Reader) -> JsonObject:
-    """Check database, clock, files, release, models, secrets and workers; say what to do."""
-    return {"checks": to_json(doctor.examine(app))}
+def show_doctor(app: App, request: Request, _reader: Reader) -> JsonObject:
+    """Check database, files, release, models, secrets, queues, workers; say what to do."""
+    return {"checks": to_json(doctor.examine(app, request.app.state.queues))}
 
 
 def span_of(text: str) -> int:
