@@ -19,10 +19,10 @@ from interlock.store.breakers import Breakers
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
 from interlock.testing.recorder import Recorder
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.acceptance.road_worker import work
 from tests.acceptance.workers import run_worker
 from tests.calls.call_bench import CallBench, said
-from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import RoadBench
 
 RUNS = 12

@@ -20,7 +20,7 @@ async def test_an_operator_opens_and_closes_it(plane: Plane) -> None:
     opened = await plane.send("POST", f"{API}/breakers/{SERVER}/open", token=token, body=REASON)
     listed = await plane.send("GET", f"{API}/breakers", token=token)
     [seen] = rows(body_of(listed), "breakers")
-    found = {check.name: check for check in doctor.examine(plane.interlock)}
+    found = {check.name: check for check in doctor.examine(plane.interlock, plane.app.state.queues)}
 
     closed = [
         body_of(await plane.send("POST", f"{API}/breakers/{SERVER}/close", token=token))
@@ -41,7 +41,9 @@ async def test_an_operator_opens_and_closes_it(plane: Plane) -> None:
     assert not found["servers"].is_ok
     assert "`recorder-dev` (they migrate; 0 calls wait)" in found["servers"].message
     assert [{"was_open": True}, {"was_open": False}] == closed
-    assert {c.name: c for c in doctor.examine(plane.interlock)}["servers"].is_ok
+    assert {c.name: c for c in doctor.examine(plane.interlock, plane.app.state.queues)}[
+        "servers"
+    ].is_ok
 
 
 async def test_a_shared_server_is_not_for_another_tenant_to_close(plane: Plane) -> None:
