@@ -20,7 +20,7 @@ from interlock.domain.tool import EffectClass
 from interlock.domain.trace import SpanKind
 from interlock.store import approvals, decisions, effects, journal, runs, spans
 from interlock.store.decisions import RecordedDecision
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from interlock.testing.recording import AppliedEffect, ReceivedRequest, Record
 
 CHECKED = ("I1", "I2", "I3", "I4", "I5", "I8", "I9", "I10")

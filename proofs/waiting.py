@@ -23,7 +23,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.ids import RunId, StepName, WorkflowName
 from interlock.domain.run import RunState
 from interlock.store import approvals, effects, journal, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from proofs import plane
 from proofs.plane import FOR_APPROVAL, FOR_MOMENT, FOR_SIGNAL, FOR_TIME, Worker
 from proofs.verdict import Verdict, say, sized

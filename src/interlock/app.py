@@ -42,7 +42,8 @@ from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.versions import ReleaseNeeds
 from interlock.runtime.workflows import close_trace, run_segment
 from interlock.store import migrate, registry, retention, spans
-from interlock.store.engine import CrashPoints, Database, Tx
+from interlock.store.engine import CrashPoints, Database
+from interlock.store.tx import Tx
 from interlock.tools.connectors.pool import ConnectorPool
 from interlock.tools.credentials import Credentials
 from interlock.tools.functions import PythonFunction

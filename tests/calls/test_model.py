@@ -19,7 +19,7 @@ from interlock.policy.engine import ModelResource
 from interlock.runtime.durable.segment import Segment
 from interlock.store import decisions, spans
 from interlock.store.decisions import RecordedDecision
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from interlock.testing.recorder_project import files
 from tests.calls.call_bench import CallBench, seat_of
 

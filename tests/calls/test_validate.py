@@ -13,7 +13,8 @@ from interlock.domain.ids import ToolName
 from interlock.domain.run import Run
 from interlock.manifest.load import load
 from interlock.store import effects, migrate
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.recorder_project import TOOL_OF, files
 from tests.conformance.store_rows import intent, running
 

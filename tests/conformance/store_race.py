@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from sqlalchemy import text
 
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 T = TypeVar("T")
 _BLOCKED = text(

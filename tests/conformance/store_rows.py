@@ -24,7 +24,8 @@ from interlock.domain.principal import Seat
 from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
 from interlock.domain.tool import EffectClass
 from interlock.store import runs, triggers
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US
 
 TENANT = TenantId("default")

@@ -22,7 +22,7 @@ from interlock.domain.ids import RunId, StepName
 from interlock.domain.label import Labels
 from interlock.domain.run import UNDO, RunState
 from interlock.store import journal, leases, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from tests.conformance.durable_world import DIGEST, Tally, World
 
 ONCE = Retry(attempts=1)

@@ -11,7 +11,7 @@ from interlock.domain.errors import InputError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import RunState
 from interlock.store import journal, leases, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from tests.conformance.durable_world import World
 
 ONE, TWO, NEXT = StepName("one"), StepName("two"), StepName("next")

@@ -13,7 +13,7 @@ from interlock.domain.canonical import Json
 from interlock.domain.errors import InputError, NotFoundError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, RunState
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from tests.conformance.durable_world import World
 
 

@@ -8,7 +8,8 @@ from interlock.domain.ids import DecisionId, TenantId
 from interlock.domain.run import RunState
 from interlock.domain.trace import ModelUse
 from interlock.store import activity, decisions, effects, spans
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US
 from tests.conformance import store_rows as rows
 

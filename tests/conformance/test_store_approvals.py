@@ -14,7 +14,8 @@ from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, StepNa
 from interlock.domain.record import object_to_json
 from interlock.store import approvals, decisions, effects
 from interlock.store.decisions import RecordedDecision
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_race import both
 from tests.conformance.store_rows import SEAT, SECOND_US, TENANT, TOOL, approval, effect

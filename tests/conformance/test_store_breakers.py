@@ -8,7 +8,8 @@ from interlock.domain.ids import EffectId, RunId, StepName
 from interlock.domain.tool import Server
 from interlock.store import breakers, waits
 from interlock.store.breakers import Breakers
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_race import both
 from tests.conformance.store_rows import SECOND_US, running

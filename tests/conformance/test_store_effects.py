@@ -10,8 +10,9 @@ from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import DecisionId, EffectId, RunId, TenantId, ToolName
 from interlock.store import effects, questions
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.questions import DuplicateKey
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_race import both
 from tests.conformance.store_rows import (

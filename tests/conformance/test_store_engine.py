@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from interlock.domain.errors import InputError, InvariantError, UnavailableError
 from interlock.store import migrate
-from interlock.store.engine import CrashPoints, Database, Tx, Work
+from interlock.store.engine import CrashPoints, Database, Work
 from interlock.store.statement import Statement
 from interlock.store.tables import leader, metadata
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.postgres_proxy import CommitEater
 

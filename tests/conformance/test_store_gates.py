@@ -7,8 +7,9 @@ from functools import partial
 
 from interlock.domain.ids import RunId, StepName, TenantId, WorkflowName
 from interlock.store import gates, runs
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.gates import Ask, FullGate
+from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
 from tests.conformance.store_race import both
 from tests.conformance.store_rows import accepted, running

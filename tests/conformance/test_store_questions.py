@@ -35,9 +35,10 @@ from interlock.store import (
     touches,
     waits,
 )
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.questions import KeyedEffect
 from interlock.store.tables import metadata
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_rows import (
     SEAT,

@@ -27,9 +27,10 @@ from interlock.store import (
     touches,
 )
 from interlock.store.blackboard import Note
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.keys import ApiKey, Session
 from interlock.store.registry import AppliedRelease
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_race import both
 from tests.conformance.store_rows import (

@@ -12,7 +12,8 @@ from interlock.domain.effect import EffectState
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import JournalEntry, RunState
 from interlock.store import effects, journal, retention, runs, tables, waits
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance import store_rows
 from tests.conformance.store_rows import ended

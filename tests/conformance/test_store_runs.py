@@ -12,8 +12,9 @@ from interlock.domain.ids import RunId, TenantId
 from interlock.domain.label import Labels
 from interlock.domain.run import Run, RunState
 from interlock.store import runs, triggers, waits
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.triggers import Schedule, TriggerEvent
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_race import both
 from tests.conformance.store_rows import (

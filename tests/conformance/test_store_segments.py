@@ -10,8 +10,9 @@ from interlock.domain.errors import NotFoundError, StepNameReusedError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Abilities, JournalEntry, RunState
 from interlock.store import journal, leases, runs, waits
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.leases import Executor
+from interlock.store.tx import Tx
 from interlock.store.waits import Signal, Wait
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_race import both

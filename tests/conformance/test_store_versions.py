@@ -10,7 +10,8 @@ from interlock.domain.run import RunState
 from interlock.domain.trace import SpanStatus
 from interlock.observe import emit
 from interlock.store import approvals, effects, runs, spans, versions
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US
 from tests.conformance import store_rows as rows
 

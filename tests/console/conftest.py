@@ -16,7 +16,7 @@ from interlock.config import Config
 from interlock.domain.principal import PrincipalKind, Role
 from interlock.serve.auth import mint_key, mint_link
 from interlock.serve.http import create_app
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
 from tests.console import seed
 

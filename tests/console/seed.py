@@ -59,7 +59,8 @@ from interlock.store import (
     spans,
     triggers,
 )
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
 
 FLOW = WorkflowName("service-desk-triage")

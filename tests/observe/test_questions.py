@@ -13,8 +13,9 @@ from interlock.domain.trace import ModelUse
 from interlock.observe import questions
 from interlock.observe.questions import Cause, DuplicatesAnswer, Summary
 from interlock.store import approvals, decisions, effects, runs, spans, triggers
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.questions import KeyedEffect
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance import store_rows as rows
 

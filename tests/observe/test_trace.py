@@ -14,7 +14,8 @@ from interlock.domain.trace import Span, SpanStatus
 from interlock.observe import bodies, emit, semconv, trace
 from interlock.observe.trace import TraceNode
 from interlock.store import decisions, runs, spans
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US
 from tests.conformance import store_rows as rows
 from tests.policy.project import binding_of, tool

@@ -50,7 +50,8 @@ from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.workflows import close_trace, run_segment
 from interlock.store import effects, migrate, registry, runs, spans
-from interlock.store.engine import CrashPoints, Database, Tx
+from interlock.store.engine import CrashPoints, Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
 from interlock.testing.durable import MemoryEngine
 from interlock.tools.connectors.pool import ConnectorPool

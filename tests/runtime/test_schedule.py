@@ -25,8 +25,8 @@ from interlock.runtime.schedule import (
     ticks,
 )
 from interlock.store import runs, triggers
-from interlock.store.engine import Tx
 from interlock.store.triggers import list_schedules
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US
 from tests.conformance.store_race import wait_until_blocked
 from tests.runtime.plane import FIND, MANUAL, WORKFLOW, Plane, open_plane, release, workflow

@@ -19,7 +19,7 @@ from interlock.manifest import apply
 from interlock.serve.auth import SESSION_COOKIE, hash_secret, mint_key, mint_link, start_session
 from interlock.serve.http import create_app
 from interlock.store import keys
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 API = "/api/v1"
 EVERY_ROLE = frozenset(Role)

@@ -10,7 +10,7 @@ from interlock.domain.run import Run, RunState
 from interlock.serve import doctor
 from interlock.serve.queues.loop import QueueLoop
 from interlock.store import leases, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
 from interlock.tools.credentials import Credentials
 from tests.manifest.sample import FILES

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.run import Run
 from interlock.store import blackboard, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 
 def read_shared(tx: Tx, run: Run, keys: Iterable[str]) -> JsonObject:

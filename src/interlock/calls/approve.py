@@ -23,7 +23,8 @@ from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
 from interlock.domain.run import Expired, Run
 from interlock.observe import emit
 from interlock.store import approvals, effects, runs, spans
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 WAITING = frozenset({EffectState.PROPOSED, EffectState.AUTHORIZED})
 """States of a call that may wait for people."""

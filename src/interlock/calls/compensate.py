@@ -18,7 +18,7 @@ from interlock.domain.principal import Seat
 from interlock.domain.release import Release
 from interlock.domain.tool import Compensation
 from interlock.store import effects, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 TODO = StepName("undo#todo")
 """Under this name a run records once what it undoes, and when it began to."""

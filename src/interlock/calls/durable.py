@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeVar
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import ChildOutcome, Expired, JournalEntry, Run, StartRequest
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 T = TypeVar("T")
 

@@ -24,13 +24,21 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest
 from interlock.domain.effect import Effect, EffectState, Reply, Transport
 from interlock.domain.errors import InterlockError, UnavailableError, UnreachableError
-from interlock.domain.ids import DecisionId, StepName, WorkflowName, trace_id_of
+from interlock.domain.ids import (
+    DecisionId,
+    RunId,
+    StepName,
+    WorkflowName,
+    effect_id_of,
+    trace_id_of,
+)
 from interlock.domain.run import Run
 from interlock.domain.tool import EffectClass, Rate, Server
 from interlock.domain.trace import Span
 from interlock.observe import bodies, emit
-from interlock.store import approvals, decisions, effects, rates, runs, spans
-from interlock.store.engine import CrashPoints, Tx
+from interlock.store import approvals, decisions, effects, rates, registry, runs, spans
+from interlock.store.engine import CrashPoints
+from interlock.store.tx import Tx
 from interlock.tools.apart import run_apart
 from interlock.tools.connectors.port import Connector, OutgoingCall
 
@@ -94,6 +102,7 @@ async def begin(road: Road, durable: Durable, proposal: Proposal) -> Call:
 
     def propose_and_decide(tx: Tx) -> Call:
         began_s = time.monotonic()
+        _expect(tx, durable.run.run_id, proposal)
         live, run = road.live.at(tx), runs.get(tx, durable.run.run_id)
         call = propose(tx, road, live, run, proposal)
         if call.is_stored or _needs_link(call):
@@ -101,6 +110,14 @@ async def begin(road: Road, durable: Durable, proposal: Proposal) -> Call:
         return _decide_and_write(tx, road, live, run, _with_digest(live, run, call), began_s)
 
     return await durable.transact("call.intent", propose_and_decide, tool=proposal.tool)
+
+
+def _expect(tx: Tx, run_id: RunId, proposal: Proposal) -> None:
+    """Say what a new call asks of the ledger."""
+    effect_id = effect_id_of(run_id, proposal.step_name)
+    registry.expect_live(tx)
+    effects.expect(tx, effect_id)
+    effects.expect_tally(tx, run_id, other_than=effect_id)
 
 
 async def intend(road: Road, durable: Durable, call: Call) -> Call:

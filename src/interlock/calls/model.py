@@ -17,7 +17,7 @@ from interlock.domain.run import Run
 from interlock.domain.trace import ModelUse, SpanStatus
 from interlock.observe import emit
 from interlock.store import decisions, runs, spans
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

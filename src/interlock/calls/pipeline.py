@@ -15,7 +15,7 @@ from interlock.calls.road import Call, CallResult, Proposal, Road, view_of
 from interlock.domain.effect import EffectState
 from interlock.domain.run import Run, RunState
 from interlock.store import effects
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _log = structlog.get_logger(__name__)
 

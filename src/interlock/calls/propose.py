@@ -18,7 +18,7 @@ from interlock.domain.run import Run
 from interlock.domain.tool import BusinessKey, EffectClass, ToolVersion
 from interlock.observe import bodies
 from interlock.store import effects
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from interlock.tools.contract import Contract
 
 

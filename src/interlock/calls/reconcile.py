@@ -32,7 +32,8 @@ from interlock.domain.run import Run
 from interlock.domain.tool import EffectClass, Probe, ToolVersion
 from interlock.observe import emit
 from interlock.store import effects, runs, spans
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 Ask = Callable[[Proposal], Awaitable[CallResult]]
 UNKNOWN = frozenset({EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING})

@@ -27,7 +27,7 @@ from interlock.domain.errors import ContractError, FencedError, JsonError
 from interlock.domain.tool import Guard, ToolVersion
 from interlock.observe import bodies, emit, lineage
 from interlock.store import effects, runs, spans, touches
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from interlock.tools.apart import run_apart
 from interlock.tools.contract import Contract
 

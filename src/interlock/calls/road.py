@@ -19,11 +19,19 @@ from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
-from interlock.domain.tool import ENVIRONMENTS, Binding, EffectSpec, Environment, ToolVersion
+from interlock.domain.tool import (
+    ENVIRONMENTS,
+    Binding,
+    EffectSpec,
+    Environment,
+    Server,
+    ToolVersion,
+)
 from interlock.policy.engine import ModelResource, World, build_world
 from interlock.store import registry
 from interlock.store.breakers import Breakers
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 NOT_SENT = "call.not_sent"
 KEY_REUSED = "call.key_reused"
@@ -38,6 +46,13 @@ class Live:
 
     release: Release
     worlds: Mapping[Environment, World]
+    _servers: dict[str, str] = field(default_factory=dict)
+
+    def digest_of(self, server: Server) -> str:
+        """Return the digest of a server of this release."""
+        if server.name not in self._servers:
+            self._servers[server.name] = digest(object_to_json(server))
+        return self._servers[server.name]
 
 
 class LiveProject:

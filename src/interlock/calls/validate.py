@@ -15,7 +15,7 @@ from interlock.domain.run import Run
 from interlock.domain.tool import ToolVersion
 from interlock.policy.engine import World
 from interlock.store import effects, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _HOUR_US = 3_600_000_000
 
@@ -176,7 +176,7 @@ def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
             "tool": effect.tool,
             "version": effect.tool_version,
             "pin": effect.pin,
-            "server": None if binding is None else to_json(binding.server),
+            "server": None if binding is None else live.digest_of(binding.server),
             "credentials": None if binding is None else binding.credentials,
             "arguments": effect.arguments,
             "run": run.run_id,

@@ -76,16 +76,23 @@ _PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", "
 
 def _is_plain(value: object) -> bool:
     """Whether only spaces and the order of ASCII keys keep Python's JSON from being canonical."""
-    if value is None or isinstance(value, str | bool):
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
         return True
     if isinstance(value, int):
         return -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER
+    # Loops, since this looks at all that is ever stored.
     if isinstance(value, dict):
-        return all(
-            isinstance(key, str) and key.isascii() and _is_plain(item)
-            for key, item in value.items()
-        )
-    return isinstance(value, list) and all(map(_is_plain, value))
+        for key, item in value.items():
+            if not (isinstance(key, str) and key.isascii() and _is_plain(item)):
+                return False
+        return True
+    if isinstance(value, list):
+        for item in value:  # noqa: SIM110  # as above
+            if not _is_plain(item):
+                return False
+        return True
+    return isinstance(value, str)
 
 
 def canonical_text(value: Json) -> str:

@@ -28,7 +28,7 @@ def to_json(value: object) -> Json:
     if isinstance(value, str):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: to_json(getattr(value, name)) for name in _names(type(value))}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, frozenset | set):
@@ -133,6 +133,11 @@ def _dataclass(kind: Any, value: Json, at: str) -> object:  # noqa: ANN401  # as
             msg = f"`{field.name}` is missing at `{at or '/'}`"
             raise InputError(msg)
     return kind(**members)
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 @cache

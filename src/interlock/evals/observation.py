@@ -14,7 +14,7 @@ from interlock.domain.tool import Group, ToolVersion
 from interlock.domain.trace import SpanKind
 from interlock.store import approvals, decisions, effects, runs, spans
 from interlock.store.decisions import RecordedDecision
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 MAX_RUNS = 1000
 

@@ -30,7 +30,8 @@ from interlock.evals.suite import Case, Person, Suite
 from interlock.evals.world import World
 from interlock.runtime.triggers import Intake, accept_webhook, signature_of, start_manual
 from interlock.store import approvals, effects, runs
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 MODEL = "model"
 SENDER = "eval"

@@ -11,7 +11,8 @@ from interlock.manifest.diff import Diff, diff
 from interlock.manifest.load import Lint, load
 from interlock.policy.lint import check
 from interlock.store import registry
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

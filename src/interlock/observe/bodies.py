@@ -23,7 +23,7 @@ from interlock.domain.ids import RunId
 from interlock.domain.pointer import read
 from interlock.domain.tool import ToolVersion
 from interlock.store import bodies
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 Treatment: TypeAlias = Literal["drop", "token", "last4", "keep"]
 

@@ -23,7 +23,7 @@ from interlock.domain.plan import (
 from interlock.domain.record import from_json
 from interlock.domain.run import JournalEntry, Run
 from interlock.store import effects, journal
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 PlanState = Literal["refused", "asked", "running", "ended"]
 Stage = Literal[

@@ -10,7 +10,7 @@ from interlock.domain.run import UNDO, JournalEntry, Run, RunState
 from interlock.domain.trace import Span
 from interlock.domain.workflow import FailureMode, Step, WorkflowSpec, begin_name, failed_name
 from interlock.store import journal, spans
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 StepKind = Literal["agent", "handoff", "tool", "wait", "plan"]
 StepState = Literal["done", "skipped", "running", "waiting", "failed", "to_come", "not_reached"]

@@ -13,8 +13,8 @@ from interlock.domain.effect import EffectState
 from interlock.domain.ids import TenantId, ToolName
 from interlock.domain.run import RunState
 from interlock.store import activity, approvals, questions
-from interlock.store.engine import Tx
 from interlock.store.questions import DuplicateKey, KeyedEffect
+from interlock.store.tx import Tx
 
 Cause: TypeAlias = Literal[
     "retry", "repeated_in_run", "handoff", "redelivery", "two_triggers", "several_events", "unknown"

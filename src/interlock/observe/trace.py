@@ -12,7 +12,7 @@ from interlock.domain.run import Run
 from interlock.domain.trace import Span, SpanKind, SpanStatus
 from interlock.observe import bodies, emit, semconv
 from interlock.store import decisions, runs, spans
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

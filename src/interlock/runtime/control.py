@@ -10,7 +10,8 @@ from interlock.domain.errors import ConflictError, InputError
 from interlock.domain.ids import RunId
 from interlock.domain.run import Run
 from interlock.store import registry, runs
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 
 def pause(db: Database, dispatch: Dispatch, run_id: RunId) -> bool:

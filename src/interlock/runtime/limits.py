@@ -10,7 +10,7 @@ from interlock.domain.pointer import fill
 from interlock.domain.run import Run, StartRequest
 from interlock.domain.workflow import WorkflowSpec
 from interlock.store import runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 RETRY_AFTER_S = 30
 _GATE = StepName("#gate")

@@ -30,7 +30,7 @@ from interlock.domain.tool import ToolVersion
 from interlock.domain.workflow import Step
 from interlock.observe import emit
 from interlock.store import runs, spans
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 from interlock.tools.places import has_place, types_at
 
 

@@ -41,7 +41,7 @@ from interlock.domain.workflow import Step
 from interlock.observe import semconv
 from interlock.runtime.plan_check import PlanSeats, check_plan, planner_seats, proposal_of
 from interlock.store import approvals, effects, spans
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _MOST_OUTPUT_BYTES = 262_144
 """Up to this size the outputs of the calls are in the step's own output."""

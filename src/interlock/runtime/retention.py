@@ -15,7 +15,8 @@ import structlog
 from interlock.domain.errors import UnavailableError
 from interlock.domain.ids import ExecutorId, RunId
 from interlock.store import leases, retention
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 ROLE = "retention"
 EVERY_S = 600.0

@@ -20,7 +20,7 @@ from interlock.domain.run import TriggerRef
 from interlock.domain.workflow import Trigger, WorkflowSpec
 from interlock.runtime.triggers import Accepted, Intake, input_of, request_of
 from interlock.store import triggers
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 MAX_CATCH_UP = 100
 ON_TIME_US = 60_000_000

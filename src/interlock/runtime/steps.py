@@ -28,7 +28,7 @@ from interlock.runtime.durable import codec
 from interlock.runtime.plans import Planning, run_plan
 from interlock.runtime.triggers import holds
 from interlock.store import runs, spans
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _FAILURES = (StepFailedError, InputError, NotFoundError, ConflictError)
 

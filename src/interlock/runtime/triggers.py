@@ -30,7 +30,8 @@ from interlock.domain.tool import Environment
 from interlock.domain.workflow import Condition, Queue, Trigger, WorkflowSpec
 from interlock.runtime import limits
 from interlock.store import triggers
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.tools.contract import Contract
 
 WEBHOOK_BYTES = 1024 * 1024

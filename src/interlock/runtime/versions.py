@@ -8,7 +8,7 @@ from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.domain.run import Abilities, Run
 from interlock.domain.tool import PythonCall
 from interlock.store import registry
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _KEPT = 1024
 

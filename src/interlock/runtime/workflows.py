@@ -28,7 +28,7 @@ from interlock.runtime.durable.segment import RunOutcome
 from interlock.runtime.limits import enter_gates
 from interlock.runtime.steps import Services, Walk, close_failed, run_step
 from interlock.store import effects, registry, runs, spans
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _BEGIN = StepName("#begin")
 _STANDING = frozenset(

@@ -20,7 +20,7 @@ from interlock.domain.errors import ForbiddenError, UnauthenticatedError
 from interlock.domain.ids import TenantId
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
 from interlock.store import keys
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 KEY_PREFIX = "ilk_"
 SESSION_COOKIE = "__Host-interlock"

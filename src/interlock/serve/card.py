@@ -11,7 +11,7 @@ from interlock.domain.text import visible
 from interlock.domain.tool import ToolVersion
 from interlock.observe.plans import PlannedCall, plans_of
 from interlock.store import approvals, decisions, effects, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _HIGHEST_RISK = 3
 _GUARANTEES = {

@@ -18,7 +18,7 @@ from interlock.runtime.triggers import key_of, queues_of
 from interlock.serve.queues.consumer import Standing
 from interlock.serve.queues.loop import QueueLoop
 from interlock.store import breakers, effects, leases, migrate, retention, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 _SKEW_US = 1_000_000
 _NAMED = 3

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from interlock.domain.errors import InterlockError, UnauthenticatedError
 from interlock.serve.auth import interlock_of, is_signed_in
 from interlock.serve.status import status_of
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 LOOK_EVERY_S = 0.25
 SIGNED_OUT = "signed-out"

@@ -8,8 +8,8 @@ from interlock.domain.decision import Outcome
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import TenantId
 from interlock.domain.run import RunState
-from interlock.store.engine import Tx
 from interlock.store.tables import decision, effect, model_use, run
+from interlock.store.tx import Tx
 
 
 def count_runs(tx: Tx, tenant: TenantId, since_us: int) -> dict[RunState, int]:

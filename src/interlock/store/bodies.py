@@ -9,8 +9,8 @@ from sqlalchemy import select
 from interlock.domain.canonical import Json, digest
 from interlock.domain.ids import RunId
 from interlock.store.columns import pack, unpack
-from interlock.store.engine import Tx
 from interlock.store.tables import body as table
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,9 @@ from interlock.domain.effect import Reply
 from interlock.domain.ids import EffectId
 from interlock.domain.record import object_to_json
 from interlock.domain.tool import Server
-from interlock.store.engine import Tx
 from interlock.store.tables import FOR_BREAKER, wait
 from interlock.store.tables import breaker as table
+from interlock.store.tx import Tx
 
 Change = Literal["opened", "closed"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from functools import lru_cache
 
 from interlock.domain.canonical import Json, JsonObject, canonical_text
@@ -46,7 +45,8 @@ def unpack_texts(text: str) -> tuple[str, ...]:
     return tuple(map(str, value))
 
 
-def pack_seats(seats: Iterable[Seat]) -> str:
+@lru_cache(maxsize=1_000)
+def pack_seats(seats: tuple[Seat, ...]) -> str:
     """Return a chain of seats as JSON text, order kept."""
     return pack([str(seat) for seat in seats])
 

@@ -19,9 +19,9 @@ from interlock.store.columns import (
     unpack_seats,
     unpack_texts,
 )
-from interlock.store.engine import Tx
 from interlock.store.statement import Statement
 from interlock.store.tables import decision as table
+from interlock.store.tx import Tx
 
 _INSERT = Statement(table.insert())
 

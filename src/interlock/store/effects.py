@@ -21,10 +21,10 @@ from interlock.store.columns import (
     unpack_object,
     unpack_seats,
 )
-from interlock.store.engine import Tx
 from interlock.store.statement import Row, Statement
 from interlock.store.tables import dup, evidence
 from interlock.store.tables import effect as table
+from interlock.store.tx import Tx
 
 _UNDONE_ELSEWHERE = "what it undoes has another undo, which is open or may have been done"
 _BY_ID = Statement(select(table).where(table.c.effect_id == bindparam("effect_id")))
@@ -83,6 +83,11 @@ def get(tx: Tx, effect_id: EffectId) -> Effect:
     if effect is None:
         raise NotFoundError(f"there is no effect `{effect_id}`")
     return effect
+
+
+def expect(tx: Tx, effect_id: EffectId) -> None:
+    """Say that an effect will be asked for."""
+    tx.expect(_BY_ID, {"effect_id": effect_id})
 
 
 def find(tx: Tx, effect_id: EffectId) -> Effect | None:
@@ -374,12 +379,21 @@ class Tally:
     done: frozenset[str]
 
 
+def expect_tally(tx: Tx, run_id: RunId, *, other_than: EffectId) -> None:
+    """Say that what a run has called so far will be asked for."""
+    tx.expect(_OF_RUN, _others_of(run_id, other_than))
+
+
+def _others_of(run_id: RunId, effect_id: EffectId) -> dict[str, object]:
+    return {"run_id": run_id, "other_than": effect_id}
+
+
 def tally(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId) -> Tally:
     """Count what a run has called: a tool's calls and its last failures (up to 100), all writes.
 
     One look at the run's effects answers all of what policy asks about the run.
     """
-    rows = tx.rows(_OF_RUN, {"run_id": run_id, "other_than": other_than})
+    rows = tx.rows(_OF_RUN, _others_of(run_id, other_than))
     counted = [
         row for row in rows if row["intent_us"] is not None and row["state"] not in _NOTHING_DONE
     ]

@@ -12,31 +12,24 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
-from uuid_utils import uuid7
 
 from interlock.domain.clock import Clock
 from interlock.domain.errors import InputError, InvariantError, UnavailableError
-from interlock.domain.run import Run
-from interlock.store.statement import Row, Statement
+from interlock.store.tx import Dialect, Heard, Tx
 
 T = TypeVar("T")
-Dialect = Literal["sqlite", "postgresql"]
-Heard = Callable[[str, object], None]
-"""Is given the text of a statement and its parameters, before it runs."""
 
 RETRY_FOR_S = 60.0
 FIRST_PAUSE_S = 0.05
@@ -80,219 +73,6 @@ class CrashPoints:
         except FileNotFoundError:
             return
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-class _Later(NamedTuple):
-    sql: str
-    bound: object
-    unless: Callable[[], Exception] | None
-
-
-class Tx:
-    """One open transaction; valid only inside the block that opened it."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        clock: Clock | None = None,
-        is_writing: bool = True,
-        heard: Heard | None = None,
-    ) -> None:
-        self._connection = connection
-        self.dialect: Dialect = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
-        """Which database this is, for the few statements that differ."""
-        self._clock = clock
-        self._is_writing = is_writing
-        self._heard = heard
-        self._later: list[_Later] = []
-        self.locked: dict[str, Run] = {}
-        """The runs whose rows this transaction has locked, so that nobody else moves them."""
-        self._now_us: int | None = None
-        self._postgres_id: str | None = None
-
-    @property
-    def connection(self) -> Connection:
-        """Return the connection for statements of any kind; what was left for later goes first."""
-        self.flush()
-        return self._connection
-
-    def rows(self, statement: Statement, values: Mapping[str, object]) -> list[Row]:
-        """Run a statement of the road and return its rows; what was left for later goes first."""
-        self.flush()
-        compiled = statement.on(self._connection.dialect)
-        bound = compiled.bind(values)
-        with self._driver((compiled.sql, bound)) as driver:
-            if self.dialect == "sqlite" or not self._is_writing or self._postgres_id is not None:
-                cursor = driver.execute(compiled.sql, bound)
-            else:
-                # What every writing transaction needs comes with its first statement.
-                cursor = _sent_together(
-                    driver, (_POSTGRES_NOW_AND_ID.text, {}), (compiled.sql, bound)
-                )
-                told = cursor.fetchone()
-                # INVARIANT: it is one row, whatever is there.
-                assert told is not None
-                self._know(int(told[0]), str(told[1]))
-                cursor.nextset()
-            return [compiled.row(row) for row in cursor.fetchall()] if compiled.columns else []
-
-    def later(
-        self,
-        statement: Statement,
-        *values: Mapping[str, object],
-        unless: Callable[[], Exception] | None = None,
-    ) -> None:
-        """Run a statement of the road, at the latest before the next one that is not for later.
-
-        All that wait go to Postgres at once. What `unless` returns is raised if no row changes.
-        """
-        compiled = statement.on(self._connection.dialect)
-        self._later.extend(
-            _Later(sql=compiled.sql, bound=compiled.bind(each), unless=unless) for each in values
-        )
-
-    def flush(self) -> None:
-        """Run what was left for later."""
-        if not self._later:
-            return
-        waiting, self._later = self._later, []
-        with self._driver(*[(each.sql, each.bound) for each in waiting]) as driver:
-            if self.dialect == "sqlite":
-                counts = [_count(driver.execute(each.sql, each.bound)) for each in waiting]
-            else:
-                cursor = _sent_together(driver, *[(each.sql, each.bound) for each in waiting])
-                counts = [cursor.rowcount]
-                while cursor.nextset():
-                    counts.append(cursor.rowcount)
-        for each, count in zip(waiting, counts, strict=True):
-            if each.unless is not None and not count:
-                raise each.unless()
-
-    @contextmanager
-    def _driver(self, *statements: tuple[str, object]) -> Iterator[Any]:
-        """Give the driver's connection; its errors come out as those of any other statement."""
-        if self._heard is not None:
-            for statement in statements:
-                self._heard(*statement)
-        proxy, dialect = self._connection.connection, self._connection.dialect
-        try:
-            yield proxy.driver_connection
-        except dialect.loaded_dbapi.Error as error:
-            is_lost = dialect.is_disconnect(error, proxy, None)
-            if is_lost:
-                self._connection.invalidate(error)
-            raise DBAPIError.instance(
-                statements[0][0],
-                None,
-                error,
-                dialect.loaded_dbapi.Error,
-                hide_parameters=True,
-                connection_invalidated=is_lost,
-                dialect=dialect,
-            ) from error
-
-    @property
-    def now_us(self) -> int:
-        """Return the time of this transaction: the injected clock's, else the database's.
-
-        Read at first use and the same from then on. On SQLite it is this machine's clock.
-        """
-        if self._now_us is None:
-            if self._clock is not None:
-                self._now_us = self._clock.now_us()
-            elif self.dialect == "sqlite":
-                self._now_us = time.time_ns() // 1000
-            else:
-                self._now_us = self._ask_postgres()
-        return self._now_us
-
-    def new_id(self) -> str:
-        """Return a new UUIDv7; those of one process sort in the order of these calls."""
-        return str(uuid7())
-
-    def insert_once(self, table: Table, values: Mapping[str, object]) -> bool:
-        """Insert a row unless any unique key of the table forbids it; return whether it is new."""
-        # Both databases return nothing for a row that was not inserted.
-        return bool(self.rows(_insert_once(self.dialect, table, tuple(values)), values))
-
-    def insert(self, table: Table, values: Mapping[str, object]) -> None:
-        """Insert a row later."""
-        self.later(_insert(table, tuple(values)), values)
-
-    def insert_new(
-        self, table: Table, values: Mapping[str, object], *, unless: Callable[[], Exception]
-    ) -> None:
-        """Insert a row later; what `unless` returns is raised if a unique key forbids it."""
-        self.later(_insert_once(self.dialect, table, tuple(values)), values, unless=unless)
-
-    def upsert(self, table: Table, values: Mapping[str, object]) -> None:
-        """Insert a row, or set all other given columns of the row with the same primary key."""
-        self.later(_upsert(self.dialect, table, tuple(values)), values)
-
-    def transaction_id(self) -> str | None:
-        """Return Postgres' id of this writing transaction, None on SQLite."""
-        if self.dialect == "postgresql" and self._postgres_id is None:
-            self._ask_postgres()
-        return self._postgres_id
-
-    def _ask_postgres(self) -> int:
-        if not self._is_writing:
-            return int(self.connection.execute(_POSTGRES_NOW).scalar_one())
-        # One round trip for both, since every writing transaction needs both.
-        row = self.connection.execute(_POSTGRES_NOW_AND_ID).one()
-        self._know(row.now_us, row.id)
-        return int(row.now_us)
-
-    def _know(self, now_us: int, transaction_id: str) -> None:
-        """Take what Postgres said of the transaction; a time that was read before stays."""
-        self._postgres_id = transaction_id
-        if self._clock is None and self._now_us is None:
-            self._now_us = now_us
-
-
-def _sent_together(
-    driver: psycopg.Connection, *statements: tuple[str, Any]
-) -> psycopg.ClientCursor[tuple[Any, ...]]:
-    """Send statements in one message, in order; the cursor is at the result of the first.
-
-    That is a third of the work of sending them one by one, prepared or not.
-    """
-    cursor = psycopg.ClientCursor(driver)
-    texts = [cursor.mogrify(sql, bound) for sql, bound in statements]
-    return cursor.execute(";\n".join(texts))  # each was quoted by the driver
-
-
-def _count(cursor: sqlite3.Cursor) -> int:
-    """Return how many rows a statement has changed; one that returns them has to be read first."""
-    return len(cursor.fetchall()) if cursor.description else cursor.rowcount
-
-
-# Statements are made once: making one takes longer than running it.
-
-
-def insert_into(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an insert that can say what to do about a row that is there."""
-    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-
-
-@cache
-def _insert(table: Table, names: tuple[str, ...]) -> Statement:
-    return Statement(table.insert(), *names)
-
-
-@cache
-def _insert_once(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Statement:
-    statement = insert_into(dialect, table).on_conflict_do_nothing()
-    return Statement(statement.returning(*table.primary_key.columns), *names)
-
-
-@cache
-def _upsert(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Statement:
-    keys = [column.name for column in table.primary_key]
-    statement = insert_into(dialect, table)
-    changes = {name: statement.excluded[name] for name in names if name not in keys}
-    return Statement(statement.on_conflict_do_update(index_elements=keys, set_=changes), *names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,9 +192,9 @@ class Database:
         return done
 
     def _nested(self, connection: Connection, work: Work) -> Done:
+        tx = self._tx(connection)
         try:
-            with connection.begin_nested():
-                tx = self._tx(connection)
+            with tx.apart():
                 result = work.fn(tx)
                 tx.flush()
                 self.points.reach(f"{work.name}.before", tool=work.tool)
@@ -439,7 +219,12 @@ class Database:
         Its crash points are `<name>.before` (all statements done) and `<name>.after` (committed).
         Infrastructure errors raise `UnavailableError`.
         """
-        with self._alone(), _translated(), self.engine.connect() as connection:
+        with (
+            self._alone(),
+            _translated(),
+            self.engine.connect() as connection,
+            _by_hand(connection),
+        ):
             transaction = connection.begin()
             if self.dialect == "sqlite":
                 # Readers that turn into writers would fail at once; so take the lock now.
@@ -505,8 +290,21 @@ class Database:
         raise InvariantError("the pauses came to an end")
 
 
-_POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us")
-_POSTGRES_NOW_AND_ID = text(f"{_POSTGRES_NOW.text}, pg_current_xact_id()::text AS id")
+@contextmanager
+def _by_hand(connection: Connection) -> Iterator[None]:
+    """Let the transaction begin with its first statement, in the same message."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        yield
+        return
+    driver.autocommit = True
+    try:
+        yield
+    finally:
+        if not driver.closed:
+            driver.autocommit = False
+
+
 _POSTGRES_STATUS = text("SELECT pg_xact_status(CAST(CAST(:id AS text) AS xid8))")
 
 

@@ -9,7 +9,7 @@ from interlock.domain.effect import EffectState
 from interlock.domain.ids import ExecutorId, RunId
 from interlock.domain.run import Run, RunState
 from interlock.store import runs, tables
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 
 def read_tree(tx: Tx, root_id: RunId) -> JsonObject:

@@ -10,9 +10,9 @@ from interlock.domain.errors import StepNameReusedError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import JournalEntry
 from interlock.store.columns import pack, pack_optional, unpack, unpack_object
-from interlock.store.engine import Tx
 from interlock.store.statement import Row, Statement
 from interlock.store.tables import step as table
+from interlock.store.tx import Tx
 
 _FOUND = select(table).where(table.c.run_id == bindparam("run_id")).order_by(table.c.at_us)
 _OF_RUN = Statement(_FOUND)

@@ -10,8 +10,8 @@ from interlock.domain.ids import TenantId
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.record import to_json
 from interlock.store.columns import pack, unpack_texts
-from interlock.store.engine import Tx
 from interlock.store.tables import api_key, session, sign_in_link
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from interlock.domain.ids import ExecutorId
 from interlock.domain.run import Abilities, Run, RunState
 from interlock.store.columns import pack, unpack
-from interlock.store.engine import Tx
 from interlock.store.runs import OWNED, run_of
 from interlock.store.tables import executor, leader, run, step
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

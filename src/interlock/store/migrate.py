@@ -13,7 +13,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 _FOLDER = Path(__file__).parent / "migrations"
 # Any constant does; it is the two halves of "interlock" in ASCII, so that it is recognised.

@@ -14,7 +14,6 @@ from interlock.domain.principal import Seat
 from interlock.store.approvals import approval_of
 from interlock.store.columns import unpack_seats
 from interlock.store.effects import same_key
-from interlock.store.engine import Tx
 from interlock.store.tables import (
     approval,
     approval_use,
@@ -24,6 +23,7 @@ from interlock.store.tables import (
     run,
     trigger_event,
 )
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from sqlalchemy import select, update
 
 from interlock.domain.tool import Rate
-from interlock.store.engine import Tx
 from interlock.store.tables import rate as table
+from interlock.store.tx import Tx
 
 _SECOND_US = 1_000_000
 

@@ -11,9 +11,9 @@ from interlock.domain.errors import ConflictError, NotFoundError, VersionMissing
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.store.columns import pack, unpack
-from interlock.store.engine import Tx
 from interlock.store.statement import Statement
 from interlock.store.tables import release as table
+from interlock.store.tx import Tx
 
 _LIVE_FORMAT = Statement(select(table.c.format).order_by(table.c.number.desc()).limit(1))
 _LIVE = Statement(select(func.max(table.c.number).label("number")))
@@ -46,6 +46,11 @@ def put_release(tx: Tx, release: Release, *, by: str) -> Release:
     if not is_new:
         raise ConflictError("another apply came in between; plan again")
     return numbered
+
+
+def expect_live(tx: Tx) -> None:
+    """Say that the number of the live release will be asked for."""
+    tx.expect(_LIVE, {})
 
 
 def live_number(tx: Tx) -> int:

@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from interlock.domain.canonical import JsonObject
 from interlock.store.columns import pack, unpack_object
-from interlock.store.engine import Tx
 from interlock.store.tables import eval_result as table
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from sqlalchemy import ColumnElement, Table, and_, exists, func, or_, select, tu
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import RunId
 from interlock.store import runs, tables
-from interlock.store.engine import Tx
 from interlock.store.tables import effect, run
+from interlock.store.tx import Tx
 
 _UNSETTLED = (
     EffectState.PROPOSED,

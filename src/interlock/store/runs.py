@@ -21,10 +21,10 @@ from interlock.store.columns import (
     unpack_labels,
     unpack_seats,
 )
-from interlock.store.engine import Tx
 from interlock.store.statement import Row, Statement
 from interlock.store.tables import FOR_BREAKER, gate_wait, wait
 from interlock.store.tables import run as table
+from interlock.store.tx import Tx
 
 OWNED = (RunState.RUNNING, RunState.COMPENSATING)
 """States in which a worker owns the run."""

@@ -11,10 +11,10 @@ from interlock.domain.errors import NotFoundError
 from interlock.domain.ids import EffectId, RunId
 from interlock.domain.trace import ModelUse, Span, SpanKind, SpanStatus
 from interlock.store.columns import pack, unpack_object
-from interlock.store.engine import Dialect, Tx, insert_into
 from interlock.store.statement import Row, Statement
 from interlock.store.tables import effect, model_use, run
 from interlock.store.tables import span as table
+from interlock.store.tx import Dialect, Tx, insert_into
 
 _IS_IT = (table.c.run_id == bindparam("of_run"), table.c.key == bindparam("of_key"))
 _ATTRIBUTES = Statement(select(table.c.attributes).where(*_IS_IT))

@@ -6,8 +6,8 @@ from sqlalchemy import RowMapping, select
 
 from interlock.domain.ids import EffectId, RunId, TenantId
 from interlock.domain.touch import Touch
-from interlock.store.engine import Tx
 from interlock.store.tables import touch as table
+from interlock.store.tx import Tx
 
 
 def put(tx: Tx, touch: Touch) -> None:

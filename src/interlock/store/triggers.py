@@ -10,8 +10,8 @@ from interlock.domain.errors import DedupeConflictError, NotFoundError
 from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.run import StartRequest
 from interlock.store import runs
-from interlock.store.engine import Tx
 from interlock.store.tables import schedule, trigger_event
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ import json
 from sqlalchemy import Executable, func, select, text
 
 from interlock.domain.ids import ApprovalId, RunId, TenantId
-from interlock.store.engine import Tx
 from interlock.store.tables import approval, effect, run, span
+from interlock.store.tx import Tx
 
 
 def of_tree(tx: Tx, root_id: RunId) -> str:

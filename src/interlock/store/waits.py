@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, exists, select, update
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName
 from interlock.store.columns import pack, unpack
-from interlock.store.engine import Tx
 from interlock.store.tables import signal, wait
+from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.store import histories, journal, runs
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.durable import NoHints
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from interlock.cli.run_view import SET_ASIDE
 from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.principal import DEFAULT_TENANT
 from interlock.store import gates, leases, runs
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from tests.cli.terminal import Said, done, interlock
 
 UNKNOWN = "0190a0a0-0000-7000-8000-000000000000"

@@ -21,7 +21,8 @@ from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.lease import Lease
 from interlock.runtime.durable.segment import RunOutcome
 from interlock.store import gates, leases, migrate, runs, triggers
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 DIGEST = "sha256:" + "0" * 64
 HAS_SPRUNG = threading.Event()

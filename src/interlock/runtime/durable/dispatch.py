@@ -13,7 +13,7 @@ from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.run import Run, RunState, StartRequest
 from interlock.runtime.durable import codec
 from interlock.store import gates, leases, runs, triggers, waits
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 
 class Hints(Protocol):

@@ -35,7 +35,8 @@ from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import LoopThread, StoreThreads
 from interlock.runtime.durable.versions import Versions
 from interlock.store import leases, runs
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 QUEUE = "runs"
 WORKFLOW = "interlock.segment"

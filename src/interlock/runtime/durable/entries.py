@@ -11,7 +11,7 @@ from interlock.domain.ids import StepName
 from interlock.domain.run import UNDO, JournalEntry, Run
 from interlock.runtime.durable import codec
 from interlock.store import journal
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 
 def put_entry(

@@ -25,8 +25,9 @@ from interlock.domain.errors import ConflictError, UnavailableError
 from interlock.domain.ids import ExecutorId
 from interlock.domain.run import Abilities
 from interlock.store import leases
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
 from interlock.store.leases import Executor
+from interlock.store.tx import Tx
 
 TTL_S = 20.0
 BEAT_S = 5.0

@@ -30,7 +30,7 @@ from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.versions import Versions
 from interlock.runtime.durable.waiting import HOLD_S
 from interlock.store import gates, journal, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 Code = Callable[[Segment], Awaitable[RunOutcome]]
 """What a run does; takes the segment as its `Durable`."""

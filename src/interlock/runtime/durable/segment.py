@@ -50,7 +50,7 @@ from interlock.runtime.durable.entries import (
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
 from interlock.store import gates, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 T = TypeVar("T")
 Stop = FencedError | CancelledRunError | PausedRunError | UnavailableError

@@ -13,7 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar, cast
 
-from interlock.store.engine import Database, Done, Tx, Work
+from interlock.store.engine import Database, Done, Work
+from interlock.store.tx import Tx
 
 T = TypeVar("T")
 _Waiting = tuple[Work, asyncio.AbstractEventLoop, "asyncio.Future[object]"]

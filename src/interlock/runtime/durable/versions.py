@@ -17,7 +17,8 @@ from interlock.domain.run import Abilities, Run
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.store import leases, runs
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 Needs = Callable[[Tx, Run], Abilities]
 """Says what a worker must be able to do to run a run."""

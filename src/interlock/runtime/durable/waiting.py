@@ -16,7 +16,8 @@ from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, JournalEntry, Run, RunState
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.store import gates, journal, runs, waits
-from interlock.store.engine import Database, Tx
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 
 HOLD_S = 2.0
 """Waits and pauses up to this many seconds are held in memory; longer ones let the run wait."""

@@ -24,7 +24,7 @@ from interlock.serve.status import status_of
 from interlock.serve.stream import Live, follow
 from interlock.serve.strict import TEXT_MOST
 from interlock.store import approvals, runs, versions
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 Approver = Annotated[Principal, Depends(form_needs(Role.APPROVER))]

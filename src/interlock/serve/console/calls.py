@@ -11,7 +11,7 @@ from interlock.domain.ids import EffectId, RunId
 from interlock.serve.console import words
 from interlock.store import approvals, decisions, effects
 from interlock.store.decisions import RecordedDecision
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 CONTRACT_CODES = ("contract.", "json.", "tool.unknown")
 

@@ -25,7 +25,7 @@ from interlock.serve.console.page import PageRoute, page, render
 from interlock.serve.routes.runs import Before, Reader, own_run
 from interlock.serve.stream import Live, follow
 from interlock.store import approvals, blackboard, gates, runs, versions, waits
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

@@ -20,7 +20,7 @@ from interlock.serve.card import card_of
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import TEXT_MOST, Body, StrictRoute
 from interlock.store import approvals, runs
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/approvals", tags=["approvals"], route_class=StrictRoute)
 Approver = Annotated[Principal, Depends(needs(Role.APPROVER))]

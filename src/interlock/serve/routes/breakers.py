@@ -17,7 +17,7 @@ from interlock.serve.auth import App
 from interlock.serve.routes.runs import Operator, Reader
 from interlock.serve.strict import TEXT_MOST, Body, StrictRoute
 from interlock.store import breakers
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/breakers", tags=["breakers"], route_class=StrictRoute)
 

@@ -19,7 +19,7 @@ from interlock.serve.auth import App
 from interlock.serve.routes.runs import Before, Limit, Operator, Reader
 from interlock.serve.strict import TEXT_MOST, Body, StrictRoute
 from interlock.store import approvals, decisions, effects
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/effects", tags=["effects"], route_class=StrictRoute)
 

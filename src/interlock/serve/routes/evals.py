@@ -15,7 +15,7 @@ from interlock.serve.auth import App, needs
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import registry, results
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/evals", tags=["evals"], route_class=StrictRoute)
 Reporter = Annotated[Principal, Depends(needs(Role.OPERATOR, Role.OWNER))]

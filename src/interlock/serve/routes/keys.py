@@ -14,7 +14,7 @@ from interlock.domain.record import to_json
 from interlock.serve.auth import App, SignedIn, mint_key, mint_link, needs
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import keys
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
 Admin = Annotated[Principal, Depends(needs(Role.ADMIN))]

@@ -19,7 +19,7 @@ from interlock.observe.plans import PlanView, plans_of
 from interlock.serve.auth import App, needs
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import blackboard, gates, runs, waits
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
 READERS = (Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.OWNER, Role.ADMIN, Role.AUDITOR)

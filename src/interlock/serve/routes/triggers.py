@@ -15,7 +15,7 @@ from interlock.runtime.schedule import TriggerState
 from interlock.serve.auth import App
 from interlock.serve.routes.runs import Operator, Reader
 from interlock.serve.strict import StrictRoute
-from interlock.store.engine import Tx
+from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/triggers", tags=["triggers"], route_class=StrictRoute)
 

@@ -1,0 +1,294 @@
+"""One open transaction: its time, its statements, and what it leaves for later."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import psycopg
+from sqlalchemy import Connection, Table, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from uuid_utils import uuid7
+
+from interlock.domain.clock import Clock
+from interlock.domain.run import Run
+from interlock.store.statement import Row, Statement
+
+Dialect = Literal["sqlite", "postgresql"]
+Heard = Callable[[str, object], None]
+"""Is given the text of a statement and its parameters, before it runs."""
+
+_POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us")
+_POSTGRES_NOW_AND_ID = text(f"{_POSTGRES_NOW.text}, pg_current_xact_id()::text AS id")
+
+
+class _Later(NamedTuple):
+    sql: str
+    bound: object
+    unless: Callable[[], Exception] | None
+
+
+class _Asked(NamedTuple):
+    statement: Statement
+    values: tuple[tuple[str, object], ...]
+
+
+class Tx:
+    """One open transaction; valid only inside the block that opened it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        clock: Clock | None = None,
+        is_writing: bool = True,
+        heard: Heard | None = None,
+    ) -> None:
+        self._connection = connection
+        self.dialect: Dialect = "sqlite" if connection.dialect.name == "sqlite" else "postgresql"
+        """Which database this is, for the few statements that differ."""
+        self._clock = clock
+        self._is_writing = is_writing
+        self._heard = heard
+        self._later: list[_Later] = []
+        self._expected: dict[_Asked, tuple[str, object]] = {}
+        self._found: dict[_Asked, list[Row]] = {}
+        self._has_begun = self.dialect == "sqlite" or not is_writing
+        self.locked: dict[str, Run] = {}
+        """The runs whose rows this transaction has locked, so that nobody else moves them."""
+        self._now_us: int | None = None
+        self._postgres_id: str | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """Return the connection for statements of any kind; what was left for later goes first."""
+        self.flush()
+        self._begin()
+        return self._connection
+
+    def rows(self, statement: Statement, values: Mapping[str, object]) -> list[Row]:
+        """Run a statement of the road and return its rows; what was left for later goes first."""
+        asked = _Asked(statement, tuple(values.items()))
+        if asked in self._found:
+            return self._found.pop(asked)
+        self.flush()
+        compiled = statement.on(self._connection.dialect)
+        expected, self._expected = self._expected, {}
+        texts = {asked: (compiled.sql, compiled.bind(values))} | expected
+        with self._driver(*texts.values()) as driver:
+            if self._has_begun and len(texts) == 1:
+                cursor = driver.execute(*texts[asked])
+                return [compiled.row(row) for row in cursor.fetchall()] if compiled.columns else []
+            cursor = self._send(driver, *texts.values())
+            for each in texts:
+                found = each.statement.on(self._connection.dialect)
+                rows = cursor.fetchall() if found.columns else []
+                self._found[each] = [found.row(row) for row in rows]
+                cursor.nextset()
+        return self._found.pop(asked)
+
+    def expect(self, statement: Statement, values: Mapping[str, object]) -> None:
+        """Say that these rows will be asked for, so that Postgres is asked with the next others.
+
+        Only for what nothing in this transaction changes before.
+        """
+        if self.dialect == "postgresql":
+            compiled = statement.on(self._connection.dialect)
+            asked = _Asked(statement, tuple(values.items()))
+            self._expected[asked] = (compiled.sql, compiled.bind(values))
+
+    def later(
+        self,
+        statement: Statement,
+        *values: Mapping[str, object],
+        unless: Callable[[], Exception] | None = None,
+    ) -> None:
+        """Run a statement of the road, at the latest before the next one that is not for later.
+
+        All that wait go to Postgres at once. What `unless` returns is raised if no row changes.
+        """
+        compiled = statement.on(self._connection.dialect)
+        self._later.extend(
+            _Later(sql=compiled.sql, bound=compiled.bind(each), unless=unless) for each in values
+        )
+
+    def flush(self) -> None:
+        """Run what was left for later."""
+        if not self._later:
+            return
+        waiting, self._later = self._later, []
+        with self._driver(*[(each.sql, each.bound) for each in waiting]) as driver:
+            if self.dialect == "sqlite":
+                counts = [_count(driver.execute(each.sql, each.bound)) for each in waiting]
+            else:
+                cursor = self._send(driver, *[(each.sql, each.bound) for each in waiting])
+                counts = [cursor.rowcount]
+                while cursor.nextset():
+                    counts.append(cursor.rowcount)
+        for each, count in zip(waiting, counts, strict=True):
+            if each.unless is not None and not count:
+                raise each.unless()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Undo what the block does, and no more, if it raises."""
+        self._mark("SAVEPOINT apart")
+        try:
+            yield
+            self.flush()
+        except BaseException:
+            self._later = []
+            self._mark("ROLLBACK TO apart")
+            self._mark("RELEASE apart")
+            raise
+        self._mark("RELEASE apart")
+
+    def _mark(self, text: str) -> None:
+        with self._driver((text, ())) as driver:
+            driver.execute(text)
+
+    @contextmanager
+    def _driver(self, *statements: tuple[str, object]) -> Iterator[Any]:
+        """Give the driver's connection; its errors come out as those of any other statement."""
+        if self._heard is not None:
+            for statement in statements:
+                self._heard(*statement)
+        proxy, dialect = self._connection.connection, self._connection.dialect
+        try:
+            yield proxy.driver_connection
+        except dialect.loaded_dbapi.Error as error:
+            is_lost = dialect.is_disconnect(error, proxy, None)
+            if is_lost:
+                self._connection.invalidate(error)
+            raise DBAPIError.instance(
+                statements[0][0] if statements else "BEGIN",
+                None,
+                error,
+                dialect.loaded_dbapi.Error,
+                hide_parameters=True,
+                connection_invalidated=is_lost,
+                dialect=dialect,
+            ) from error
+
+    @property
+    def now_us(self) -> int:
+        """Return the time of this transaction: the injected clock's, else the database's.
+
+        Read at first use and the same from then on. On SQLite it is this machine's clock.
+        """
+        if self._now_us is None:
+            if self._clock is not None:
+                self._now_us = self._clock.now_us()
+            elif self.dialect == "sqlite":
+                self._now_us = time.time_ns() // 1000
+            else:
+                self._now_us = self._ask_postgres()
+        return self._now_us
+
+    def new_id(self) -> str:
+        """Return a new UUIDv7; those of one process sort in the order of these calls."""
+        return str(uuid7())
+
+    def insert_once(self, table: Table, values: Mapping[str, object]) -> bool:
+        """Insert a row unless any unique key of the table forbids it; return whether it is new."""
+        # Both databases return nothing for a row that was not inserted.
+        return bool(self.rows(_insert_once(self.dialect, table, tuple(values)), values))
+
+    def insert(self, table: Table, values: Mapping[str, object]) -> None:
+        """Insert a row later."""
+        self.later(_insert(table, tuple(values)), values)
+
+    def insert_new(
+        self, table: Table, values: Mapping[str, object], *, unless: Callable[[], Exception]
+    ) -> None:
+        """Insert a row later; what `unless` returns is raised if a unique key forbids it."""
+        self.later(_insert_once(self.dialect, table, tuple(values)), values, unless=unless)
+
+    def upsert(self, table: Table, values: Mapping[str, object]) -> None:
+        """Insert a row, or set all other given columns of the row with the same primary key."""
+        self.later(_upsert(self.dialect, table, tuple(values)), values)
+
+    def transaction_id(self) -> str | None:
+        """Return Postgres' id of this writing transaction, None on SQLite."""
+        self._begin()
+        return self._postgres_id
+
+    def _begin(self) -> None:
+        if not self._has_begun:
+            with self._driver() as driver:
+                self._send(driver)
+
+    def _ask_postgres(self) -> int:
+        if self._is_writing:
+            self._begin()
+            # INVARIANT: whoever begins is told the time.
+            assert self._now_us is not None
+            return self._now_us
+        return int(self.connection.execute(_POSTGRES_NOW).scalar_one())
+
+    def _send(
+        self, driver: psycopg.Connection, *statements: tuple[str, Any]
+    ) -> psycopg.ClientCursor[tuple[Any, ...]]:
+        """Send statements in one message, in order; the cursor is at the result of the first.
+
+        That is a third of the work of sending them one by one, prepared or not. The first message
+        begins the transaction and asks for what every one of them needs.
+        """
+        begin: tuple[tuple[str, Any], ...] = ()
+        if not self._has_begun:
+            begin = (("BEGIN", {}), (_POSTGRES_NOW_AND_ID.text, {}))
+        cursor = psycopg.ClientCursor(driver)
+        texts = [cursor.mogrify(sql, bound) for sql, bound in (*begin, *statements)]
+        cursor.execute(";\n".join(texts))  # each was quoted by the driver
+        if begin:
+            self._has_begun = True
+            cursor.nextset()
+            told = cursor.fetchone()
+            # INVARIANT: it is one row, whatever is there.
+            assert told is not None
+            self._know(int(told[0]), str(told[1]))
+            cursor.nextset()
+        return cursor
+
+    def _know(self, now_us: int, transaction_id: str) -> None:
+        """Take what Postgres said of the transaction; a time that was read before stays."""
+        self._postgres_id = transaction_id
+        if self._clock is None and self._now_us is None:
+            self._now_us = now_us
+
+
+def _count(cursor: sqlite3.Cursor) -> int:
+    """Return how many rows a statement has changed; one that returns them has to be read first."""
+    return len(cursor.fetchall()) if cursor.description else cursor.rowcount
+
+
+# Statements are made once: making one takes longer than running it.
+
+
+def insert_into(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an insert that can say what to do about a row that is there."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+@cache
+def _insert(table: Table, names: tuple[str, ...]) -> Statement:
+    return Statement(table.insert(), *names)
+
+
+@cache
+def _insert_once(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Statement:
+    statement = insert_into(dialect, table).on_conflict_do_nothing()
+    return Statement(statement.returning(*table.primary_key.columns), *names)
+
+
+@cache
+def _upsert(dialect: Dialect, table: Table, names: tuple[str, ...]) -> Statement:
+    keys = [column.name for column in table.primary_key]
+    statement = insert_into(dialect, table)
+    changes = {name: statement.excluded[name] for name in names if name not in keys}
+    return Statement(statement.on_conflict_do_update(index_elements=keys, set_=changes), *names)
