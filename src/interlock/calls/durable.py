@@ -42,6 +42,10 @@ class Durable(Protocol):
         """Return the run as it was claimed; `run.epoch` is this owner's."""
         ...
 
+    def is_surely_before(self, at_us: int) -> bool:
+        """Return whether database time is before `at_us`; False if that takes a question."""
+        ...
+
     def recorded(self, name: StepName, *, input_digest: str | None = None) -> JournalEntry | None:
         """Return what is in the journal under a name, without running anything.
 

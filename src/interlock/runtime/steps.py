@@ -108,8 +108,9 @@ async def _begun(walk: Walk, step: Step) -> Begun:
     Only noted if that follows from the journal alone: then it commits with the step's first write.
     """
     name, durable = begin_name(step.name), walk.durable
-    is_plain = step.tool is not None and walk.run.request.deadline_us is None
-    if is_plain and not _shared_keys(step):
+    deadline_us = walk.run.request.deadline_us
+    is_in_time = deadline_us is None or durable.is_surely_before(deadline_us)
+    if step.tool is not None and is_in_time and not _shared_keys(step):
         before = durable.recorded(name)
         durable.note(name, lambda tx: _begin(tx, walk, step), kind="step.begin")
         if before is None:

@@ -115,7 +115,7 @@ class Database:
         self.dialect: Dialect = "sqlite" if self.engine.dialect.name == "sqlite" else "postgresql"
         self.points = points or CrashPoints()
         self.pool_size = 1 if self.dialect == "sqlite" else POSTGRES_POOL_SIZE
-        self._clock = clock
+        self.clock = clock
         self._open = threading.local()
         self._heard: Heard | None = None
 
@@ -141,7 +141,7 @@ class Database:
                 event.remove(self.engine, name, hook)
 
     def _tx(self, connection: Connection, *, is_writing: bool = True) -> Tx:
-        return Tx(connection, clock=self._clock, is_writing=is_writing, heard=self._heard)
+        return Tx(connection, clock=self.clock, is_writing=is_writing, heard=self._heard)
 
     def run(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
         """Run `fn` in a transaction of that name, retried on infrastructure errors for a minute.

@@ -124,7 +124,7 @@ class _Replay(Segment):
         self._enter(name)
         self.asked.add(_base(name))
         if super().recorded(name) is None and name not in self._names:
-            self.found.append(f"`{name}` is noted, and was never recorded")
+            self.found.append(f"`{name}` is asked for, and was never recorded")
 
     async def step(
         self,

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock.calls.durable import Retry
-from interlock.runtime.durable.waiting import pause_s
+from interlock.runtime.durable.waiting import DatabaseTime, pause_s
+from interlock.testing.clock import START_US, ManualClock
 
 
 @given(
@@ -26,3 +27,26 @@ def test_pause_doubles_up_to_its_limit(failures: int, initial_s: float, max_s: f
 def test_pauses_are_jittered() -> None:
     """Runs that failed together do not come back together."""
     assert 1 < len({pause_s(Retry(), 3) for _ in range(20)})
+
+
+def test_database_time_is_known_only_well_before_a_moment() -> None:
+    """Without having been told, or within a second of the moment, the database has to be asked."""
+    hour_us, half_us = 3_600_000_000, 500_000
+    time = DatabaseTime(None, None)
+    unknown = time.is_surely_before(START_US + hour_us)
+    time.learn(START_US)
+
+    assert not unknown
+    assert time.is_surely_before(START_US + hour_us)
+    assert not time.is_surely_before(START_US + half_us)
+    assert not time.is_surely_before(START_US - 1)
+
+
+def test_an_injected_clock_is_database_time() -> None:
+    """Where a test says what time it is, nothing is reckoned."""
+    clock = ManualClock()
+    time = DatabaseTime(clock, None)
+    before = time.is_surely_before(START_US + 1)
+    clock.advance(1)
+
+    assert (True, False) == (before, time.is_surely_before(START_US + 1))

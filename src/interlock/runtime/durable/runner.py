@@ -125,7 +125,7 @@ class Runner:
 
     def _claim(
         self, tx: Tx, *, run_id: RunId, number: int
-    ) -> tuple[Run, dict[StepName, JournalEntry]] | None:
+    ) -> tuple[Run, dict[StepName, JournalEntry], int] | None:
         run = runs.claim(tx, run_id, segment=number, executor_id=self._executor_id)
         if run is None:
             return None
@@ -134,10 +134,10 @@ class Runner:
         needed = None if may_cancel(run, entries) else self._versions.lacking(tx, run)
         if needed is not None:
             raise _UnableError(needed)
-        return run, entries
+        return run, entries, tx.now_us
 
     async def _run(
-        self, attempt: _Attempt, run: Run, entries: dict[StepName, JournalEntry]
+        self, attempt: _Attempt, run: Run, entries: dict[StepName, JournalEntry], now_us: int
     ) -> None:
         segment = Segment(
             run,
@@ -146,6 +146,7 @@ class Runner:
             dispatch=self._dispatch,
             pause=self._pause,
             hold_s=self._hold_s,
+            now_us=now_us,
         )
         attempt.segment = segment
         if self._draining is not None:

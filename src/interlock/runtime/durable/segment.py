@@ -48,7 +48,7 @@ from interlock.runtime.durable.entries import (
     replayed,
 )
 from interlock.runtime.durable.threads import StoreThreads
-from interlock.runtime.durable.waiting import HOLD_S, Wait, pause_s
+from interlock.runtime.durable.waiting import HOLD_S, DatabaseTime, Wait, pause_s
 from interlock.store import gates, runs
 from interlock.store.tx import Tx
 
@@ -86,7 +86,8 @@ class _Waiter:
 class Segment:
     """What the code of one claimed run holds; the port `Durable` says what it may do.
 
-    `pause` sleeps for seconds; `hold_s` is how long a wait may be held in memory.
+    `pause` sleeps for seconds; `hold_s` is how long a wait may be held in memory; `now_us` is
+    database time as the run was claimed.
     """
 
     def __init__(
@@ -98,8 +99,10 @@ class Segment:
         dispatch: StoreDispatch,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         hold_s: float = HOLD_S,
+        now_us: int | None = None,
     ) -> None:
         self._run = run
+        self._time = DatabaseTime(threads.db.clock, now_us)
         self._journal = dict(entries)
         self._threads = threads
         self._dispatch = dispatch
@@ -159,6 +162,10 @@ class Segment:
                 await self._parking
 
     # --- operations
+
+    def is_surely_before(self, at_us: int) -> bool:
+        """Return whether a moment is yet to come, by what transactions have said of the time."""
+        return self._time.is_surely_before(at_us)
 
     def recorded(self, name: StepName, *, input_digest: str | None = None) -> JournalEntry | None:
         """Return what is in the journal under a name, without running anything."""
@@ -427,7 +434,7 @@ class Segment:
         """
         is_exempt = _is_in_flight.get()
 
-        def write(tx: Tx) -> tuple[T, dict[StepName, JournalEntry]]:
+        def write(tx: Tx) -> tuple[T, dict[StepName, JournalEntry], int]:
             if first is not None:
                 first(tx)
             run = runs.lock_again(tx, self._run)
@@ -436,11 +443,12 @@ class Segment:
             if run.is_pause_requested and not is_exempt:
                 raise PausedRunError(f"the run `{run.run_id}` is to pause")
             noted = self.notes.write(tx, run)
-            return fn(tx, run), noted
+            return fn(tx, run), noted, tx.now_us
 
         with self._move(), self._stopping():
             async with self._writing:
-                result, noted = await self._threads.run(name, write, tool=tool)
+                result, noted, now_us = await self._threads.run(name, write, tool=tool)
+                self._time.learn(now_us)
                 self.notes.committed(noted)
                 self._journal |= noted
         return result

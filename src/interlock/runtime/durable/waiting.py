@@ -6,12 +6,14 @@ Also how long it pauses before a step is tried again.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from interlock.calls.durable import Retry
 from interlock.domain import breaker
 from interlock.domain.canonical import Json
+from interlock.domain.clock import Clock
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, JournalEntry, Run, RunState
 from interlock.runtime.durable.dispatch import StoreDispatch
@@ -19,6 +21,8 @@ from interlock.store import gates, journal, runs, waits
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 
+_MARGIN_US = 1_000_000
+"""How wrong this process's idea of database time may be, at most."""
 HOLD_S = 2.0
 """Waits and pauses up to this many seconds are held in memory; longer ones let the run wait."""
 
@@ -26,6 +30,28 @@ _DUE_BATCH = 200
 _GATE = "gate/"
 _NOT_PEOPLE = (_GATE, breaker.TOPIC, "time/", "child/")
 _EXPIRED: Json = {"expired": True}
+
+
+class DatabaseTime:
+    """What a segment knows of database time without asking: what it was last told, and since."""
+
+    def __init__(self, clock: Clock | None, now_us: int | None) -> None:
+        self._clock = clock
+        self._told = None if now_us is None else (now_us, time.monotonic())
+
+    def learn(self, now_us: int) -> None:
+        """Take the time of a transaction that has just ended."""
+        self._told = now_us, time.monotonic()
+
+    def is_surely_before(self, at_us: int) -> bool:
+        """Return whether it is before a moment; False if nobody knows, or it is close."""
+        if self._clock is not None:
+            return self._clock.now_us() < at_us
+        if self._told is None:
+            return False
+        told_us, then_s = self._told
+        passed_us = round((time.monotonic() - then_s) * 1_000_000)
+        return told_us + passed_us + _MARGIN_US < at_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
