@@ -101,7 +101,7 @@ inputs:
 agents: {{}}
 tools: [{tools}]
 steps:
-  - {{name: call, tool: {tool}, args: {args}}}
+  - {{name: call, tool: {tool}, args: {args}, share: outcome}}
 approvals: {approvals}
 fallbacks:
   - {{code: "*", then: stop}}
