@@ -225,6 +225,31 @@ def test_trouble_of_the_machine_lets_each_run_for_itself(db: Database) -> None:
     assert {"one", "late"} == roles(db)
 
 
+def test_nobody_is_told_of_a_commit_that_the_database_gave_up(
+    migrated_sqlite_url: str,
+) -> None:
+    """When SQLite rolls all back by itself, as on a full disk, each is tried again for itself."""
+    db, tries = Database(migrated_sqlite_url), []
+
+    def give_up_once(tx: Tx) -> str:
+        tries.append("try")
+        if len(tries) == 1:
+            tx.connection.exec_driver_sql("ROLLBACK")
+            raise InputError("no")
+        return write(tx, "late")
+
+    done = db.run_together(
+        [
+            Work(name="test.write", fn=lambda tx: write(tx, "one")),
+            Work(name="test.write", fn=give_up_once),
+        ]
+    )
+
+    assert ["one", "late"] == [how.result for how in done]
+    assert {"one", "late"} == roles(db)
+    db.close()
+
+
 def test_what_is_left_for_later_comes_before_the_next_statement(db: Database) -> None:
     """Whoever reads in the same transaction sees it, however the statement is run."""
     values = {"role": "sweep", "executor_id": "w", "lease_end_us": 1}

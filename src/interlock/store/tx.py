@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from uuid_utils import uuid7
 
 from interlock.domain.clock import Clock
+from interlock.domain.errors import UnavailableError
 from interlock.domain.run import Run
 from interlock.store.statement import Row, Statement
 
@@ -136,13 +137,18 @@ class Tx:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Undo what the block does, and no more, if it raises."""
+        """Undo what the block does, and no more, if it raises; for SQLite."""
         self._mark("SAVEPOINT apart")
         try:
             yield
             self.flush()
-        except BaseException:
+        except BaseException as error:
             self._later = []
+            with self._driver() as driver:
+                is_open = driver.in_transaction
+            if not is_open:
+                # As when the disk is full: what others did before is undone as well.
+                raise UnavailableError("the database gave up the whole transaction") from error
             self._mark("ROLLBACK TO apart")
             self._mark("RELEASE apart")
             raise
