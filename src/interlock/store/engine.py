@@ -223,7 +223,6 @@ class Database:
             self._alone(),
             _translated(),
             self.engine.connect() as connection,
-            _by_hand(connection),
         ):
             transaction = connection.begin()
             if self.dialect == "sqlite":
@@ -288,21 +287,6 @@ class Database:
                 raise error
             time.sleep(pause)
         raise InvariantError("the pauses came to an end")
-
-
-@contextmanager
-def _by_hand(connection: Connection) -> Iterator[None]:
-    """Let the transaction begin with its first statement, in the same message."""
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):
-        yield
-        return
-    driver.autocommit = True
-    try:
-        yield
-    finally:
-        if not driver.closed:
-            driver.autocommit = False
 
 
 _POSTGRES_STATUS = text("SELECT pg_xact_status(CAST(CAST(:id AS text) AS xid8))")

@@ -85,12 +85,10 @@ class Tx:
             if self._has_begun and len(texts) == 1:
                 cursor = driver.execute(*texts[asked])
                 return [compiled.row(row) for row in cursor.fetchall()] if compiled.columns else []
-            cursor = self._send(driver, *texts.values())
-            for each in texts:
+            for each, cursor in zip(texts, self._send(driver, *texts.values()), strict=True):
                 found = each.statement.on(self._connection.dialect)
                 rows = cursor.fetchall() if found.columns else []
                 self._found[each] = [found.row(row) for row in rows]
-                cursor.nextset()
         return self._found.pop(asked)
 
     def expect(self, statement: Statement, values: Mapping[str, object]) -> None:
@@ -127,10 +125,8 @@ class Tx:
             if self.dialect == "sqlite":
                 counts = [_count(driver.execute(each.sql, each.bound)) for each in waiting]
             else:
-                cursor = self._send(driver, *[(each.sql, each.bound) for each in waiting])
-                counts = [cursor.rowcount]
-                while cursor.nextset():
-                    counts.append(cursor.rowcount)
+                done = self._send(driver, *[(each.sql, each.bound) for each in waiting])
+                counts = [cursor.rowcount for cursor in done]
         for each, count in zip(waiting, counts, strict=True):
             if each.unless is not None and not count:
                 raise each.unless()
@@ -239,27 +235,21 @@ class Tx:
 
     def _send(
         self, driver: psycopg.Connection, *statements: tuple[str, Any]
-    ) -> psycopg.ClientCursor[tuple[Any, ...]]:
-        """Send statements in one message, in order; the cursor is at the result of the first.
+    ) -> list[psycopg.Cursor[tuple[Any, ...]]]:
+        """Send statements one after another without waiting, and return their cursors.
 
-        That is a third of the work of sending them one by one, prepared or not. The first message
-        begins the transaction and asks for what every one of them needs.
+        The first of a transaction begins it and asks for what every one of them needs.
         """
-        begin: tuple[tuple[str, Any], ...] = ()
-        if not self._has_begun:
-            begin = (("BEGIN", {}), (_POSTGRES_NOW_AND_ID.text, {}))
-        cursor = psycopg.ClientCursor(driver)
-        texts = [cursor.mogrify(sql, bound) for sql, bound in (*begin, *statements)]
-        cursor.execute(";\n".join(texts))  # each was quoted by the driver
-        if begin:
+        with driver.pipeline():
+            asked = None if self._has_begun else driver.execute(_POSTGRES_NOW_AND_ID.text)
+            done = [driver.execute(sql, bound) for sql, bound in statements]
+        if asked is not None:
             self._has_begun = True
-            cursor.nextset()
-            told = cursor.fetchone()
+            told = asked.fetchone()
             # INVARIANT: it is one row, whatever is there.
             assert told is not None
             self._know(int(told[0]), str(told[1]))
-            cursor.nextset()
-        return cursor
+        return done
 
     def _know(self, now_us: int, transaction_id: str) -> None:
         """Take what Postgres said of the transaction; a time that was read before stays."""
