@@ -238,7 +238,8 @@ class Tx:
     ) -> list[psycopg.Cursor[tuple[Any, ...]]]:
         """Send statements one after another without waiting, and return their cursors.
 
-        The first of a transaction begins it and asks for what every one of them needs.
+        The first of a transaction begins it and asks for what every one of them needs. The values
+        are sent beside the text: whoever reads the server's log must not read them.
         """
         with driver.pipeline():
             asked = None if self._has_begun else driver.execute(_POSTGRES_NOW_AND_ID.text)
