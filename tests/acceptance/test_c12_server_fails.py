@@ -98,9 +98,11 @@ def test_runs_come_back_in_order_and_not_as_a_herd(bench: CallBench) -> None:
         bench.engine.advance(pause_s)
         counts.append(bench.outside.count("keyed"))
 
-    # The first ones may pause before their next attempt when it opens: they come when that is over.
+    # The first ones may pause before their next attempt when it opens: they come when that is over,
+    # and one of them may then be the call that asks, instead of who has waited longest.
     assert RUNS - 2 <= len(held)
-    assert held == [c.effect.run_id for c in bench.outside.sent[5:] if c.effect.run_id in held]
+    sent = [call.effect.run_id for call in bench.outside.sent[5:]]
+    assert held[1:] == [run_id for run_id in sent if run_id in held[1:]]
     assert {1} >= {later - sooner for sooner, later in pairwise(counts)} - {0, 2}
 
 
