@@ -7,13 +7,17 @@ the third party, where the database listens.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 _OWN_PIDS = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 _NET = "10.213.77"
+_TAGGED = re.compile(r"il(\d+)[ab]?p?")
+"""The names of bridges, hosts and links, which begin with the process that made them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,7 @@ def why_absent() -> str | None:
 @contextmanager
 def network() -> Iterator[Network]:
     """Give two joined hosts; they are gone at the end."""
+    _sweep()
     tag = f"il{os.getpid() % 1_000_000}"
     hosts = (Host(name=f"{tag}a"), Host(name=f"{tag}b"))
     made: list[tuple[str, ...]] = []
@@ -86,5 +91,17 @@ def network() -> Iterator[Network]:
             subprocess.run(["ip", *command], capture_output=True, check=False)
 
 
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
+def _sweep() -> None:
+    """Remove what a proof left that was killed: it has the addresses of the next."""
+    hosts = _ip("netns", "list").splitlines()
+    links = _ip("-br", "link", "show").splitlines()
+    for kind, lines in (("netns", hosts), ("link", links)):
+        for name in {re.split(r"[ @]", line, maxsplit=1)[0] for line in lines if line}:
+            tagged = _TAGGED.fullmatch(name)
+            if tagged and not Path(f"/proc/{tagged[1]}").exists():
+                subprocess.run(["ip", kind, "del", name], capture_output=True, check=False)
+
+
+def _ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout

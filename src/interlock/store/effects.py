@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from sqlalchemy import ColumnElement, bindparam, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Text, bindparam, func, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from interlock.domain.effect import Effect, EffectState, Evidence
@@ -416,15 +416,18 @@ def done_tools(tx: Tx, run_ids: Collection[RunId]) -> frozenset[str]:
     return frozenset(tx.connection.execute(query).scalars())
 
 
+_LOCK_KEY = Statement(
+    select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("key", type_=Text), 0)))
+)
+
+
 def lock_key(tx: Tx, key: str) -> None:
     """Let two parallel intents that are counted under one key see each other: the second waits.
 
     SQLite has one writer at a time, so there it has nothing to do.
     """
     if tx.dialect == "postgresql":
-        tx.connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key}
-        )
+        tx.rows(_LOCK_KEY, {"key": key})
 
 
 def note_duplicate(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import pq
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
@@ -27,7 +28,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from interlock.domain.clock import Clock
 from interlock.domain.errors import InputError, InvariantError, UnavailableError
-from interlock.store.tx import Dialect, Heard, Tx
+from interlock.store.tx import PREPARED, Dialect, Heard, Tx
 
 T = TypeVar("T")
 
@@ -235,6 +236,7 @@ class Database:
                 transaction_id = tx.transaction_id()
                 self.points.reach(f"{name}.before", tool=tool)
                 with _commit_unknown(transaction_id):
+                    tx.commit()
                     transaction.commit()
         self.points.reach(f"{name}.after", tool=tool)
 
@@ -304,6 +306,7 @@ def _create_engine(address: str) -> Engine:
             hide_parameters=True,
         )
         event.listen(engine, "checkin", _note_idle)
+        event.listen(engine, "rollback", _forget_prepared)
         event.listen(engine, "checkout", _check_idle)
         event.listen(engine, "connect", _prepare_postgres)
         return engine
@@ -316,6 +319,17 @@ def _create_engine(address: str) -> Engine:
     engine = create_engine(url, pool_size=1, max_overflow=0, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _forget_prepared(connection: Connection) -> None:
+    """Do not rely after a rollback on what was prepared before."""
+    if connection.invalidated:
+        return
+    driver = connection.connection.driver_connection
+    # INVARIANT: the engine has no other driver.
+    assert isinstance(driver, psycopg.Connection)
+    if driver.info.transaction_status != pq.TransactionStatus.IDLE:
+        connection.info.pop(PREPARED, None)
 
 
 _IDLE_S = 1.0
@@ -336,7 +350,7 @@ def _check_idle(
         return
     try:
         connection.execute("")
-        connection.rollback()
+        connection.commit()
     except psycopg.Error:
         # All others are as old.
         raise InvalidatePoolError from None
@@ -345,13 +359,16 @@ def _check_idle(
 _POSTGRES_SETTINGS = {
     "idle_in_transaction_session_timeout": "3s",
     "lock_timeout": "5s",
-    "tcp_keepalives_idle": "30",
-    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "5s",
 }
 """So that the server frees what a client holds, or queues for, that has left the network.
 
-Others would wait for its locks for so long that they lose their own leases. Whoever waits here in
+The server does not call a session idle that was cut off in the middle of a batch, and asks nobody
+whether they live to whom it has sent something: only the last of these ends such a session. Others
+would wait for its locks for so long that they lose their own leases. Whoever waits here in
 vain tries again.
 """
 

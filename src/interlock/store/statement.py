@@ -2,7 +2,7 @@
 
 A call takes about twenty statements. Building one, looking it up by its parts and wrapping its
 result costs more than running it; so these are built when the module is loaded, compiled once for
-each database, and run on the driver's own cursor. Everything else uses connections as usual.
+each database, and run by the driver. Everything else uses connections as usual.
 """
 
 from __future__ import annotations
@@ -12,27 +12,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Boolean, ClauseElement, Dialect, RowMapping
+from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.sql.compiler import SQLCompiler
+
+from interlock.store import batch
+
+_NUMBERED: Dialect = psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 Row = Mapping[str, Any] | RowMapping
 """A row by the names of its columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Compiled:
+class Compiled:
+    """A statement as one database takes it."""
+
     sql: str
-    names: tuple[str, ...] | None
-    """The order of the parameters, None if they go by their names."""
+    query: batch.Query
+    names: tuple[str, ...]
+    """The order of the parameters."""
     constants: Mapping[str, object]
     columns: tuple[str, ...]
     flags: tuple[int, ...]
     """Which columns are booleans that the database has as integers."""
 
-    def bind(self, values: Mapping[str, object]) -> Sequence[object] | Mapping[str, object]:
+    def bind(self, values: Mapping[str, object]) -> Sequence[object]:
+        """Return the values in the order of the parameters."""
         merged = {**self.constants, **values}
-        return merged if self.names is None else tuple([merged[name] for name in self.names])
+        return tuple([merged[name] for name in self.names])
 
     def row(self, found: Sequence[object]) -> Row:
+        """Return what the database found, by the names of the columns."""
         row = dict(zip(self.columns, found, strict=True))
         for index in self.flags:
             name = self.columns[index]
@@ -46,24 +56,29 @@ class Statement:
     def __init__(self, made: ClauseElement, *columns: str) -> None:
         self._made = made
         self._columns = columns
-        self._compiled: dict[str, _Compiled] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    def on(self, dialect: Dialect) -> _Compiled:
+    def on(self, dialect: Dialect) -> Compiled:
         """Return the text for one database."""
         found = self._compiled.get(dialect.name)
         if found is None:
             found = self._compiled[dialect.name] = self._compile(dialect)
         return found
 
-    def _compile(self, dialect: Dialect) -> _Compiled:
+    def _compile(self, dialect: Dialect) -> Compiled:
+        if dialect.name == "postgresql":
+            dialect = _NUMBERED
         compiled = self._made.compile(dialect=dialect, column_keys=list(self._columns) or None)
+        # INVARIANT: a statement with parameters by position.
         assert isinstance(compiled, SQLCompiler)
+        assert compiled.positiontup is not None
         results = list(compiled._result_columns)  # noqa: SLF001  # no public name says as much
         is_boolean = [isinstance(column.type, Boolean) for column in results]
         has_integers = not dialect.supports_native_boolean
-        return _Compiled(
+        return Compiled(
             sql=str(compiled),
-            names=tuple(compiled.positiontup) if compiled.positiontup is not None else None,
+            query=batch.query(str(compiled)),
+            names=tuple(compiled.positiontup),
             constants={
                 name: bound.value for name, bound in compiled.binds.items() if not bound.required
             },

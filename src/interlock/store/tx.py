@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-import psycopg
+from psycopg import pq
 from sqlalchemy import Connection, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
@@ -18,19 +18,30 @@ from uuid_utils import uuid7
 from interlock.domain.clock import Clock
 from interlock.domain.errors import UnavailableError
 from interlock.domain.run import Run
-from interlock.store.statement import Row, Statement
+from interlock.store import batch
+from interlock.store.statement import Compiled, Row, Statement
 
 Dialect = Literal["sqlite", "postgresql"]
 Heard = Callable[[str, object], None]
 """Is given the text of a statement and its parameters, before it runs."""
 
+PREPARED = "prepared"
+"""Under this name a connection keeps what its server has prepared."""
+
 _POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us")
-_POSTGRES_NOW_AND_ID = text(f"{_POSTGRES_NOW.text}, pg_current_xact_id()::text AS id")
+_NOW_AND_ID = batch.query(f"{_POSTGRES_NOW.text}, pg_current_xact_id()::text AS id")
+_BEGIN = batch.query("BEGIN")
+_BEGIN_READING = batch.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+_COMMIT = batch.query("COMMIT")
+
+
+class _Ready(NamedTuple):
+    compiled: Compiled
+    bound: Sequence[object]
 
 
 class _Later(NamedTuple):
-    sql: str
-    bound: object
+    ready: _Ready
     unless: Callable[[], Exception] | None
 
 
@@ -57,9 +68,8 @@ class Tx:
         self._is_writing = is_writing
         self._heard = heard
         self._later: list[_Later] = []
-        self._expected: dict[_Asked, tuple[str, object]] = {}
+        self._expected: dict[_Asked, _Ready] = {}
         self._found: dict[_Asked, list[Row]] = {}
-        self._has_begun = self.dialect == "sqlite" or not is_writing
         self.locked: dict[str, Run] = {}
         """The runs whose rows this transaction has locked, so that nobody else moves them."""
         self._now_us: int | None = None
@@ -77,18 +87,19 @@ class Tx:
         asked = _Asked(statement, tuple(values.items()))
         if asked in self._found:
             return self._found.pop(asked)
-        self.flush()
         compiled = statement.on(self._connection.dialect)
-        expected, self._expected = self._expected, {}
-        texts = {asked: (compiled.sql, compiled.bind(values))} | expected
-        with self._driver(*texts.values()) as driver:
-            if self._has_begun and len(texts) == 1:
-                cursor = driver.execute(*texts[asked])
-                return [compiled.row(row) for row in cursor.fetchall()] if compiled.columns else []
-            for each, cursor in zip(texts, self._send(driver, *texts.values()), strict=True):
-                found = each.statement.on(self._connection.dialect)
-                rows = cursor.fetchall() if found.columns else []
-                self._found[each] = [found.row(row) for row in rows]
+        ready = _Ready(compiled, compiled.bind(values))
+        if self.dialect == "sqlite":
+            self.flush()
+            with self._driver(ready) as driver:
+                found = driver.execute(compiled.sql, ready.bound).fetchall()
+            return [compiled.row(row) for row in found]
+        waiting, self._later = self._later, []
+        expected, self._expected = {asked: ready, **self._expected}, {}
+        done = self._send(*[each.ready for each in waiting], *expected.values())
+        _check(waiting, [each.rowcount for each in done[: len(waiting)]])
+        for (each, sent), answer in zip(expected.items(), done[len(waiting) :], strict=True):
+            self._found[each] = [sent.compiled.row(row) for row in answer.rows]
         return self._found.pop(asked)
 
     def expect(self, statement: Statement, values: Mapping[str, object]) -> None:
@@ -99,7 +110,7 @@ class Tx:
         if self.dialect == "postgresql":
             compiled = statement.on(self._connection.dialect)
             asked = _Asked(statement, tuple(values.items()))
-            self._expected[asked] = (compiled.sql, compiled.bind(values))
+            self._expected[asked] = _Ready(compiled, compiled.bind(values))
 
     def later(
         self,
@@ -112,24 +123,20 @@ class Tx:
         All that wait go to Postgres at once. What `unless` returns is raised if no row changes.
         """
         compiled = statement.on(self._connection.dialect)
-        self._later.extend(
-            _Later(sql=compiled.sql, bound=compiled.bind(each), unless=unless) for each in values
-        )
+        self._later.extend(_Later(_Ready(compiled, compiled.bind(each)), unless) for each in values)
 
     def flush(self) -> None:
         """Run what was left for later."""
         if not self._later:
             return
         waiting, self._later = self._later, []
-        with self._driver(*[(each.sql, each.bound) for each in waiting]) as driver:
-            if self.dialect == "sqlite":
-                counts = [_count(driver.execute(each.sql, each.bound)) for each in waiting]
-            else:
-                done = self._send(driver, *[(each.sql, each.bound) for each in waiting])
-                counts = [cursor.rowcount for cursor in done]
-        for each, count in zip(waiting, counts, strict=True):
-            if each.unless is not None and not count:
-                raise each.unless()
+        ready = [each.ready for each in waiting]
+        if self.dialect == "sqlite":
+            with self._driver(*ready) as driver:
+                counts = [_count(driver.execute(each.compiled.sql, each.bound)) for each in ready]
+        else:
+            counts = [done.rowcount for done in self._send(*ready)]
+        _check(waiting, counts)
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -151,15 +158,15 @@ class Tx:
         self._mark("RELEASE apart")
 
     def _mark(self, text: str) -> None:
-        with self._driver((text, ())) as driver:
+        with self._driver() as driver:
             driver.execute(text)
 
     @contextmanager
-    def _driver(self, *statements: tuple[str, object]) -> Iterator[Any]:
+    def _driver(self, *statements: _Ready) -> Iterator[Any]:
         """Give the driver's connection; its errors come out as those of any other statement."""
         if self._heard is not None:
             for statement in statements:
-                self._heard(*statement)
+                self._heard(statement.compiled.sql, statement.bound)
         proxy, dialect = self._connection.connection, self._connection.dialect
         try:
             yield proxy.driver_connection
@@ -168,7 +175,7 @@ class Tx:
             if is_lost:
                 self._connection.invalidate(error)
             raise DBAPIError.instance(
-                statements[0][0] if statements else "BEGIN",
+                statements[0].compiled.sql if statements else "COMMIT",
                 None,
                 error,
                 dialect.loaded_dbapi.Error,
@@ -220,10 +227,15 @@ class Tx:
         self._begin()
         return self._postgres_id
 
+    def commit(self) -> None:
+        """Commit on Postgres; on SQLite whoever opened the transaction does."""
+        self.flush()
+        if self.dialect == "postgresql":
+            self._exchange((_COMMIT, ()))
+
     def _begin(self) -> None:
-        if not self._has_begun:
-            with self._driver() as driver:
-                self._send(driver)
+        if self.dialect == "postgresql" and self._postgres_id is None and self._is_writing:
+            self._send()
 
     def _ask_postgres(self) -> int:
         if self._is_writing:
@@ -233,30 +245,42 @@ class Tx:
             return self._now_us
         return int(self.connection.execute(_POSTGRES_NOW).scalar_one())
 
-    def _send(
-        self, driver: psycopg.Connection, *statements: tuple[str, Any]
-    ) -> list[psycopg.Cursor[tuple[Any, ...]]]:
-        """Send statements one after another without waiting, and return their cursors.
+    def _send(self, *statements: _Ready) -> list[batch.Answer]:
+        """Send statements one after another without waiting, and return what each did.
 
-        The first of a transaction begins it and asks for what every one of them needs. The values
+        The first of a writing transaction asks for what every one of them needs as well. The values
         are sent beside the text: whoever reads the server's log must not read them.
         """
-        with driver.pipeline():
-            asked = None if self._has_begun else driver.execute(_POSTGRES_NOW_AND_ID.text)
-            done = [driver.execute(sql, bound) for sql, bound in statements]
-        if asked is not None:
-            self._has_begun = True
-            told = asked.fetchone()
-            # INVARIANT: it is one row, whatever is there.
-            assert told is not None
-            self._know(int(told[0]), str(told[1]))
+        asked = [(each.compiled.query, each.bound) for each in statements]
+        if self._postgres_id is not None or not self._is_writing:
+            return self._exchange(*asked, told=statements)
+        told, *done = self._exchange((_NOW_AND_ID, ()), *asked, told=statements)
+        now_us, transaction_id = told.rows[0]
+        self._know(int(now_us), str(transaction_id))
         return done
+
+    def _exchange(
+        self, *asked: tuple[batch.Query, Sequence[object]], told: Sequence[_Ready] = ()
+    ) -> list[batch.Answer]:
+        prepared = self._connection.info.setdefault(PREPARED, batch.Prepared())
+        with self._driver(*told) as driver:
+            prepared.known(driver)
+            if driver.info.transaction_status != pq.TransactionStatus.IDLE:
+                return batch.exchange(driver, prepared, asked)
+            begin = _BEGIN if self._is_writing else _BEGIN_READING
+            return batch.exchange(driver, prepared, [(begin, ()), *asked])[1:]
 
     def _know(self, now_us: int, transaction_id: str) -> None:
         """Take what Postgres said of the transaction; a time that was read before stays."""
         self._postgres_id = transaction_id
         if self._clock is None and self._now_us is None:
             self._now_us = now_us
+
+
+def _check(done: Sequence[_Later], counts: Sequence[int]) -> None:
+    for each, count in zip(done, counts, strict=True):
+        if each.unless is not None and not count:
+            raise each.unless()
 
 
 def _count(cursor: sqlite3.Cursor) -> int:

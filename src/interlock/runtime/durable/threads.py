@@ -1,4 +1,4 @@
-"""The threads of a worker: one that runs the event loop, and as many for SQL as connections.
+"""The threads of a worker: one that runs the event loop, and a few for SQL.
 
 With one connection, which is SQLite, the transactions that wait for it are committed together.
 """
@@ -19,14 +19,17 @@ from interlock.store.tx import Tx
 T = TypeVar("T")
 _Waiting = tuple[Work, asyncio.AbstractEventLoop, "asyncio.Future[object]"]
 _MOST_TOGETHER = 64
+_MOST_THREADS = 6
+"""More only take the interpreter from each other: on two cores 20 of them are a third slower."""
 
 
 class StoreThreads:
-    """Runs transactions for code on an event loop, on as many threads as there are connections."""
+    """Runs transactions for code on an event loop, on threads of its own."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        self._threads = ThreadPoolExecutor(db.pool_size, thread_name_prefix="interlock-store")
+        most = min(db.pool_size, _MOST_THREADS)
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="interlock-store")
         self._waiting: deque[_Waiting] = deque()
         self._is_idle = True
         self._lock = threading.Lock()

@@ -1,0 +1,176 @@
+"""Batches on Postgres: what was prepared and forgotten, what is large, and what breaks off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ClauseElement,
+    Integer,
+    LargeBinary,
+    Text,
+    bindparam,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+)
+from sqlalchemy.exc import DataError, DBAPIError
+
+from interlock.store.engine import Database
+from interlock.store.statement import Statement
+from interlock.store.tables import leader
+from interlock.store.tx import Tx
+
+LARGE = 1_000_000
+ECHO = Statement(select(cast(bindparam("text"), Text).label("text")))
+REPEAT = Statement(select(func.repeat("x", LARGE).label("text")))
+TERMINATE = Statement(select(func.pg_terminate_backend(func.pg_backend_pid()).label("done")))
+ROW = {"role": "a", "executor_id": "w", "lease_end_us": 1}
+DIVIDE = Statement(select((literal(1) / bindparam("by")).label("quotient")))
+
+
+@pytest.fixture
+def db(migrated_postgres_url: str) -> Iterator[Database]:
+    """Give a database on Postgres."""
+    db = Database(migrated_postgres_url)
+    yield db
+    db.close()
+
+
+def echo(tx: Tx, text: str = "a") -> str:
+    """Return a text by a statement that is prepared."""
+    (row,) = tx.rows(ECHO, {"text": text})
+    return str(row["text"])
+
+
+def driver_of(tx: Tx) -> psycopg.Connection:
+    """Return the connection of a transaction as its driver has it."""
+    driver = tx.connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+def test_what_the_server_forgot_after_a_rollback_is_prepared_again(db: Database) -> None:
+    """Psycopg lets the server forget all that is prepared once it has rolled back."""
+
+    def fail(tx: Tx) -> None:
+        echo(tx)
+        driver_of(tx).execute("SELECT 1", prepare=True)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        db.run("test.fails", fail)
+
+    assert db.run("test.next", echo) == "a"
+
+
+def test_rollback_does_not_prepare_twice_what_the_server_still_knows(db: Database) -> None:
+    """Psycopg lets the server forget nothing if it has prepared nothing itself."""
+
+    def fail(tx: Tx) -> None:
+        echo(tx)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        db.run("test.fails", fail)
+
+    assert db.run("test.next", echo) == "a"
+
+
+def test_statements_that_somebody_made_the_server_forget_are_tried_again(db: Database) -> None:
+    """As by a pooler between: the transaction fails, and its next try prepares them."""
+    tries: list[str] = []
+
+    def work(tx: Tx) -> str:
+        tries.append(echo(tx))
+        if len(tries) == 1:
+            driver_of(tx).execute("DEALLOCATE ALL")
+        return echo(tx)
+
+    assert ("a", ["a", "a"]) == (db.run("test.work", work), tries)
+
+
+def test_error_of_one_statement_keeps_those_after_it_from_running(db: Database) -> None:
+    """What was sent with it in one batch is undone, and the connection serves on."""
+
+    def fail(tx: Tx) -> None:
+        tx.insert(leader, ROW)
+        tx.expect(ECHO, {"text": "after"})
+        tx.rows(DIVIDE, {"by": 0})
+
+    with pytest.raises(DBAPIError):
+        db.run("test.fails", fail)
+    with db.transaction("test.next") as tx:
+        rows = tx.connection.execute(select(leader.c.role)).all()
+        quotient = tx.rows(DIVIDE, {"by": 1})[0]["quotient"]
+
+    assert ([], 1) == (rows, quotient)
+
+
+def test_much_goes_both_ways_at_once(db: Database) -> None:
+    """More than lies between client and server does not let each wait for the other to read."""
+    texts = [str(number) + "x" * LARGE for number in range(20)]
+
+    with db.transaction("test.large") as tx:
+        for text in texts:
+            tx.later(ECHO, {"text": text})
+        for text in texts:
+            tx.expect(ECHO, {"text": text})
+        (row,) = tx.rows(REPEAT, {})
+        found = [echo(tx, text) for text in texts]
+
+    assert (texts, LARGE) == (found, len(row["text"]))
+
+
+def test_text_that_the_server_cannot_hold_is_refused(db: Database) -> None:
+    """It is not cut off at the character that ends a text in C."""
+    with pytest.raises(DataError):
+        db.run("test.nul", lambda tx: echo(tx, "a\0b"))
+
+
+def test_connection_that_ends_within_a_batch_is_not_used_again(db: Database) -> None:
+    """The transaction is tried again on another one."""
+    tries: list[int] = []
+
+    def end_once(tx: Tx) -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            tx.rows(TERMINATE, {})
+        return echo(tx)
+
+    assert ("a", 2) == (db.run("test.ends", end_once), len(tries))
+
+
+def test_values_of_all_kinds_return_as_they_were(db: Database) -> None:
+    """The same as by SQLAlchemy: flags, numbers of any size, bytes, nothing."""
+    values = {"flag": True, "small": 5, "large": 2**62, "raw": b"\0\xff", "none": None}
+    types = (Boolean, Integer, BigInteger, LargeBinary, Text)
+    query: ClauseElement = select(
+        *[
+            cast(literal(value), type_).label(name)
+            for (name, value), type_ in zip(values.items(), types, strict=True)
+        ]
+    )
+
+    with db.reading() as tx:
+        (row,) = tx.rows(Statement(query), {})
+
+    assert values == dict(row)
+
+
+def test_reading_transaction_writes_nothing(db: Database) -> None:
+    """Also if its first statement is one of the road."""
+
+    def read() -> None:
+        with db.reading() as tx:
+            echo(tx)
+            tx.connection.execute(insert(leader).values(ROW))
+
+    with pytest.raises(DBAPIError):
+        read()
