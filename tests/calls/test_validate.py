@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from interlock.calls.validate import facts_of
+from interlock.domain.effect import EffectState
 from interlock.domain.ids import ToolName
 from interlock.domain.run import Run
 from interlock.manifest.load import load
@@ -46,6 +47,7 @@ def test_parallel_runs_see_each_others_calls_of_an_hour(db: Database) -> None:
 def _decide(tx: Tx, run: Run) -> int:
     """Count a workflow's calls of a tool in an hour, and write one more."""
     row = replace(intent(run.run_id, at_us=tx.now_us), tool=KEYED.name, key_hash=None)
-    counted = facts_of(tx, run, row, KEYED).calls_this_tool_1h
+    new = replace(row, state=EffectState.PROPOSED, intent_us=None)
+    counted = facts_of(tx, run, new, KEYED).calls_this_tool_1h
     effects.insert(tx, row)
     return counted

@@ -9,7 +9,7 @@ import pytest
 from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import DecisionId, EffectId, RunId, TenantId, ToolName
-from interlock.store import effects, questions
+from interlock.store import counts, effects, questions
 from interlock.store.engine import Database
 from interlock.store.questions import DuplicateKey
 from interlock.store.tx import Tx
@@ -29,6 +29,7 @@ from tests.conformance.store_rows import (
 RUN, OTHER_RUN = RunId("run-1"), RunId("run-2")
 OTHER_TOOL = ToolName("desk.issue.read")
 ABSENT = EffectId("absent")
+ANOTHER = effect(OTHER_RUN, "another")
 
 
 def insert_all(db: Database, *rows: Effect) -> None:
@@ -230,14 +231,14 @@ def test_facts_count_from_the_intent_on(db: Database, state: EffectState) -> Non
 
     with db.reading() as tx:
         so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
-        counts = {
+        found = {
             so_far.calls,
-            effects.count_tool_since(tx, TENANT, WORKFLOW, "dev", TOOL, START_US),
+            effects.count_tool_since(tx, ANOTHER, START_US),
             so_far.writes,
             effects.count_same_key(tx, TENANT, TOOL, "key-hash", START_US, other_than=ABSENT),
         }
 
-    assert {int(COUNTED[state])} == counts
+    assert {int(COUNTED[state])} == found
 
 
 def test_facts_count_only_what_they_name(db: Database) -> None:
@@ -254,17 +255,53 @@ def test_facts_count_only_what_they_name(db: Database) -> None:
 
     with db.reading() as tx:
         so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
-        counts = (
+        found = (
             so_far.calls,
             so_far.writes,
-            effects.count_tool_since(tx, TENANT, WORKFLOW, "dev", TOOL, START_US),
-            effects.count_tool_since(tx, TENANT, WORKFLOW, "dev", TOOL, START_US - HOUR_US),
+            effects.count_tool_since(tx, ANOTHER, START_US),
+            effects.count_tool_since(tx, row, START_US),
+            effects.count_tool_since(tx, ANOTHER, START_US - HOUR_US),
             effects.count_same_key(
                 tx, TENANT, TOOL, "key-hash", START_US, other_than=row.effect_id
             ),
         )
 
-    assert (1, 1, 1, 2, 1) == counts
+    assert (1, 1, 1, 0, 2, 1) == found
+
+
+@pytest.mark.parametrize("state", EffectState)
+def test_count_over_runs_follows_a_call_from_state_to_state(
+    db: Database, state: EffectState
+) -> None:
+    """Whichever states it passes, it counts once while it may have done something."""
+    row = intent(RUN)
+    insert_all(db, row)
+
+    found: list[int] = []
+    for before, after in ((row.state, state), (state, state), (state, EffectState.INTENT)):
+        old, new = replace(row, state=before), replace(row, state=after)
+        with db.transaction("test.move") as tx:
+            effects.move(tx, old, new)
+        with db.reading() as tx:
+            found.append(effects.count_tool_since(tx, ANOTHER, START_US))
+
+    assert [COUNTED[state], COUNTED[state], True] == found
+
+
+def test_count_over_runs_begins_with_a_minute(db: Database) -> None:
+    """A call counts until the whole of its minute is too old; what is older may be deleted."""
+    at_us = counts.minute_of(START_US)
+    insert_all(db, replace(intent(RUN), intent_us=at_us))
+
+    with db.transaction("test.read") as tx:
+        found = [
+            effects.count_tool_since(tx, ANOTHER, at_us + counts.MINUTE_US - 1),
+            effects.count_tool_since(tx, ANOTHER, at_us + counts.MINUTE_US),
+        ]
+        kept = counts.delete_some(tx, before_us=at_us, limit=10)
+        deleted = counts.delete_some(tx, before_us=at_us + 1, limit=10)
+
+    assert ([1, 0], 0, 1) == (found, kept, deleted)
 
 
 def test_failures_are_counted_since_the_last_success(db: Database) -> None:

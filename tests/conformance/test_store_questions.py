@@ -27,6 +27,7 @@ from interlock.domain.ids import (
 from interlock.domain.run import RunState
 from interlock.store import (
     approvals,
+    counts,
     decisions,
     effects,
     leases,
@@ -138,6 +139,7 @@ ROWS = 3000
 RECENT_US = ROWS - 5
 RUN, EFFECT = RunId("run_id-7"), EffectId("effect_id-7")
 FLOW, OFTEN_CALLED = WorkflowName("workflow-7"), ToolName("tool-7")
+OFTEN = counts.Counted(tenant=TENANT, workflow=FLOW, environment="dev", tool=OFTEN_CALLED)
 
 INDEXED: dict[str, tuple[Callable[[Tx], object], set[str]]] = {
     "recent duplicates": (
@@ -155,8 +157,8 @@ INDEXED: dict[str, tuple[Callable[[Tx], object], set[str]]] = {
         {"ix_effect_key"},
     ),
     "calls in the last hour": (
-        lambda tx: effects.count_tool_since(tx, TENANT, FLOW, "dev", OFTEN_CALLED, RECENT_US),
-        {"ix_effect_tool"},
+        lambda tx: counts.since(tx, OFTEN, RECENT_US),
+        {"pk_call_count", "sqlite_autoindex_call_count_1"},
     ),
     "calls of a run": (
         lambda tx: effects.tally(tx, RUN, OFTEN_CALLED, other_than=EFFECT),

@@ -8,10 +8,11 @@ import pytest
 
 from interlock.domain.ids import ExecutorId, RunId
 from interlock.runtime.retention import HINTS_KEPT_S, MOST_ROWS, Retention
-from interlock.store import leases, runs
+from interlock.store import counts, leases, runs
+from interlock.store.counts import Counted
 from interlock.store.engine import Database
 from interlock.testing.clock import ManualClock
-from tests.conformance.store_rows import ended
+from tests.conformance.store_rows import TENANT, TOOL, ended
 
 ME, OTHER = ExecutorId("me"), ExecutorId("other")
 DAY_S = 86_400.0
@@ -41,6 +42,21 @@ def test_runs_are_deleted_after_the_time_that_is_set(
     assert {made[name] for name in kept} == set(left(db))
 
 
+def test_counts_by_the_minute_are_deleted_after_two_hours(db: Database, clock: ManualClock) -> None:
+    """Also where runs are kept for ever: no policy asks for them any more."""
+    counted = Counted(tenant=TENANT, workflow="w", environment="dev", tool=TOOL)
+    db.run("test", lambda tx: counts.add(tx, counted, tx.now_us, 1))
+
+    found: list[int] = []
+    for pause_s in (7_200, 60):
+        clock.advance(pause_s)
+        assert Retention(db, ME, clear_hints=no_hints, days=None).run_once()
+        with db.reading() as tx:
+            found.append(counts.since(tx, counted, 0))
+
+    assert [1, 0] == found
+
+
 def test_only_the_leader_deletes(db: Database, clock: ManualClock) -> None:
     """Another process does when the leader has not been heard of for two rounds."""
     ended(db, "old")
@@ -59,7 +75,7 @@ def test_only_the_leader_deletes(db: Database, clock: ManualClock) -> None:
 def test_slow_deletions_become_smaller(db: Database) -> None:
     """So that no writer waits for longer than a tenth of a second, as far as it can be helped."""
     asked: list[tuple[float, int]] = []
-    takes_s = iter([0.0, 0.01, 0.01, 0.09, 0.09, 0.18, 0.18, 0.20, 0.20])
+    takes_s = iter([0.0, 0.01, 0.01, 0.09, 0.09, 0.18, 0.18, 0.20, 0.20, 0.20])
 
     def clear(older_than_s: float, limit: int) -> int:
         asked.append((older_than_s, limit))

@@ -73,10 +73,18 @@ class Durable(Protocol):
         """Run `fn` in a read-only transaction: neither fenced nor recorded."""
         ...
 
-    async def transact(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
+    async def transact(
+        self,
+        name: str,
+        fn: Callable[[Tx], T],
+        *,
+        tool: str | None = None,
+        expect: Callable[[Tx], None] | None = None,
+    ) -> T:
         """Run `fn` in one fenced transaction that leaves no journal row; may run again on replay.
 
         `name` names the transaction (and so its crash points), `tool` the tool it is about.
+        `expect` says what `fn` is sure to ask, which is then asked together with the lock.
         """
         ...
 

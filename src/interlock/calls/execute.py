@@ -44,8 +44,8 @@ from interlock.tools.connectors.port import Connector, OutgoingCall
 
 _log = structlog.get_logger(__name__)
 
-Decided = tuple[Decision, DecisionId]
-"""A decision and the id of its row."""
+Decided = tuple[Decision, DecisionId, Span]
+"""A decision, the id of its row, and its span, which follows that of the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +102,18 @@ async def begin(road: Road, durable: Durable, proposal: Proposal) -> Call:
 
     def propose_and_decide(tx: Tx) -> Call:
         began_s = time.monotonic()
-        _expect(tx, durable.run.run_id, proposal)
         live, run = road.live.at(tx), runs.get(tx, durable.run.run_id)
         call = propose(tx, road, live, run, proposal)
         if call.is_stored or _needs_link(call):
             return call
         return _decide_and_write(tx, road, live, run, _with_digest(live, run, call), began_s)
 
-    return await durable.transact("call.intent", propose_and_decide, tool=proposal.tool)
+    return await durable.transact(
+        "call.intent",
+        propose_and_decide,
+        tool=proposal.tool,
+        expect=lambda tx: _expect(tx, durable.run.run_id, proposal),
+    )
 
 
 def _expect(tx: Tx, run_id: RunId, proposal: Proposal) -> None:
@@ -153,7 +157,7 @@ def _decide_and_write(  # noqa: PLR0917  # as a transaction has them at hand
         held = _held(tx, road, live, call)
         if held is not None:
             return replace(call, not_before_us=held[0], waits_for=held[1])
-    decided = (decision, _record_decision(tx, call, decision, request, started_us))
+    decided = _record_decision(tx, call, decision, request, started_us)
     if decision.outcome is Outcome.ALLOW:
         intended = _write_intent(tx, road, call, run=run, decided=decided)
         return replace(intended, sent_at_s=began_s)
@@ -239,8 +243,7 @@ def write_foresight(
     # INVARIANT: what is written is exactly what would be sent.
     assert foresight.is_known
     call, decision = foresight.call, foresight.decision
-    decision_id = _record_decision(tx, call, decision, foresight.request, tx.now_us)
-    decided = (decision, decision_id)
+    decided = _record_decision(tx, call, decision, foresight.request, tx.now_us)
     _write_refusal(tx, road, live, call, run=run, decided=decided, plan=plan)
 
 
@@ -358,7 +361,7 @@ def _lifted(tx: Tx, call: Call) -> frozenset[str]:
 
 def _record_decision(
     tx: Tx, call: Call, decision: Decision, request: PolicyRequest, started_us: int
-) -> DecisionId:
+) -> Decided:
     effect = call.effect
     decision_id = DecisionId(tx.new_id())
     n = len(decisions.list_for_effect(tx, effect.effect_id)) + 1 if call.is_stored else 1
@@ -372,23 +375,14 @@ def _record_decision(
         tool=effect.tool,
         tool_version=effect.tool_version,
     )
-    spans.put(
-        tx,
-        emit.tool_span(effect, parent_key=call.proposal.parent_span),
-        emit.decide_span(
-            effect,
-            decision,
-            n=n,
-            decision_id=decision_id,
-            start_us=started_us,
-            end_us=tx.now_us,
-        ),
+    span = emit.decide_span(
+        effect, decision, n=n, decision_id=decision_id, start_us=started_us, end_us=tx.now_us
     )
-    return decision_id
+    return decision, decision_id, span
 
 
 def _write_intent(tx: Tx, road: Road, call: Call, *, run: Run, decided: Decided) -> Call:
-    decision, decision_id = decided
+    decision, decision_id, span = decided
     tool, effect = call.known_tool, call.effect
     # INVARIANT: `_digested` gave the row its digest in this transaction.
     assert effect.call_digest is not None
@@ -426,6 +420,7 @@ def _write_intent(tx: Tx, road: Road, call: Call, *, run: Run, decided: Decided)
     spans.put(
         tx,
         emit.tool_span(intended, parent_key=call.proposal.parent_span),
+        span,
         _send_span(tx, call, intended),
     )
     bodies.write_arguments(tx, intended, tool, key=road.key_secret)
@@ -443,7 +438,7 @@ def _write_refusal(
     plan: StepName | None = None,
 ) -> Call:
     """Write a call that will not be sent now: denied, drafted, or left to people to approve."""
-    decision, decision_id = decided
+    decision, decision_id, span = decided
     effect = call.effect
     is_over = decision.outcome is not Outcome.NEEDS_APPROVAL
     reason = decision.reasons[0] if is_over and decision.reasons else None
@@ -458,6 +453,10 @@ def _write_refusal(
         error_message=reason.message if reason else None,
     )
     _write(tx, call, refused)
+    end_us = tx.now_us if is_over else None
+    spans.put(
+        tx, emit.tool_span(refused, parent_key=call.proposal.parent_span, end_us=end_us), span
+    )
     if is_over:
         approvals.void_for_effect(tx, effect.effect_id)
     else:
@@ -472,8 +471,6 @@ def _write_refusal(
             planner=call.proposal.planner,
             plan=plan,
         )
-    end_us = tx.now_us if is_over else None
-    spans.put(tx, emit.tool_span(refused, parent_key=call.proposal.parent_span, end_us=end_us))
     if call.tool is not None:
         bodies.write_arguments(tx, refused, call.tool, key=road.key_secret)
     return call.at(refused)
@@ -481,8 +478,9 @@ def _write_refusal(
 
 def _write_no_resend(tx: Tx, call: Call, decided: Decided) -> Call:
     """Leave a call that may have been done, and may not be sent again now, to a person."""
-    decision, decision_id = decided
+    decision, decision_id, span = decided
     effect = replace(call.effect, decision_id=decision_id, policy_version=decision.policy_version)
+    spans.put(tx, emit.tool_span(effect, parent_key=call.proposal.parent_span), span)
     why = "; ".join(reason.message for reason in decision.reasons)
     return call.at(reconcile.leave(tx, effect, f"it may not be sent again: {why}"))
 

@@ -1,4 +1,4 @@
-"""Deletes what nobody needs any more: hints of segments that ended, and runs kept long enough.
+"""Deletes what nobody needs any more: hints of segments that ended, old counts, and old runs.
 
 By one process at a time, in transactions so small that nobody waits for them.
 """
@@ -14,7 +14,7 @@ import structlog
 
 from interlock.domain.errors import UnavailableError
 from interlock.domain.ids import ExecutorId, RunId
-from interlock.store import leases, retention
+from interlock.store import counts, leases, retention
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 
@@ -22,6 +22,7 @@ ROLE = "retention"
 EVERY_S = 600.0
 _FIRST_S = 10.0
 HINTS_KEPT_S = 86_400.0
+COUNTS_KEPT_US = 7_200_000_000
 DAY_US = 86_400_000_000
 MOST_ROWS = 500
 _FEWEST_ROWS = 10
@@ -74,6 +75,7 @@ class Retention:
         if not self._leads():
             return False
         self._clear(lambda limit: self._clear_hints(HINTS_KEPT_S, limit))
+        self._clear(self._delete_counts)
         while self._days is not None and not self._stop.is_set() and self._leads():
             with self._db.reading() as tx:
                 before_us = tx.now_us - self._days * DAY_US
@@ -93,6 +95,12 @@ class Retention:
             return leases.take_leadership(tx, ROLE, self._executor_id, ttl_us)
 
         return self._db.run("retention.lead", take)
+
+    def _delete_counts(self, limit: int) -> int:
+        def delete(tx: Tx) -> int:
+            return counts.delete_some(tx, before_us=tx.now_us - COUNTS_KEPT_US, limit=limit)
+
+        return self._db.run("retention.delete", delete)
 
     def _delete_some(self, root_id: RunId, limit: int) -> int:
         delete = partial(retention.delete_some, root_id=root_id, limit=limit)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from psycopg.abc import Buffer
     from psycopg.abc import Transformer as AnyTransformer
 
-_STATUS = pq.ExecStatus
+_STATUS, _TEXT, _BINARY = pq.ExecStatus, PyFormat.TEXT, PyFormat.BINARY
 _PREFIX = "interlock_"
 _PREPARED = f"SELECT name FROM pg_prepared_statements WHERE starts_with(name, '{_PREFIX}')"  # noqa: S608
 _numbers = count(1)
@@ -50,10 +50,13 @@ class Prepared:
     names: set[bytes] | None = None
 
     def known(self, connection: psycopg.Connection) -> set[bytes]:
-        """Return what is prepared; if it has to, asks the server, within a transaction."""
+        """Return what is prepared; asks the server if it has to, outside of any transaction."""
         if self.names is None:
-            rows = connection.execute(_PREPARED, prepare=False).fetchall()
-            self.names = {str(name).encode() for (name,) in rows}
+            told = connection.pgconn.exec_(_PREPARED.encode())
+            if told.status != _STATUS.TUPLES_OK:
+                raise error_from_result(told)
+            rows = range(told.ntuples)
+            self.names = {name for row in rows if (name := told.get_value(row, 0)) is not None}
         return self.names
 
 
@@ -103,14 +106,12 @@ def exchange(
 def _values(
     adapted: AnyTransformer, bound: Sequence[object]
 ) -> tuple[Sequence[Buffer | None], Sequence[pq.Format] | None]:
-    """Return values as they are sent, and the format of each."""
-    dumped = adapted.dump_sequence(bound, [_format(value) for value in bound])
-    return dumped, adapted.formats
+    """Return values as they are sent, and the format of each.
 
-
-def _format(value: object) -> PyFormat:
-    """Return text, which suits whatever the server takes a parameter for: 5 has several sizes."""
-    return PyFormat.BINARY if isinstance(value, bytes) else PyFormat.TEXT
+    Text suits whatever the server takes a parameter for: in binary a 5 has several sizes.
+    """
+    formats = [_BINARY if isinstance(value, bytes) else _TEXT for value in bound]
+    return adapted.dump_sequence(bound, formats), adapted.formats
 
 
 def _answers(server: pq.abc.PGconn) -> tuple[list[pq.abc.PGresult], pq.abc.PGresult | None]:

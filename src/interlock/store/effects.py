@@ -12,7 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import DecisionId, EffectId, RunId, StepName, TenantId, ToolName
-from interlock.domain.tool import EffectClass, Environment
+from interlock.domain.tool import EffectClass
+from interlock.store import counts
 from interlock.store.columns import (
     pack,
     pack_optional,
@@ -129,6 +130,8 @@ def insert(tx: Tx, effect: Effect) -> None:
             f"the effect `{effect.effect_id}` exists, or {_UNDONE_ELSEWHERE}"
         ),
     )
+    if is_counted(effect):
+        _note_calls(tx, effect, 1)
 
 
 def move(tx: Tx, before: Effect, after: Effect) -> Effect:
@@ -151,13 +154,15 @@ def move(tx: Tx, before: Effect, after: Effect) -> Effect:
 
     if before.compensates is None:
         tx.later(_MOVE, stands | _mutable(after), unless=moved_on)
-        return stands_now
-    try:
-        moved = tx.rows(_MOVE, stands | _mutable(after))
-    except IntegrityError:
-        raise ConflictError(f"the effect stays `{before.state}`: {_UNDONE_ELSEWHERE}") from None
-    if not moved:
-        raise moved_on()
+    else:
+        try:
+            moved = tx.rows(_MOVE, stands | _mutable(after))
+        except IntegrityError:
+            raise ConflictError(f"the effect stays `{before.state}`: {_UNDONE_ELSEWHERE}") from None
+        if not moved:
+            raise moved_on()
+    if is_counted(before) != is_counted(stands_now):
+        _note_calls(tx, stands_now, 1 if is_counted(stands_now) else -1)
     return stands_now
 
 
@@ -312,44 +317,36 @@ _OF_RUN = Statement(
     .where(table.c.run_id == bindparam("run_id"), table.c.effect_id != bindparam("other_than"))
     .order_by(table.c.intent_us.desc())
 )
-_TOOL_SINCE = Statement(
-    select(func.count().label("counted"))
-    .select_from(table)
-    .where(
-        table.c.tenant == bindparam("tenant"),
-        table.c.workflow == bindparam("workflow"),
-        table.c.tool == bindparam("tool"),
-        table.c.environment == bindparam("environment"),
-        table.c.intent_us >= bindparam("since_us"),
-        table.c.effect_id != bindparam("other_than"),
-        *_COUNTED,
-    )
-)
 
 
-def count_tool_since(  # noqa: PLR0917  # names of five types, none of which fits another's place
-    tx: Tx,
-    tenant: TenantId,
-    workflow: str,
-    environment: Environment,
-    tool: ToolName,
-    since_us: int,
-    *,
-    other_than: EffectId | None = None,
-) -> int:
-    """Count a workflow's calls of a tool in one environment since a moment, in all runs."""
-    (row,) = tx.rows(
-        _TOOL_SINCE,
-        {
-            "tenant": tenant,
-            "workflow": workflow,
-            "tool": tool,
-            "environment": environment,
-            "since_us": since_us,
-            "other_than": other_than or "",
-        },
+def is_counted(effect: Effect) -> bool:
+    """Return whether an effect counts as a call: what it did is done, or may be."""
+    return effect.intent_us is not None and effect.state not in _NOTHING_DONE
+
+
+def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
+    """Count other calls of an effect's tool by its workflow in its environment, in all runs.
+
+    Since the beginning of the minute of an instant. `effect` is as its row stands, if it has one.
+    """
+    counted = counts.since(tx, _counted_with(effect), since_us)
+    is_own = is_counted(effect) and (effect.intent_us or 0) >= counts.minute_of(since_us)
+    return counted - is_own
+
+
+def _counted_with(effect: Effect) -> counts.Counted:
+    return counts.Counted(
+        tenant=effect.tenant,
+        workflow=effect.workflow,
+        environment=effect.environment,
+        tool=effect.tool,
     )
-    return int(row["counted"])
+
+
+def _note_calls(tx: Tx, effect: Effect, n: int) -> None:
+    # INVARIANT: what is counted has an intent.
+    assert effect.intent_us is not None
+    counts.add(tx, _counted_with(effect), effect.intent_us, n)
 
 
 def count_same_key(

@@ -248,11 +248,10 @@ class Database:
                 with connection.begin(), _query_only(connection):
                     yield self._tx(connection, is_writing=False)
             else:
-                snapshot = connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-                with snapshot.begin():
-                    yield self._tx(snapshot, is_writing=False)
+                with connection.begin():
+                    tx = self._tx(connection, is_writing=False)
+                    yield tx
+                    tx.commit()
 
     def version(self, tx: Tx) -> str:
         """Return the database's product and version, as `SQLite 3.45.1`."""

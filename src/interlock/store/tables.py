@@ -366,7 +366,6 @@ effect = Table(
     Index("ix_effect_run", "run_id", "created_us"),
     Index("ix_effect_created", "tenant", "created_us"),
     Index("ix_effect_key", "tenant", "key_hash", "intent_us"),
-    Index("ix_effect_tool", "tenant", "workflow", "tool", "intent_us"),
     Index(
         "ix_effect_compensates",
         "compensates",
@@ -407,6 +406,18 @@ dup = Table(
     Column("first_us", BigInteger, nullable=False),
     Column("last_us", BigInteger, nullable=False),
     Index("ix_dup_recent", "tenant", "last_us"),
+)
+
+call_count = Table(
+    "call_count",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("workflow", Text, primary_key=True),
+    Column("environment", Text, primary_key=True),
+    Column("tool", Text, primary_key=True),
+    Column("minute_us", BigInteger, primary_key=True),
+    Column("share", Integer, primary_key=True),
+    Column("n", Integer, nullable=False),
 )
 
 touch = Table(

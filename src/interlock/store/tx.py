@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from psycopg import pq
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from uuid_utils import uuid7
@@ -28,8 +27,9 @@ Heard = Callable[[str, object], None]
 PREPARED = "prepared"
 """Under this name a connection keeps what its server has prepared."""
 
-_POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us")
-_NOW_AND_ID = batch.query(f"{_POSTGRES_NOW.text}, pg_current_xact_id()::text AS id")
+_NOW_SQL = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us"
+_NOW = batch.query(_NOW_SQL)
+_NOW_AND_ID = batch.query(f"{_NOW_SQL}, pg_current_xact_id()::text AS id")
 _BEGIN = batch.query("BEGIN")
 _BEGIN_READING = batch.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 _COMMIT = batch.query("COMMIT")
@@ -74,6 +74,7 @@ class Tx:
         """The runs whose rows this transaction has locked, so that nobody else moves them."""
         self._now_us: int | None = None
         self._postgres_id: str | None = None
+        self._has_begun = False
 
     @property
     def connection(self) -> Connection:
@@ -230,20 +231,21 @@ class Tx:
     def commit(self) -> None:
         """Commit on Postgres; on SQLite whoever opened the transaction does."""
         self.flush()
-        if self.dialect == "postgresql":
+        if self.dialect == "postgresql" and self._has_begun:
             self._exchange((_COMMIT, ()))
 
     def _begin(self) -> None:
-        if self.dialect == "postgresql" and self._postgres_id is None and self._is_writing:
+        """Begin on Postgres, where the first statement of the road would do so too."""
+        if self.dialect == "postgresql" and not self._has_begun:
             self._send()
 
     def _ask_postgres(self) -> int:
-        if self._is_writing:
-            self._begin()
-            # INVARIANT: whoever begins is told the time.
-            assert self._now_us is not None
-            return self._now_us
-        return int(self.connection.execute(_POSTGRES_NOW).scalar_one())
+        self._begin()
+        if self._now_us is None:
+            # Only a reading transaction was not told when it began.
+            ((now_us,),) = self._exchange((_NOW, ()))[0].rows
+            return int(now_us)
+        return self._now_us
 
     def _send(self, *statements: _Ready) -> list[batch.Answer]:
         """Send statements one after another without waiting, and return what each did.
@@ -252,9 +254,12 @@ class Tx:
         are sent beside the text: whoever reads the server's log must not read them.
         """
         asked = [(each.compiled.query, each.bound) for each in statements]
-        if self._postgres_id is not None or not self._is_writing:
+        if self._has_begun:
             return self._exchange(*asked, told=statements)
-        told, *done = self._exchange((_NOW_AND_ID, ()), *asked, told=statements)
+        self._has_begun = True
+        if not self._is_writing:
+            return self._exchange((_BEGIN_READING, ()), *asked, told=statements)[1:]
+        _, told, *done = self._exchange((_BEGIN, ()), (_NOW_AND_ID, ()), *asked, told=statements)
         now_us, transaction_id = told.rows[0]
         self._know(int(now_us), str(transaction_id))
         return done
@@ -264,11 +269,7 @@ class Tx:
     ) -> list[batch.Answer]:
         prepared = self._connection.info.setdefault(PREPARED, batch.Prepared())
         with self._driver(*told) as driver:
-            prepared.known(driver)
-            if driver.info.transaction_status != pq.TransactionStatus.IDLE:
-                return batch.exchange(driver, prepared, asked)
-            begin = _BEGIN if self._is_writing else _BEGIN_READING
-            return batch.exchange(driver, prepared, [(begin, ()), *asked])[1:]
+            return batch.exchange(driver, prepared, asked)
 
     def _know(self, now_us: int, transaction_id: str) -> None:
         """Take what Postgres said of the transaction; a time that was read before stays."""

@@ -181,10 +181,17 @@ class Segment:
         with self._move(), self._stopping():
             return await self._threads.read(fn)
 
-    async def transact(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
+    async def transact(
+        self,
+        name: str,
+        fn: Callable[[Tx], T],
+        *,
+        tool: str | None = None,
+        expect: Callable[[Tx], None] | None = None,
+    ) -> T:
         """Run `fn` in one fenced transaction that leaves no journal row."""
         self._enter()
-        return await self._write(name, lambda tx, _run: fn(tx), tool=tool)
+        return await self._write(name, lambda tx, _run: fn(tx), tool=tool, first=expect)
 
     async def commit(
         self,
@@ -428,7 +435,7 @@ class Segment:
         tool: str | None = None,
         first: Callable[[Tx], object] | None = None,
     ) -> T:
-        """Run `fn` in one transaction that locks the run as ours, after what `first` locks.
+        """Run `fn` in one transaction that locks the run as ours, after what `first` does.
 
         What was noted goes with it. One after another, as the lock of the run's row has it anyway.
         """

@@ -36,12 +36,14 @@ class StoreThreads:
 
     async def run(self, name: str, fn: Callable[[Tx], T], *, tool: str | None = None) -> T:
         """Run `fn` in a transaction of that name; see `Database.run`."""
-        if self.db.pool_size > 1:
-            return await self.call(lambda: self.db.run(name, fn, tool=tool))
         loop = asyncio.get_running_loop()
         told: asyncio.Future[object] = loop.create_future()
+        waiting: _Waiting = (Work(name=name, fn=fn, tool=tool), loop, told)
+        if self.db.pool_size > 1:
+            self._threads.submit(self._run, [waiting])
+            return cast("T", await told)
         with self._lock:
-            self._waiting.append((Work(name=name, fn=fn, tool=tool), loop, told))
+            self._waiting.append(waiting)
             if self._is_idle:
                 self._is_idle = False
                 self._threads.submit(self._run_waiting)
@@ -56,6 +58,9 @@ class StoreThreads:
             if self._waiting:
                 # Behind what else wants the thread.
                 self._threads.submit(self._run_waiting)
+        self._run(taken)
+
+    def _run(self, taken: list[_Waiting]) -> None:
         done = self.db.run_together([work for work, _, _ in taken])
         for loop in {loop for _, loop, _ in taken}:
             loop.call_soon_threadsafe(_tell, loop, taken, done)

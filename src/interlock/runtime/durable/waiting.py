@@ -138,7 +138,9 @@ def wake_due(db: Database, dispatch: StoreDispatch) -> int:
     while True:
         found = db.run("wait.due", lambda tx: waits.due(tx, tx.now_us, _DUE_BATCH))
         # One transaction a run: who wakes locks the run first, its waits second, as signals do.
-        batch = sum(db.run("wait.wake", _waker(dispatch, run)) for run in {r for r, _ in found})
+        # What was due first goes first.
+        due = dict.fromkeys(run_id for run_id, _ in found)
+        batch = sum(db.run("wait.wake", _waker(dispatch, run_id)) for run_id in due)
         woken += batch
         if batch < _DUE_BATCH:
             return woken
