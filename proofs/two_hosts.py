@@ -65,7 +65,7 @@ def why_absent() -> str | None:
 def network() -> Iterator[Network]:
     """Give two joined hosts; they are gone at the end."""
     _sweep()
-    tag = f"il{os.getpid() % 1_000_000}"
+    tag = f"il{os.getpid()}"
     hosts = (Host(name=f"{tag}a"), Host(name=f"{tag}b"))
     made: list[tuple[str, ...]] = []
     try:

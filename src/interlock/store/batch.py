@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 _STATUS, _TEXT, _BINARY = pq.ExecStatus, PyFormat.TEXT, PyFormat.BINARY
 _PREFIX = "interlock_"
 _PREPARED = f"SELECT name FROM pg_prepared_statements WHERE starts_with(name, '{_PREFIX}')"  # noqa: S608
-_numbers = count(1)
 
 
 class Query(NamedTuple):
-    """A statement whose parameters are `$1`, `$2`...; `name` is that of its prepared form."""
+    """A statement whose parameters are `$1`, `$2`...; `name` is that of its prepared form.
+
+    It follows from the text, so that nothing else ever goes by it, whoever prepared it.
+    """
 
     name: bytes
     sql: bytes
@@ -61,8 +63,9 @@ class Prepared:
 
 
 def query(sql: str) -> Query:
-    """Return a statement that no other has the name of."""
-    return Query(name=f"{_PREFIX}{next(_numbers)}".encode(), sql=sql.encode())
+    """Return a statement with the name that only this text has."""
+    text = sql.encode()
+    return Query(name=f"{_PREFIX}{sha256(text).hexdigest()[:32]}".encode(), sql=text)
 
 
 def exchange(

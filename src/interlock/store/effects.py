@@ -130,7 +130,7 @@ def insert(tx: Tx, effect: Effect) -> None:
             f"the effect `{effect.effect_id}` exists, or {_UNDONE_ELSEWHERE}"
         ),
     )
-    if is_counted(effect):
+    if _is_counted(effect):
         _note_calls(tx, effect, 1)
 
 
@@ -161,8 +161,8 @@ def move(tx: Tx, before: Effect, after: Effect) -> Effect:
             raise ConflictError(f"the effect stays `{before.state}`: {_UNDONE_ELSEWHERE}") from None
         if not moved:
             raise moved_on()
-    if is_counted(before) != is_counted(stands_now):
-        _note_calls(tx, stands_now, 1 if is_counted(stands_now) else -1)
+    if _is_counted(before) != _is_counted(stands_now):
+        _note_calls(tx, stands_now, 1 if _is_counted(stands_now) else -1)
     return stands_now
 
 
@@ -319,9 +319,13 @@ _OF_RUN = Statement(
 )
 
 
-def is_counted(effect: Effect) -> bool:
-    """Return whether an effect counts as a call: what it did is done, or may be."""
-    return effect.intent_us is not None and effect.state not in _NOTHING_DONE
+def _counts(intent_us: int | None, state: str) -> bool:
+    """Return whether an effect counts as a call, as `_COUNTED` says it in SQL."""
+    return intent_us is not None and state not in _NOTHING_DONE
+
+
+def _is_counted(effect: Effect) -> bool:
+    return _counts(effect.intent_us, effect.state)
 
 
 def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
@@ -330,7 +334,7 @@ def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
     Since the beginning of the minute of an instant. `effect` is as its row stands, if it has one.
     """
     counted = counts.since(tx, _counted_with(effect), since_us)
-    is_own = is_counted(effect) and (effect.intent_us or 0) >= counts.minute_of(since_us)
+    is_own = _is_counted(effect) and (effect.intent_us or 0) >= counts.minute_of(since_us)
     return counted - is_own
 
 
@@ -391,9 +395,7 @@ def tally(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId) -> Tal
     One look at the run's effects answers all of what policy asks about the run.
     """
     rows = tx.rows(_OF_RUN, _others_of(run_id, other_than))
-    counted = [
-        row for row in rows if row["intent_us"] is not None and row["state"] not in _NOTHING_DONE
-    ]
+    counted = [row for row in rows if _counts(row["intent_us"], row["state"])]
     ended = [
         row["state"] for row in rows if row["tool"] == tool and row["state"] in _DONE + _NOT_DONE
     ]

@@ -365,10 +365,9 @@ _POSTGRES_SETTINGS = {
 }
 """So that the server frees what a client holds, or queues for, that has left the network.
 
-The server does not call a session idle that was cut off in the middle of a batch, and asks nobody
-whether they live to whom it has sent something: only the last of these ends such a session. Others
-would wait for its locks for so long that they lose their own leases. Whoever waits here in
-vain tries again.
+The limit of idleness does not end a session that was cut off in the middle of a batch, nor do
+keepalives one whose answer nobody acknowledged: `tcp_user_timeout` does. Others would wait for its
+locks for so long that they lose their own leases. Whoever waits here in vain tries again.
 """
 
 

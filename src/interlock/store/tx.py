@@ -176,7 +176,7 @@ class Tx:
             if is_lost:
                 self._connection.invalidate(error)
             raise DBAPIError.instance(
-                statements[0].compiled.sql if statements else "COMMIT",
+                statements[0].compiled.sql if statements else "",
                 None,
                 error,
                 dialect.loaded_dbapi.Error,

@@ -1,4 +1,4 @@
-"""How long to pause before a step is tried again (waits themselves: the conformance suite)."""
+"""Pauses before a step is tried again, and who is woken first (waits: the conformance suite)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock.calls.durable import Retry
-from interlock.runtime.durable.waiting import DatabaseTime, pause_s
+from interlock.domain.ids import RunId, StepName
+from interlock.runtime.durable.dispatch import StoreDispatch
+from interlock.runtime.durable.waiting import DatabaseTime, pause_s, wake_due
+from interlock.store import runs, waits
+from interlock.store.engine import Database
+from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
+from tests.conformance.store_rows import running
+
+
+class Woken:
+    """Hints that are only kept."""
+
+    def __init__(self) -> None:
+        self.run_ids: list[RunId] = []
+
+    def give(
+        self, _tx: Tx, run_id: RunId, _segment: int, *, priority: int
+    ) -> None:  # the port's name
+        """Keep who was given one."""
+        self.run_ids.append(run_id)
 
 
 @given(
@@ -50,3 +69,19 @@ def test_an_injected_clock_is_database_time() -> None:
     clock.advance(1)
 
     assert (True, False) == (before, time.is_surely_before(START_US + 1))
+
+
+def test_who_is_longest_overdue_is_woken_first(db: Database) -> None:
+    """However many come at once, each is as late as those before it make it, and no later."""
+    hints, due_us = Woken(), [5, 3, 9, 1, 7, 2, 8, 4, 6]
+    waiting = {us: running(db, f"k{us}").run_id for us in due_us}
+
+    def wait(tx: Tx) -> None:
+        for us, run_id in waiting.items():
+            waits.open_wait(tx, run_id, StepName("w"), "time/w", us)
+            runs.park(tx, run_id, epoch=1, reason=None)
+
+    db.run("test.wait", wait)
+
+    assert len(due_us) == wake_due(db, StoreDispatch(hints))
+    assert [waiting[us] for us in sorted(due_us)] == hints.run_ids
