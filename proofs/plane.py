@@ -277,14 +277,14 @@ def begin(interlock: Interlock, workflow: WorkflowName, count: int) -> list[RunI
 def ended(interlock: Interlock, run_ids: Collection[RunId], *, timeout_s: float) -> list[Run]:
     """Return the runs once all have ended; raises `TimeoutError` if that takes too long."""
     deadline_s = time.monotonic() + timeout_s
-    wanted = list(run_ids)
+    wanted, found = list(run_ids), dict[RunId, Run]()
     while True:
         with interlock.db.reading() as tx:
             # The last one first: while it goes on, the others need not be looked at.
-            while wanted and runs.get(tx, wanted[-1]).state.is_final:
-                wanted.pop()
-            if not wanted:
-                return [runs.get(tx, run_id) for run_id in run_ids]
+            while wanted and (run := runs.get(tx, wanted[-1])).state.is_final:
+                found[wanted.pop()] = run
+        if not wanted:
+            return [found[run_id] for run_id in run_ids]
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"{len(wanted)} runs have not ended after {timeout_s:.0f} s")
         time.sleep(_LOOK_S)

@@ -27,7 +27,7 @@ from proofs.verdict import Verdict, say, sized
 
 GOAL = 0.8
 START_GOAL_MS = 100.0
-ROUNDS, ROUNDS_LONG = 5, 10
+ROUNDS, ROUNDS_LONG = 15, 40
 RUNS = 20
 SINGLE_RUNS = 20
 RIVALS = Path(__file__).resolve().parent.parent / ".cache" / "rivals" / "bin" / "python"
@@ -70,7 +70,7 @@ def _measured(kind: str, url: str) -> tuple[float, float, JsonObject]:
         if RIVALS.exists():
             contenders["langgraph"] = stack.enter_context(_langgraph(folder, url))
         for contender in contenders.values():
-            contender(2)
+            contender(RUNS)
         start_ms = _start_ms(interlock)
         for number in range(sized(ROUNDS, long=ROUNDS_LONG)):
             for name, contender in contenders.items():

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DataError, DBAPIError
 
+from interlock.domain.errors import ConflictError
 from interlock.store.engine import Database
 from interlock.store.statement import Statement
 from interlock.store.tables import leader
@@ -30,6 +31,7 @@ from interlock.store.tx import Tx
 LARGE = 1_000_000
 ECHO = Statement(select(cast(bindparam("text"), Text).label("text")))
 REPEAT = Statement(select(func.repeat("x", LARGE).label("text")))
+COUNT = Statement(select(func.count().label("counted")).select_from(leader))
 TERMINATE = Statement(select(func.pg_terminate_backend(func.pg_backend_pid()).label("done")))
 ROW = {"role": "a", "executor_id": "w", "lease_end_us": 1}
 DIVIDE = Statement(select((literal(1) / bindparam("by")).label("quotient")))
@@ -111,6 +113,59 @@ def test_error_of_one_statement_keeps_those_after_it_from_running(db: Database) 
         quotient = tx.rows(DIVIDE, {"by": 1})[0]["quotient"]
 
     assert ([], 1) == (rows, quotient)
+
+
+@pytest.mark.parametrize("is_asked_before_the_end", [True, False])
+def test_write_that_must_change_something_undoes_the_commit_sent_with_it(
+    db: Database, *, is_asked_before_the_end: bool
+) -> None:
+    """Nobody looks at the answer of a last write before COMMIT follows; the server does."""
+
+    def write_twice(tx: Tx) -> None:
+        tx.upsert(leader, {**ROW, "role": "b"})
+        for _ in range(2):
+            tx.insert_new(leader, ROW, unless=lambda: ConflictError("it is there"))
+        tx.upsert(leader, {**ROW, "role": "c"})
+        if is_asked_before_the_end:
+            echo(tx)
+
+    with pytest.raises(ConflictError, match="it is there"):
+        db.run("test.twice", write_twice)
+
+    with db.transaction("test.next") as tx:
+        found = tx.connection.execute(select(leader.c.role)).all()
+    assert ([], "a") == (found, db.run("test.echo", echo))
+
+
+def test_division_by_zero_of_others_stays_what_it_is(db: Database) -> None:
+    """Only a statement that must change something means another error by it."""
+
+    def divide(tx: Tx) -> None:
+        tx.insert_new(leader, ROW, unless=lambda: ConflictError("it is there"))
+        tx.rows(DIVIDE, {"by": 0})
+
+    with pytest.raises(DataError):
+        db.run("test.divide", divide)
+
+
+def test_expected_answer_is_asked_once_more_if_it_has_to_be_fresh(db: Database) -> None:
+    """As after a lock: what others have committed since it was asked is seen."""
+    db.run("test.write", lambda tx: tx.insert(leader, ROW))
+    other = Database(db.url)
+
+    with db.transaction("test.read") as tx:
+        for _ in range(2):
+            tx.expect(COUNT, {})
+            echo(tx)
+            other.run("test.other", lambda tx: tx.insert(leader, {**ROW, "role": tx.new_id()}))
+        stale = tx.rows(COUNT, {})[0]["counted"]
+        tx.expect(COUNT, {})
+        echo(tx, "b")
+        other.run("test.other", lambda tx: tx.insert(leader, {**ROW, "role": tx.new_id()}))
+        fresh = tx.rows(COUNT, {}, is_fresh=True)[0]["counted"]
+
+    assert (2, 4) == (stale, fresh)
+    other.close()
 
 
 def test_much_goes_both_ways_at_once(db: Database) -> None:

@@ -368,12 +368,14 @@ def test_commit_whose_answer_was_lost_takes_effect_once(migrated_postgres_url: s
         def count(tx: Tx) -> int:
             write(tx, f"try-{len(tries)}")
             tries.append(1)
+            # Goes in one batch with COMMIT.
+            tx.insert(leader, {"role": "later", "executor_id": "w", "lease_end_us": 1})
             proxy.eat_next_answer()
             return len(tries)
 
         result = db.run("test.write", count)
 
-        assert (True, 1, {"try-0"}) == (proxy.has_eaten, result, roles(db))
+        assert (True, 1, {"try-0", "later"}) == (proxy.has_eaten, result, roles(db))
         db.close()
 
 

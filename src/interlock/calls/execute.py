@@ -26,7 +26,6 @@ from interlock.domain.effect import Effect, EffectState, Reply, Transport
 from interlock.domain.errors import InterlockError, UnavailableError, UnreachableError
 from interlock.domain.ids import (
     DecisionId,
-    RunId,
     StepName,
     WorkflowName,
     effect_id_of,
@@ -112,16 +111,15 @@ async def begin(road: Road, durable: Durable, proposal: Proposal) -> Call:
         "call.intent",
         propose_and_decide,
         tool=proposal.tool,
-        expect=lambda tx: _expect(tx, durable.run.run_id, proposal),
+        expect=lambda tx: _expect(tx, durable.run, proposal),
     )
 
 
-def _expect(tx: Tx, run_id: RunId, proposal: Proposal) -> None:
+def _expect(tx: Tx, run: Run, proposal: Proposal) -> None:
     """Say what a new call asks of the ledger."""
-    effect_id = effect_id_of(run_id, proposal.step_name)
     registry.expect_live(tx)
-    effects.expect(tx, effect_id)
-    effects.expect_tally(tx, run_id, other_than=effect_id)
+    effects.expect(tx, effect_id_of(run.run_id, proposal.step_name))
+    validate.expect_facts(tx, run, proposal)
 
 
 async def intend(road: Road, durable: Durable, call: Call) -> Call:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from interlock.calls.road import Call, Live
+from interlock.calls.road import Call, Live, Proposal
 from interlock.domain.canonical import digest
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.effect import Effect
-from interlock.domain.ids import ToolName
+from interlock.domain.ids import ToolName, effect_id_of
 from interlock.domain.label import Labels
 from interlock.domain.record import to_json
 from interlock.domain.run import Run
 from interlock.domain.tool import ToolVersion
 from interlock.policy.engine import World
-from interlock.store import effects, runs
+from interlock.store import counts, effects, runs
+from interlock.store.counts import Counted
 from interlock.store.tx import Tx
 
 _HOUR_US = 3_600_000_000
@@ -32,6 +33,20 @@ class Foreseen:
     writes: int = 0
     done: frozenset[ToolName] = frozenset()
     labels: Labels = field(default_factory=Labels)
+
+
+def expect_facts(tx: Tx, run: Run, proposal: Proposal) -> None:
+    """Say what `facts_of` will ask for a new call."""
+    request = run.request
+    effect_id = effect_id_of(run.run_id, proposal.step_name)
+    effects.expect_tally(tx, run.run_id, other_than=effect_id)
+    counted = Counted(
+        tenant=request.tenant,
+        workflow=request.workflow,
+        environment=request.environment,
+        tool=proposal.tool,
+    )
+    counts.expect(tx, counted, tx.guessed_us - _HOUR_US)
 
 
 def facts_of(

@@ -6,7 +6,7 @@ psycopg's own pipeline does the same; each statement takes it five times as long
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from psycopg import pq
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import InvalidSqlStatementName, error_from_result
+from psycopg.errors import DivisionByZero, InvalidSqlStatementName, error_from_result
 
 if TYPE_CHECKING:
     from psycopg.abc import Buffer
@@ -35,6 +35,17 @@ class Query(NamedTuple):
     sql: bytes
 
 
+class Ask(NamedTuple):
+    """A statement to run with its values, which are sent beside the text.
+
+    What `unless` returns is raised if the statement is one of `must_change` and changes nothing.
+    """
+
+    query: Query
+    values: Sequence[object] = ()
+    unless: Callable[[], Exception] | None = None
+
+
 class Answer(NamedTuple):
     """What one statement did: how many rows it found or changed, and those that it returned."""
 
@@ -50,6 +61,8 @@ class Prepared:
     """
 
     names: set[bytes] | None = None
+    adapted: AnyTransformer | None = None
+    """How values and rows of the connection are converted, found out once."""
 
     def known(self, connection: psycopg.Connection) -> set[bytes]:
         """Return what is prepared; asks the server if it has to, outside of any transaction."""
@@ -68,30 +81,38 @@ def query(sql: str) -> Query:
     return Query(name=f"{_PREFIX}{sha256(text).hexdigest()[:32]}".encode(), sql=text)
 
 
+def must_change(sql: str) -> Query:
+    """Return a statement that returns what it changes as one that fails if that is nothing.
+
+    On the server, so that nothing that was sent after it happens, not even a commit.
+    """
+    return query(f"WITH changed AS ({sql}) SELECT 1 / count(*) FROM changed")  # noqa: S608
+
+
 def exchange(
-    connection: psycopg.Connection,
-    prepared: Prepared,
-    asked: Sequence[tuple[Query, Sequence[object]]],
+    connection: psycopg.Connection, prepared: Prepared, asked: Sequence[Ask]
 ) -> list[Answer]:
     """Run statements in order; none after one that fails, whose error is raised.
 
     Args:
         connection: one that nobody else uses meanwhile; closed if it is not known how far it came.
         prepared: what its server knows; what it learns is added.
-        asked: each statement with its values, which are sent beside the text.
+        asked: the statements.
     """
-    adapted = Transformer(connection)
-    values = [_values(adapted, bound) for _, bound in asked]
+    if prepared.adapted is None:
+        prepared.adapted = Transformer(connection)
+    adapted = prepared.adapted
+    values = [_values(adapted, each.values) for each in asked]
     known = prepared.known(connection)
     server = connection.pgconn
     learnt: list[bytes | None] = []
     try:
         server.enter_pipeline_mode()
-        for (each, _), (dumped, formats) in zip(asked, values, strict=True):
-            if each.name not in known and each.name not in learnt:
-                server.send_prepare(each.name, each.sql)
-                learnt.append(each.name)
-            server.send_query_prepared(each.name, dumped, formats)
+        for ((name, sql), _, _), (dumped, formats) in zip(asked, values, strict=True):
+            if name not in known and name not in learnt:
+                server.send_prepare(name, sql)
+                learnt.append(name)
+            server.send_query_prepared(name, dumped, formats)
             learnt.append(None)
         server.pipeline_sync()
         results, failed = _answers(server)
@@ -102,8 +123,9 @@ def exchange(
     done = list(zip(learnt, results, strict=failed is None))
     known.update(name for name, _ in done if name is not None)
     if failed is not None:
-        raise _error(failed, prepared)
-    return [_answer(adapted, result) for name, result in done if name is None]
+        raise _error(failed, prepared, asked[sum(name is None for name, _ in done) :])
+    ours = [result for name, result in done if name is None]
+    return [_answer(adapted, ask, result) for ask, result in zip(asked, ours, strict=True)]
 
 
 def _values(
@@ -144,8 +166,12 @@ def _answers(server: pq.abc.PGconn) -> tuple[list[pq.abc.PGresult], pq.abc.PGres
             failed = result
 
 
-def _error(failed: pq.abc.PGresult, prepared: Prepared) -> psycopg.Error:
+def _error(failed: pq.abc.PGresult, prepared: Prepared, asked: Sequence[Ask]) -> Exception:
+    """Return what to raise; the first of `asked` has failed."""
     error = error_from_result(failed)
+    unless = asked[0].unless
+    if unless is not None and isinstance(error, DivisionByZero):
+        return unless()
     if isinstance(error, InvalidSqlStatementName):
         # Somebody has told the server to forget. Whoever tries again asks it.
         prepared.names = None
@@ -153,8 +179,8 @@ def _error(failed: pq.abc.PGresult, prepared: Prepared) -> psycopg.Error:
     return error
 
 
-def _answer(adapted: AnyTransformer, result: pq.abc.PGresult) -> Answer:
-    if result.status == _STATUS.COMMAND_OK:
+def _answer(adapted: AnyTransformer, ask: Ask, result: pq.abc.PGresult) -> Answer:
+    if result.status == _STATUS.COMMAND_OK or ask.unless is not None:
         return Answer(rowcount=result.command_tuples or 0, rows=[])
     adapted.set_pgresult(result)
     rows = adapted.load_rows(0, result.ntuples, tuple)

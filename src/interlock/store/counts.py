@@ -53,10 +53,22 @@ def add(tx: Tx, counted: Counted, at_us: int, n: int) -> None:
     tx.later(_add(tx.dialect), counted.values | {"minute_us": minute_of(at_us), "n": n})
 
 
-def since(tx: Tx, counted: Counted, at_us: int) -> int:
-    """Return how many calls there were since the beginning of the minute of an instant."""
-    (row,) = tx.rows(_SINCE, counted.values | {"since_us": minute_of(at_us)})
+def expect(tx: Tx, counted: Counted, at_us: int) -> None:
+    """Say that `since` will be asked, probably for the minute of this instant."""
+    tx.expect(_SINCE, _since(counted, at_us))
+
+
+def since(tx: Tx, counted: Counted, at_us: int, *, is_fresh: bool = False) -> int:
+    """Return how many calls there were since the beginning of the minute of an instant.
+
+    `is_fresh` after locking others out: what was expected was asked before.
+    """
+    (row,) = tx.rows(_SINCE, _since(counted, at_us), is_fresh=is_fresh)
     return int(row["counted"])
+
+
+def _since(counted: Counted, at_us: int) -> dict[str, object]:
+    return counted.values | {"since_us": minute_of(at_us)}
 
 
 def delete_some(tx: Tx, *, before_us: int, limit: int) -> int:

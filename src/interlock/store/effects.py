@@ -331,9 +331,10 @@ def _is_counted(effect: Effect) -> bool:
 def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
     """Count other calls of an effect's tool by its workflow in its environment, in all runs.
 
-    Since the beginning of the minute of an instant. `effect` is as its row stands, if it has one.
+    Since the beginning of the minute of an instant. `effect` is as its row stands, if it has one; a
+    write is counted for under a lock.
     """
-    counted = counts.since(tx, _counted_with(effect), since_us)
+    counted = counts.since(tx, _counted_with(effect), since_us, is_fresh=effect.is_write)
     is_own = _is_counted(effect) and (effect.intent_us or 0) >= counts.minute_of(since_us)
     return counted - is_own
 
@@ -423,10 +424,10 @@ _LOCK_KEY = Statement(
 def lock_key(tx: Tx, key: str) -> None:
     """Let two parallel intents that are counted under one key see each other: the second waits.
 
-    SQLite has one writer at a time, so there it has nothing to do.
+    Before its next question, not here. SQLite has one writer at a time: nothing to do there.
     """
     if tx.dialect == "postgresql":
-        tx.rows(_LOCK_KEY, {"key": key})
+        tx.later(_LOCK_KEY, {"key": key})
 
 
 def note_duplicate(

@@ -43,6 +43,11 @@ def load(
     return {entry.name: entry for entry in entries}
 
 
+def expect(tx: Tx, run_id: RunId) -> None:
+    """Say that all that a run has recorded will be asked for."""
+    tx.expect(_OF_RUN, {"run_id": run_id})
+
+
 def put(tx: Tx, run_id: RunId, entry: JournalEntry) -> None:
     """Record a result; raises `StepNameReusedError` if the run has one under this name."""
     tx.insert_new(

@@ -29,6 +29,8 @@ class Compiled:
 
     sql: str
     query: batch.Query
+    strict: batch.Query
+    """The same for one that fails if it changes nothing; only for what returns what it changes."""
     names: tuple[str, ...]
     """The order of the parameters."""
     constants: Mapping[str, object]
@@ -78,6 +80,7 @@ class Statement:
         return Compiled(
             sql=str(compiled),
             query=batch.query(str(compiled)),
+            strict=batch.must_change(str(compiled)),
             names=tuple(compiled.positiontup),
             constants={
                 name: bound.value for name, bound in compiled.binds.items() if not bound.required

@@ -28,21 +28,17 @@ PREPARED = "prepared"
 """Under this name a connection keeps what its server has prepared."""
 
 _NOW_SQL = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us"
-_NOW = batch.query(_NOW_SQL)
-_NOW_AND_ID = batch.query(f"{_NOW_SQL}, pg_current_xact_id()::text AS id")
-_BEGIN = batch.query("BEGIN")
-_BEGIN_READING = batch.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-_COMMIT = batch.query("COMMIT")
+_NOW = batch.Ask(batch.query(_NOW_SQL))
+_NOW_AND_ID = batch.Ask(batch.query(f"{_NOW_SQL}, pg_current_xact_id()::text AS id"))
+_BEGIN = batch.Ask(batch.query("BEGIN"))
+_BEGIN_READING = batch.Ask(batch.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+_COMMIT = batch.Ask(batch.query("COMMIT"))
 
 
 class _Ready(NamedTuple):
     compiled: Compiled
     bound: Sequence[object]
-
-
-class _Later(NamedTuple):
-    ready: _Ready
-    unless: Callable[[], Exception] | None
+    unless: Callable[[], Exception] | None = None
 
 
 class _Asked(NamedTuple):
@@ -67,7 +63,7 @@ class Tx:
         self._clock = clock
         self._is_writing = is_writing
         self._heard = heard
-        self._later: list[_Later] = []
+        self._later: list[_Ready] = []
         self._expected: dict[_Asked, _Ready] = {}
         self._found: dict[_Asked, list[Row]] = {}
         self.locked: dict[str, Run] = {}
@@ -83,11 +79,17 @@ class Tx:
         self._begin()
         return self._connection
 
-    def rows(self, statement: Statement, values: Mapping[str, object]) -> list[Row]:
-        """Run a statement of the road and return its rows; what was left for later goes first."""
+    def rows(
+        self, statement: Statement, values: Mapping[str, object], *, is_fresh: bool = False
+    ) -> list[Row]:
+        """Run a statement of the road and return its rows; what was left for later goes first.
+
+        `is_fresh` asks once more for what was expected, as after taking a lock.
+        """
         asked = _Asked(statement, tuple(values.items()))
-        if asked in self._found:
-            return self._found.pop(asked)
+        found = self._found.pop(asked, None)
+        if found is not None and not is_fresh:
+            return found
         compiled = statement.on(self._connection.dialect)
         ready = _Ready(compiled, compiled.bind(values))
         if self.dialect == "sqlite":
@@ -97,8 +99,7 @@ class Tx:
             return [compiled.row(row) for row in found]
         waiting, self._later = self._later, []
         expected, self._expected = {asked: ready, **self._expected}, {}
-        done = self._send(*[each.ready for each in waiting], *expected.values())
-        _check(waiting, [each.rowcount for each in done[: len(waiting)]])
+        done = self._send(*waiting, *expected.values())
         for (each, sent), answer in zip(expected.items(), done[len(waiting) :], strict=True):
             self._found[each] = [sent.compiled.row(row) for row in answer.rows]
         return self._found.pop(asked)
@@ -121,23 +122,25 @@ class Tx:
     ) -> None:
         """Run a statement of the road, at the latest before the next one that is not for later.
 
-        All that wait go to Postgres at once. What `unless` returns is raised if no row changes.
+        All that wait go to Postgres at once. What `unless` returns is raised if no row changes; the
+        statement then has to return what it changes.
         """
         compiled = statement.on(self._connection.dialect)
-        self._later.extend(_Later(_Ready(compiled, compiled.bind(each)), unless) for each in values)
+        self._later.extend(_Ready(compiled, compiled.bind(each), unless) for each in values)
 
     def flush(self) -> None:
         """Run what was left for later."""
         if not self._later:
             return
         waiting, self._later = self._later, []
-        ready = [each.ready for each in waiting]
-        if self.dialect == "sqlite":
-            with self._driver(*ready) as driver:
-                counts = [_count(driver.execute(each.compiled.sql, each.bound)) for each in ready]
-        else:
-            counts = [done.rowcount for done in self._send(*ready)]
-        _check(waiting, counts)
+        if self.dialect == "postgresql":
+            self._send(*waiting)
+            return
+        with self._driver(*waiting) as driver:
+            counts = [_count(driver.execute(each.compiled.sql, each.bound)) for each in waiting]
+        for each, count in zip(waiting, counts, strict=True):
+            if each.unless is not None and not count:
+                raise each.unless()
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -200,6 +203,11 @@ class Tx:
                 self._now_us = self._ask_postgres()
         return self._now_us
 
+    @property
+    def guessed_us(self) -> int:
+        """Return about what `now_us` will be, without asking; only for what `expect` is given."""
+        return time.time_ns() // 1000 if self._clock is None else self._clock.now_us()
+
     def new_id(self) -> str:
         """Return a new UUIDv7; those of one process sort in the order of these calls."""
         return str(uuid7())
@@ -229,10 +237,16 @@ class Tx:
         return self._postgres_id
 
     def commit(self) -> None:
-        """Commit on Postgres; on SQLite whoever opened the transaction does."""
-        self.flush()
-        if self.dialect == "postgresql" and self._has_begun:
-            self._exchange((_COMMIT, ()))
+        """Run what was left for later and commit; on SQLite whoever opened the transaction does.
+
+        On Postgres it is one batch: nobody is asked whether the last statements went well.
+        """
+        if self.dialect == "sqlite":
+            self.flush()
+        elif self._has_begun or self._later:
+            self._begin()
+            waiting, self._later = self._later, []
+            self._exchange(*_asks(waiting), _COMMIT, told=waiting)
 
     def _begin(self) -> None:
         """Begin on Postgres, where the first statement of the road would do so too."""
@@ -243,30 +257,27 @@ class Tx:
         self._begin()
         if self._now_us is None:
             # Only a reading transaction was not told when it began.
-            ((now_us,),) = self._exchange((_NOW, ()))[0].rows
+            ((now_us,),) = self._exchange(_NOW)[0].rows
             return int(now_us)
         return self._now_us
 
     def _send(self, *statements: _Ready) -> list[batch.Answer]:
         """Send statements one after another without waiting, and return what each did.
 
-        The first of a writing transaction asks for what every one of them needs as well. The values
-        are sent beside the text: whoever reads the server's log must not read them.
+        The first of a writing transaction asks for what every one of them needs as well.
         """
-        asked = [(each.compiled.query, each.bound) for each in statements]
+        asked = _asks(statements)
         if self._has_begun:
             return self._exchange(*asked, told=statements)
         self._has_begun = True
         if not self._is_writing:
-            return self._exchange((_BEGIN_READING, ()), *asked, told=statements)[1:]
-        _, told, *done = self._exchange((_BEGIN, ()), (_NOW_AND_ID, ()), *asked, told=statements)
+            return self._exchange(_BEGIN_READING, *asked, told=statements)[1:]
+        _, told, *done = self._exchange(_BEGIN, _NOW_AND_ID, *asked, told=statements)
         now_us, transaction_id = told.rows[0]
         self._know(int(now_us), str(transaction_id))
         return done
 
-    def _exchange(
-        self, *asked: tuple[batch.Query, Sequence[object]], told: Sequence[_Ready] = ()
-    ) -> list[batch.Answer]:
+    def _exchange(self, *asked: batch.Ask, told: Sequence[_Ready] = ()) -> list[batch.Answer]:
         prepared = self._connection.info.setdefault(PREPARED, batch.Prepared())
         with self._driver(*told) as driver:
             return batch.exchange(driver, prepared, asked)
@@ -278,10 +289,14 @@ class Tx:
             self._now_us = now_us
 
 
-def _check(done: Sequence[_Later], counts: Sequence[int]) -> None:
-    for each, count in zip(done, counts, strict=True):
-        if each.unless is not None and not count:
-            raise each.unless()
+def _asks(statements: Sequence[_Ready]) -> list[batch.Ask]:
+    """Return what Postgres is asked; no value gets into the text, which its log has."""
+    return [
+        batch.Ask(
+            compiled.query if unless is None else compiled.strict, values=bound, unless=unless
+        )
+        for compiled, bound, unless in statements
+    ]
 
 
 def _count(cursor: sqlite3.Cursor) -> int:

@@ -126,6 +126,7 @@ class Runner:
     def _claim(
         self, tx: Tx, *, run_id: RunId, number: int
     ) -> tuple[Run, dict[StepName, JournalEntry], int] | None:
+        journal.expect(tx, run_id)
         run = runs.claim(tx, run_id, segment=number, executor_id=self._executor_id)
         if run is None:
             return None

@@ -19,8 +19,8 @@ from interlock.store.tx import Tx
 T = TypeVar("T")
 _Waiting = tuple[Work, asyncio.AbstractEventLoop, "asyncio.Future[object]"]
 _MOST_TOGETHER = 64
-_MOST_THREADS = 6
-"""More only take the interpreter from each other: on two cores 20 of them are a third slower."""
+_MOST_THREADS = 4
+"""More only take the interpreter from each other: on two cores 6 of them are a tenth slower."""
 
 
 class StoreThreads:
