@@ -89,6 +89,7 @@ class World:
             target.resource: _sliced(release, checked, target, self._entities_by_uid)
             for target in _targets(checked.actions, self._entities_by_uid.values())
         }
+        self._versions: dict[tuple[str, Uid], str] = {}
         self._seat_versions = {
             str(seat): _seat_version(seat, self._entities_by_uid)
             for workflow in release.workflows.values()
@@ -253,7 +254,10 @@ class World:
         return teams
 
     def _slice_version(self, seat: Seat, part: _Slice) -> str:
-        return digest([part.version, self._seat_versions[str(seat)]])
+        key = str(seat), part.target.resource
+        if key not in self._versions:
+            self._versions[key] = digest([part.version, self._seat_versions[key[0]]])
+        return self._versions[key]
 
     def _strictest(self, decisions: list[Decision]) -> Decision:
         outcome = max((decision.outcome for decision in decisions), key=_STRICTNESS.index)

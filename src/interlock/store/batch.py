@@ -9,7 +9,7 @@ import select
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import pq
@@ -46,11 +46,7 @@ class Ask(NamedTuple):
     unless: Callable[[], Exception] | None = None
 
 
-class Answer(NamedTuple):
-    """What one statement did: how many rows it found or changed, and those that it returned."""
-
-    rowcount: int
-    rows: list[tuple[Any, ...]]
+Rows: TypeAlias = "list[tuple[Any, ...]]"
 
 
 @dataclass(slots=True)
@@ -91,8 +87,10 @@ def must_change(sql: str) -> Query:
 
 def exchange(
     connection: psycopg.Connection, prepared: Prepared, asked: Sequence[Ask]
-) -> list[Answer]:
-    """Run statements in order; none after one that fails, whose error is raised.
+) -> list[Rows]:
+    """Run statements in order and return the rows of each; none after one that fails.
+
+    Its error is raised.
 
     Args:
         connection: one that nobody else uses meanwhile; closed if it is not known how far it came.
@@ -125,7 +123,7 @@ def exchange(
     if failed is not None:
         raise _error(failed, prepared, asked[sum(name is None for name, _ in done) :])
     ours = [result for name, result in done if name is None]
-    return [_answer(adapted, ask, result) for ask, result in zip(asked, ours, strict=True)]
+    return [_rows(adapted, ask, result) for ask, result in zip(asked, ours, strict=True)]
 
 
 def _values(
@@ -179,9 +177,8 @@ def _error(failed: pq.abc.PGresult, prepared: Prepared, asked: Sequence[Ask]) ->
     return error
 
 
-def _answer(adapted: AnyTransformer, ask: Ask, result: pq.abc.PGresult) -> Answer:
-    if result.status == _STATUS.COMMAND_OK or ask.unless is not None:
-        return Answer(rowcount=result.command_tuples or 0, rows=[])
+def _rows(adapted: AnyTransformer, ask: Ask, result: pq.abc.PGresult) -> Rows:
+    if not result.ntuples or ask.unless is not None:
+        return []
     adapted.set_pgresult(result)
-    rows = adapted.load_rows(0, result.ntuples, tuple)
-    return Answer(rowcount=result.ntuples, rows=rows)
+    return adapted.load_rows(0, result.ntuples, tuple)

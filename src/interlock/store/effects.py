@@ -214,6 +214,11 @@ def list_for_run(tx: Tx, run_id: RunId) -> list[Effect]:
     return [effect_of(row) for row in rows]
 
 
+def expect_unended(tx: Tx, run_id: RunId) -> None:
+    """Say that the effects of a run that are open will be asked for."""
+    tx.expect(_UNENDED, {"run_id": run_id})
+
+
 def list_unended(tx: Tx, run_id: RunId) -> list[Effect]:
     """Return the effects of one run that are open or still to be decided, oldest first."""
     return [effect_of(row) for row in tx.rows(_UNENDED, {"run_id": run_id})]

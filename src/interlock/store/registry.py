@@ -74,6 +74,11 @@ def get_release(tx: Tx, number: int) -> Release:
     return from_json(Release, unpack(body))
 
 
+def expect_live_format(tx: Tx) -> None:
+    """Say that the format of the live release will be asked for."""
+    tx.expect(_LIVE_FORMAT, {})
+
+
 def live_format(tx: Tx) -> int:
     """Return in which format the live release is written, 0 if nothing was applied yet."""
     rows = tx.rows(_LIVE_FORMAT, {})

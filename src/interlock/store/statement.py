@@ -40,7 +40,7 @@ class Compiled:
 
     def bind(self, values: Mapping[str, object]) -> Sequence[object]:
         """Return the values in the order of the parameters."""
-        merged = {**self.constants, **values}
+        merged = {**self.constants, **values} if self.constants else values
         return tuple([merged[name] for name in self.names])
 
     def row(self, found: Sequence[object]) -> Row:

@@ -101,7 +101,7 @@ class Tx:
         expected, self._expected = {asked: ready, **self._expected}, {}
         done = self._send(*waiting, *expected.values())
         for (each, sent), answer in zip(expected.items(), done[len(waiting) :], strict=True):
-            self._found[each] = [sent.compiled.row(row) for row in answer.rows]
+            self._found[each] = [sent.compiled.row(row) for row in answer]
         return self._found.pop(asked)
 
     def expect(self, statement: Statement, values: Mapping[str, object]) -> None:
@@ -257,12 +257,12 @@ class Tx:
         self._begin()
         if self._now_us is None:
             # Only a reading transaction was not told when it began.
-            ((now_us,),) = self._exchange(_NOW)[0].rows
+            ((now_us,),) = self._exchange(_NOW)[0]
             return int(now_us)
         return self._now_us
 
-    def _send(self, *statements: _Ready) -> list[batch.Answer]:
-        """Send statements one after another without waiting, and return what each did.
+    def _send(self, *statements: _Ready) -> list[batch.Rows]:
+        """Send statements one after another without waiting, and return the rows of each.
 
         The first of a writing transaction asks for what every one of them needs as well.
         """
@@ -273,11 +273,11 @@ class Tx:
         if not self._is_writing:
             return self._exchange(_BEGIN_READING, *asked, told=statements)[1:]
         _, told, *done = self._exchange(_BEGIN, _NOW_AND_ID, *asked, told=statements)
-        now_us, transaction_id = told.rows[0]
+        now_us, transaction_id = told[0]
         self._know(int(now_us), str(transaction_id))
         return done
 
-    def _exchange(self, *asked: batch.Ask, told: Sequence[_Ready] = ()) -> list[batch.Answer]:
+    def _exchange(self, *asked: batch.Ask, told: Sequence[_Ready] = ()) -> list[batch.Rows]:
         prepared = self._connection.info.setdefault(PREPARED, batch.Prepared())
         with self._driver(*told) as driver:
             return batch.exchange(driver, prepared, asked)

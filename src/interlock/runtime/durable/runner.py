@@ -29,7 +29,7 @@ from interlock.runtime.durable.segment import RunOutcome, Segment
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.versions import Versions
 from interlock.runtime.durable.waiting import HOLD_S
-from interlock.store import gates, journal, runs
+from interlock.store import effects, gates, journal, registry, runs
 from interlock.store.tx import Tx
 
 Code = Callable[[Segment], Awaitable[RunOutcome]]
@@ -127,6 +127,8 @@ class Runner:
         self, tx: Tx, *, run_id: RunId, number: int
     ) -> tuple[Run, dict[StepName, JournalEntry], int] | None:
         journal.expect(tx, run_id)
+        # What every run needs depends on it.
+        registry.expect_live_format(tx)
         run = runs.claim(tx, run_id, segment=number, executor_id=self._executor_id)
         if run is None:
             return None
@@ -235,6 +237,8 @@ class Runner:
     def _end(self, tx: Tx, run: Run, outcome: RunOutcome, *, notes: Notes | None = None) -> None:
         """End the run; in the same transaction its gates are free and its parent hears of it."""
         has_gates = gates.lock_of(tx, run.run_id)
+        # Whoever ends it asks what is left open.
+        effects.expect_unended(tx, run.run_id)
         ended = runs.finish(
             tx,
             run.run_id,
