@@ -184,8 +184,8 @@ INDEXED: dict[str, tuple[Callable[[Tx], object], set[str]]] = {
     ),
     "children": (lambda tx: runs.children(tx, RUN), {"ix_run_parent"}),
     "tree": (lambda tx: runs.tree(tx, RUN), {"ix_run_root"}),
-    "due waits": (lambda tx: waits.due(tx, 5, 10), {"ix_wait_due"}),
-    "is anything due": (lambda tx: waits.is_due(tx, 1), {"ix_wait_due"}),
+    "due runs": (lambda tx: runs.lock_due(tx, 5, limit=10), {"ix_wait_due"}),
+    "next due": (waits.next_due, {"ix_wait_due"}),
     "next signal": (lambda tx: waits.has_signal(tx, RUN, "topic-7"), {"ix_signal_topic"}),
     "open approvals": (
         lambda tx: approvals.list_open(tx, tenant=TENANT, groups=("grp-7",)),

@@ -134,7 +134,7 @@ def test_claim_gives_a_new_epoch(db: Database, clock: ManualClock) -> None:
     assert first is not None
     db.run("park", lambda tx: runs.park(tx, run.run_id, epoch=1, reason="approval"))
     clock.advance(1)
-    db.run("wake", lambda tx: runs.requeue(tx, run.run_id, from_states=(RunState.WAITING,)))
+    db.run("wake", lambda tx: runs.requeue(tx, run.run_id, state=RunState.WAITING, epoch=1))
 
     second = db.run(
         "claim", lambda tx: runs.claim(tx, run.run_id, segment=1, executor_id=OTHER_WORKER)
@@ -248,14 +248,12 @@ def test_requeue_needs_the_state_and_the_epoch(db: Database) -> None:
     run = running(db)
 
     with db.transaction("requeue") as tx:
-        wrong_state = runs.requeue(tx, run.run_id, from_states=(RunState.WAITING,))
-        wrong_epoch = runs.requeue(tx, run.run_id, from_states=(RunState.RUNNING,), epoch=2)
-        queued = runs.requeue(
-            tx, run.run_id, from_states=(RunState.RUNNING,), epoch=1, reason="drain"
-        )
+        wrong_state = runs.requeue(tx, run.run_id, state=RunState.WAITING, epoch=1)
+        wrong_epoch = runs.requeue(tx, run.run_id, state=RunState.RUNNING, epoch=2)
+        queued = runs.requeue(tx, run.run_id, state=RunState.RUNNING, epoch=1)
 
     assert (None, None) == (wrong_state, wrong_epoch)
-    assert replace(run, state=RunState.QUEUED, executor_id=None, reason="drain") == queued
+    assert replace(run, state=RunState.QUEUED, executor_id=None) == queued
 
 
 def test_labels_are_only_raised(db: Database) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from interlock.domain.errors import NotFoundError, StepNameReusedError
 from interlock.domain.ids import RunId, StepName
-from interlock.domain.run import Abilities, JournalEntry, RunState
+from interlock.domain.run import Abilities, JournalEntry, Run, RunState
 from interlock.store import journal, leases, runs, waits
 from interlock.store.engine import Database
 from interlock.store.leases import Executor
@@ -87,35 +88,53 @@ def test_waits_are_opened_and_closed(db: Database, clock: ManualClock) -> None:
     assert ([first, second], []) == (before, after)
 
 
-def test_due_waits_are_the_longest_overdue(db: Database) -> None:
-    """Only waits whose time has come are due, oldest due time first, up to the limit."""
-    run = running(db)
-    with db.transaction("open") as tx:
-        for name, due_us in (("c", 30), ("a", 10), ("b", 20), ("never", None), ("later", 99)):
-            waits.open_wait(tx, run.run_id, StepName(name), "t", due_us)
+def wait_until(db: Database, dues_us: Mapping[str, tuple[int | None, ...]]) -> dict[str, Run]:
+    """Let runs wait for these times, and return them as they are then, by the keys."""
+    found: dict[str, Run] = {}
+    for key, times_us in dues_us.items():
+        run = running(db, key)
+        with db.transaction("park") as tx:
+            for number, due_us in enumerate(times_us):
+                waits.open_wait(tx, run.run_id, StepName(f"w{number}"), "t", due_us)
+            found[key] = runs.park(tx, run.run_id, epoch=1, reason=None)
+    return found
 
+
+def test_due_runs_are_the_longest_overdue(db: Database) -> None:
+    """Only runs a time of which has come, oldest due time first, each once, up to the limit."""
+    now = START_US
+    parked = wait_until(
+        db,
+        {
+            "c": (now,),
+            "a": (now - 9, now + 9),
+            "b": (now - 5, now - 8),
+            "never": (None,),
+            "later": (now + 1,),
+        },
+    )
+    busy = running(db, "busy")
     with db.transaction("due") as tx:
-        names = [name for _, name in waits.due(tx, 30, 10)]
-        cut = [name for _, name in waits.due(tx, 30, 2)]
-        is_due = [waits.is_due(tx, now_us) for now_us in (9, 10)]
+        waits.open_wait(tx, busy.run_id, FIRST, "t", now - 99)
+        found = runs.lock_due(tx, now, limit=10)
+        cut = runs.lock_due(tx, now, limit=1)
+        first_us = waits.next_due(tx)
 
-    assert (["a", "b", "c"], ["a", "b"], [False, True]) == (names, cut, is_due)
+    assert [parked[key] for key in "abc"] == found
+    assert ([parked["a"]], now - 99) == (cut, first_us)
 
 
 def test_due_leaves_out_what_another_worker_holds(migrated_postgres_url: str) -> None:
-    """Two sweeps at once on Postgres share the due waits; none waits for the other."""
+    """Two sweeps at once on Postgres share the due runs; none waits for the other."""
     one, two = Database(migrated_postgres_url), Database(migrated_postgres_url)
-    run = running(one)
-    with one.transaction("open") as tx:
-        for name in ("a", "b"):
-            waits.open_wait(tx, run.run_id, StepName(name), "t", 1)
+    parked = wait_until(one, {"a": (1,), "b": (2,)})
 
     with one.transaction("due") as tx:
-        held = waits.due(tx, 1, 1)
+        held = runs.lock_due(tx, 2, limit=1)
         # Another Database, since transactions of one Database must not nest in a thread.
-        free = two.run("due", lambda other: waits.due(other, 1, 2))
+        free = two.run("due", lambda other: runs.lock_due(other, 2, limit=1))
 
-    assert [[(run.run_id, "a")], [(run.run_id, "b")]] == [held, free]
+    assert [[parked["a"]], [parked["b"]]] == [held, free]
     one.close()
     two.close()
 
@@ -226,7 +245,7 @@ def test_run_waits_for_a_version_only_from_the_queue(db: Database) -> None:
     run = running(db)
     with db.transaction("test") as tx:
         too_late = runs.miss_version(tx, run.run_id, what="x")
-        runs.requeue(tx, run.run_id, from_states=(RunState.RUNNING,))
+        runs.requeue(tx, run.run_id, state=RunState.RUNNING, epoch=run.epoch)
         waiting = runs.miss_version(tx, run.run_id, what="function find")
         found = runs.list_missing_version(tx)
 
@@ -304,7 +323,7 @@ def test_waiting_starts_the_count_anew(db: Database) -> None:
     with db.transaction("park") as tx:
         now = runs.get(tx, run.run_id)
         runs.park(tx, run.run_id, epoch=now.epoch, reason=None)
-        runs.requeue(tx, run.run_id, from_states=(RunState.WAITING,))
+        runs.requeue(tx, run.run_id, state=RunState.WAITING, epoch=now.epoch)
         runs.claim(tx, run.run_id, segment=1, executor_id=WORKER)
 
     (after,) = db.run("takeover", lambda tx: leases.takeover(tx, WORKER, max_recoveries=3))

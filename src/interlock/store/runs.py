@@ -91,6 +91,25 @@ _HELD_UP = Statement(
     .offset(bindparam("more_than", type_=BigInteger))
     .limit(1)
 )
+_REQUEUE = Statement(
+    update(table)
+    .where(
+        table.c.run_id == bindparam("of_run"),
+        table.c.state == bindparam("was_state"),
+        table.c.epoch == bindparam("was_epoch"),
+        table.c.ended_us.is_(None),
+    )
+    .values(state=RunState.QUEUED, executor_id=None, reason=None)
+    .returning(table)
+)
+_DUE_LOCKED = Statement(
+    select(table)
+    .join(wait, wait.c.run_id == table.c.run_id)
+    .where(wait.c.due_us <= bindparam("now_us"), table.c.state == RunState.WAITING)
+    .order_by(wait.c.due_us)
+    .limit(bindparam("most", type_=BigInteger))
+    .with_for_update(of=table, skip_locked=True)
+)
 _DROP_WAITS = Statement(wait.delete().where(wait.c.run_id == bindparam("run_id")))
 _CHANGING_LOCKED = Statement(
     select(*(table.c[name] for name in _CHANGING))
@@ -262,24 +281,21 @@ def begin_compensating(tx: Tx, run_id: RunId, *, epoch: int) -> Run:
     return _own(tx, run_id, epoch, state=RunState.COMPENSATING)
 
 
-def requeue(
-    tx: Tx,
-    run_id: RunId,
-    *,
-    from_states: Collection[RunState],
-    reason: str | None = None,
-    epoch: int | None = None,
-) -> Run | None:
-    """Queue a run at its segment again; None if it is in no state of `from_states`.
+def lock_due(tx: Tx, now_us: int, *, limit: int) -> list[Run]:
+    """Lock and return runs that wait for a time that has come, longest overdue first.
 
-    With `epoch` only if that is still its epoch, as when an owner hands its run back.
+    On Postgres those that somebody else has locked are left out.
     """
-    statement = update(table).where(
-        table.c.run_id == run_id, table.c.state.in_(from_states), table.c.ended_us.is_(None)
-    )
-    if epoch is not None:
-        statement = statement.where(table.c.epoch == epoch)
-    return _change(tx, statement.values(state=RunState.QUEUED, executor_id=None, reason=reason))
+    rows = tx.rows(_DUE_LOCKED, {"now_us": now_us, "most": limit})
+    due: dict[str, Run] = {run.run_id: run for run in map(run_of, rows)}
+    tx.locked |= due
+    return list(due.values())
+
+
+def requeue(tx: Tx, run_id: RunId, *, state: RunState, epoch: int) -> Run | None:
+    """Queue a run at its segment again; None if it is no longer in this state and epoch."""
+    known = {"of_run": run_id, "was_state": state, "was_epoch": epoch}
+    return _locked(tx, tx.rows(_REQUEUE, known))
 
 
 def raise_labels(tx: Tx, run_id: RunId, labels: Labels) -> Labels:

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName
 from interlock.store.columns import pack, unpack
+from interlock.store.statement import Statement
 from interlock.store.tables import signal, wait
 from interlock.store.tx import Tx
+
+_MINE = wait.c.run_id == bindparam("of_run")
+_OF_RUN = Statement(select(wait).where(_MINE).order_by(wait.c.name))
+_CLOSE_ALL = Statement(wait.delete().where(_MINE))
+_NEXT_DUE = Statement(select(func.min(wait.c.due_us).label("due_us")))
+_NEXT_SIGNAL = Statement(
+    select(signal.c.signal_id, signal.c.value)
+    .where(
+        signal.c.run_id == bindparam("of_run"),
+        signal.c.topic == bindparam("topic"),
+        signal.c.consumed_by.is_(None),
+    )
+    .order_by(signal.c.signal_id)
+    .limit(1)
+)
+_CONSUME = Statement(
+    update(signal).where(signal.c.signal_id == bindparam("of_signal")), "consumed_by"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,28 +67,18 @@ def open_wait(tx: Tx, run_id: RunId, name: StepName, topic: str, due_us: int | N
 
 def list_waits(tx: Tx, run_id: RunId) -> list[Wait]:
     """Return the open waits of a run, by name."""
-    query = select(wait).where(wait.c.run_id == run_id).order_by(wait.c.name)
-    return [Wait(**row) for row in tx.connection.execute(query).mappings()]
+    return [Wait(**row) for row in tx.rows(_OF_RUN, {"of_run": run_id})]
 
 
 def close_all(tx: Tx, run_id: RunId) -> None:
     """Remove all waits of a run, as when it goes on; those still needed are opened again."""
-    tx.connection.execute(wait.delete().where(wait.c.run_id == run_id))
+    tx.later(_CLOSE_ALL, {"of_run": run_id})
 
 
-def is_due(tx: Tx, now_us: int) -> bool:
-    """Return whether the time of any wait has come; only reads, so that looking costs little."""
-    return bool(tx.connection.execute(select(exists().where(wait.c.due_us <= now_us))).scalar_one())
-
-
-def due(tx: Tx, now_us: int, limit: int) -> list[tuple[RunId, StepName]]:
-    """Return waits whose time has come, longest overdue first.
-
-    On Postgres the rows are locked and those that another worker has locked are left out.
-    """
-    query = select(wait.c.run_id, wait.c.name).where(wait.c.due_us <= now_us)
-    query = query.order_by(wait.c.due_us).limit(limit).with_for_update(skip_locked=True)
-    return [(RunId(run_id), StepName(name)) for run_id, name in tx.connection.execute(query)]
+def next_due(tx: Tx) -> int | None:
+    """Return the first time that anybody waits for; only reads, so that looking costs little."""
+    (row,) = tx.rows(_NEXT_DUE, {})
+    return None if row["due_us"] is None else int(row["due_us"])
 
 
 def put_signal(tx: Tx, run_id: RunId, topic: str, value: Json, dedupe_key: str) -> bool:
@@ -87,27 +96,21 @@ def put_signal(tx: Tx, run_id: RunId, topic: str, value: Json, dedupe_key: str) 
     )
 
 
+def expect_signal(tx: Tx, run_id: RunId, topic: str) -> None:
+    """Say that a signal of a topic will be asked for."""
+    tx.expect(_NEXT_SIGNAL, {"of_run": run_id, "topic": topic})
+
+
 def take_signal(tx: Tx, run_id: RunId, topic: str, *, by: StepName) -> Signal | None:
     """Take the oldest signal of a topic that no wait has taken; the run's row must be locked."""
-    row = tx.connection.execute(
-        select(signal.c.signal_id, signal.c.value)
-        .where(*_is_free(run_id, topic))
-        .order_by(signal.c.signal_id)
-        .limit(1)
-    ).first()
-    if row is None:
+    rows = tx.rows(_NEXT_SIGNAL, {"of_run": run_id, "topic": topic})
+    if not rows:
         return None
-    tx.connection.execute(
-        update(signal).where(signal.c.signal_id == row.signal_id).values(consumed_by=by)
-    )
-    return Signal(signal_id=row.signal_id, value=unpack(row.value))
+    (row,) = rows
+    tx.later(_CONSUME, {"of_signal": row["signal_id"], "consumed_by": by})
+    return Signal(signal_id=row["signal_id"], value=unpack(row["value"]))
 
 
 def has_signal(tx: Tx, run_id: RunId, topic: str) -> bool:
     """Return whether a signal of a topic is there for the taking."""
-    query = select(exists().where(*_is_free(run_id, topic)))
-    return bool(tx.connection.execute(query).scalar_one())
-
-
-def _is_free(run_id: RunId, topic: str) -> tuple[ColumnElement[bool], ...]:
-    return (signal.c.run_id == run_id, signal.c.topic == topic, signal.c.consumed_by.is_(None))
+    return bool(tx.rows(_NEXT_SIGNAL, {"of_run": run_id, "topic": topic}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +74,37 @@ def test_an_injected_clock_is_database_time() -> None:
 
 def test_who_is_longest_overdue_is_woken_first(db: Database) -> None:
     """However many come at once, each is as late as those before it make it, and no later."""
-    hints, due_us = Woken(), [5, 3, 9, 1, 7, 2, 8, 4, 6]
+    hints, due_us = Woken(), [*range(2, 130, 2), *range(1, 130, 2)]
+    waiting = wait_until(db, *due_us)
+
+    wake_due(db, StoreDispatch(hints))
+
+    assert [waiting[us] for us in sorted(due_us)] == hints.run_ids
+
+
+@pytest.mark.parametrize(
+    ("left_us", "pause"), [(None, 1.0), (3_600_000_000, 1.0), (400_000, 0.4), (1, 0.1), (-1, 1.0)]
+)
+def test_next_look_is_when_the_next_time_comes(
+    db: Database, left_us: int | None, pause: float
+) -> None:
+    """At least every second, and not so soon that those close together are woken one by one."""
+    hints = Woken()
+    wait_until(db, START_US, *([] if left_us is None else [START_US + left_us]))
+
+    assert pause == wake_due(db, StoreDispatch(hints))
+
+
+def test_time_of_a_run_that_does_not_wait_is_not_looked_for_all_the_time(db: Database) -> None:
+    """As when another worker is just waking it: the next look comes a second later."""
+    run = running(db)
+    db.run("test", lambda tx: waits.open_wait(tx, run.run_id, StepName("w"), "time/w", 1))
+
+    assert 1.0 == wake_due(db, StoreDispatch(Woken()))
+
+
+def wait_until(db: Database, *due_us: int) -> dict[int, RunId]:
+    """Let a run wait for each of these times."""
     waiting = {us: running(db, f"k{us}").run_id for us in due_us}
 
     def wait(tx: Tx) -> None:
@@ -82,6 +113,4 @@ def test_who_is_longest_overdue_is_woken_first(db: Database) -> None:
             runs.park(tx, run_id, epoch=1, reason=None)
 
     db.run("test.wait", wait)
-
-    assert len(due_us) == wake_due(db, StoreDispatch(hints))
-    assert [waiting[us] for us in sorted(due_us)] == hints.run_ids
+    return waiting

@@ -107,7 +107,7 @@ class StoreDispatch:
 
     def requeue(self, tx: Tx, run: Run) -> bool:
         """Queue a run from the state and epoch that it is known to be in, with a hint."""
-        queued = runs.requeue(tx, run.run_id, from_states=(run.state,), epoch=run.epoch)
+        queued = runs.requeue(tx, run.run_id, state=run.state, epoch=run.epoch)
         if queued is None:
             return False
         self._hints.give(tx, run.run_id, queued.segment, priority=run.request.priority)

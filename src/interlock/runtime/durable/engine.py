@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import structlog
 from dbos import DBOS, DBOSClient, WorkflowSerializationFormat
@@ -37,6 +37,8 @@ from interlock.runtime.durable.versions import Versions
 from interlock.store import leases, runs
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
+
+T = TypeVar("T")
 
 QUEUE = "runs"
 WORKFLOW = "interlock.segment"
@@ -194,7 +196,7 @@ class DbosEngine:
             with ThreadPoolExecutor(1) as launcher:
                 launcher.submit(self._launch).result()
             undo.pop_all()
-        self._sweeping = self._loop.submit(self._sweep())
+        self._duties = [self._loop.submit(each) for each in (self._wake_due(), self._sweep())]
         _log.info("worker.started", executor_id=self._executor_id)
 
     def stop(self, *, timeout_s: int = 30) -> None:
@@ -222,6 +224,7 @@ class DbosEngine:
 
     def wake(self) -> None:
         """Look at once for what is due, instead of at the next second."""
+        waiting.wake_due(self._db, self._dispatch)
         self._do_duties()
 
     def wait_for(self, run_id: RunId, *states: RunState, timeout_s: float = 30.0) -> Run:
@@ -317,18 +320,27 @@ class DbosEngine:
 
     # --- duties of the worker besides its runs
 
+    async def _wake_due(self) -> None:
+        while True:
+            pause_s = await self._do(partial(waiting.wake_due, self._db, self._dispatch))
+            await asyncio.sleep(waiting.LOOK_S if pause_s is None else pause_s)
+
     async def _sweep(self) -> None:
         while True:
-            try:
-                await self._threads.call(self._do_duties)
-            except UnavailableError as error:
-                _log.warning("sweep.failed", reason=error.message)
-            except Exception:  # noqa: BLE001  # the duties of the next second must go on
-                _log.exception("sweep.failed")
+            await self._do(self._do_duties)
             await asyncio.sleep(SWEEP_S)
 
+    async def _do(self, duty: Callable[[], T]) -> T | None:
+        """Do a duty; None if it failed, as it will be tried again."""
+        try:
+            return await self._threads.call(duty)
+        except UnavailableError as error:
+            _log.warning("sweep.failed", reason=error.message)
+        except Exception:  # noqa: BLE001  # the duties of the next second must go on
+            _log.exception("sweep.failed")
+        return None
+
     def _do_duties(self) -> None:
-        waiting.wake_due(self._db, self._dispatch)
         if self._db.dialect == "postgresql":
             self._reap()
         if time.monotonic() > self._hints_due_s:
@@ -406,6 +418,7 @@ class DbosEngine:
 
     async def _drain(self) -> None:
         self._runner.drain()
-        self._sweeping.cancel()
+        for duty in self._duties:
+            duty.cancel()
         # So that others see it leave, and hand it nothing on.
         await self._threads.call(self._lease.drain)

@@ -49,7 +49,7 @@ from interlock.runtime.durable.entries import (
 )
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, DatabaseTime, Wait, pause_s
-from interlock.store import gates, runs
+from interlock.store import gates, runs, waits
 from interlock.store.tx import Tx
 
 T = TypeVar("T")
@@ -260,7 +260,9 @@ class Segment:
         entry = self._journal.get(name)
         while entry is None:
             entry, now_us = await self._write(
-                "run.wait", lambda tx, run: (waiting.take(tx, run, name, wait), tx.now_us)
+                "run.wait",
+                lambda tx, run: (waiting.take(tx, run, name, wait), tx.now_us),
+                first=lambda tx: waits.expect_signal(tx, self._run.run_id, topic),
             )
             if entry is not None:
                 self._journal[name] = entry

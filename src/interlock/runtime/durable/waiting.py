@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from interlock.calls.durable import Retry
 from interlock.domain import breaker
 from interlock.domain.canonical import Json
 from interlock.domain.clock import Clock
-from interlock.domain.ids import RunId, StepName
-from interlock.domain.run import Expired, JournalEntry, Run, RunState
+from interlock.domain.ids import StepName
+from interlock.domain.run import Expired, JournalEntry, Run
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.store import gates, journal, runs, waits
 from interlock.store.engine import Database
@@ -26,7 +26,12 @@ _MARGIN_US = 1_000_000
 HOLD_S = 2.0
 """Waits and pauses up to this many seconds are held in memory; longer ones let the run wait."""
 
-_DUE_BATCH = 200
+LOOK_S = 1.0
+"""How long nobody looks for times that have come, at most: what is parked waits for longer."""
+_TOGETHER_S = 0.1
+"""Times that come within so many seconds are noticed together."""
+_DUE_BATCH = 50
+"""How many runs one transaction wakes; whoever signals one of them waits for it."""
 _GATE = "gate/"
 _NOT_PEOPLE = (_GATE, breaker.TOPIC, "time/", "child/")
 _EXPIRED: Json = {"expired": True}
@@ -126,36 +131,26 @@ def park(tx: Tx, run: Run, open_waits: Mapping[StepName, Wait]) -> list[StepName
     return []
 
 
-def wake_due(db: Database, dispatch: StoreDispatch) -> int:
-    """Queue every run that waits for a time that has come; return how many.
+def wake_due(db: Database, dispatch: StoreDispatch) -> float:
+    """Queue every run whose time has come; return in how many seconds to look again.
 
     Time is the database's. Costs one read if nothing is due, however many runs wait.
     """
-    with db.reading() as tx:
-        if not waits.is_due(tx, tx.now_us):
-            return 0
-    woken = 0
     while True:
-        found = db.run("wait.due", lambda tx: waits.due(tx, tx.now_us, _DUE_BATCH))
-        # One transaction a run: who wakes locks the run first, its waits second, as signals do.
-        # What was due first goes first.
-        due = dict.fromkeys(run_id for run_id, _ in found)
-        batch = sum(db.run("wait.wake", _waker(dispatch, run_id)) for run_id in due)
-        woken += batch
-        if batch < _DUE_BATCH:
-            return woken
+        with db.reading() as tx:
+            next_us = waits.next_due(tx)
+            left_s = LOOK_S if next_us is None else (next_us - tx.now_us) / 1_000_000
+        if left_s > 0:
+            return min(max(left_s, _TOGETHER_S), LOOK_S)
+        if not db.run("wait.wake", lambda tx: _wake_some(tx, dispatch)):
+            # Somebody else has it in hand.
+            return LOOK_S
 
 
-def _waker(dispatch: StoreDispatch, run_id: RunId) -> Callable[[Tx], bool]:
-    def wake(tx: Tx) -> bool:
-        run = runs.lock_any(tx, run_id)
-        is_due = any(
-            wait.due_us is not None and wait.due_us <= tx.now_us
-            for wait in waits.list_waits(tx, run_id)
-        )
-        return is_due and run.state is RunState.WAITING and dispatch.wake(tx, run)
-
-    return wake
+def _wake_some(tx: Tx, dispatch: StoreDispatch) -> int:
+    # Nobody is waited for with a run in hand: others lock a run and then its parent.
+    due = runs.lock_due(tx, tx.now_us, limit=_DUE_BATCH)
+    return sum(dispatch.wake(tx, run) for run in due)
 
 
 def pause_s(retry: Retry, failures: int) -> float:
