@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from typing import NoReturn
 
@@ -74,22 +75,26 @@ def canonical(value: Json) -> bytes:
 _PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
+_ALWAYS_PLAIN = frozenset({str, bool, type(None)})
+
+
 def _is_plain(value: object) -> bool:
     """Whether only spaces and the order of ASCII keys keep Python's JSON from being canonical."""
-    kind = type(value)
-    if value is None or kind is str or kind is bool:
+    # Loops, and few calls, since this looks at all that is ever stored.
+    if type(value) in _ALWAYS_PLAIN:
         return True
     if isinstance(value, int):
         return -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER
-    # Loops, since this looks at all that is ever stored.
     if isinstance(value, dict):
         for key, item in value.items():
-            if not (isinstance(key, str) and key.isascii() and _is_plain(item)):
+            if not (isinstance(key, str) and key.isascii()):
+                return False
+            if type(item) not in _ALWAYS_PLAIN and not _is_plain(item):
                 return False
         return True
     if isinstance(value, list):
         for item in value:  # noqa: SIM110  # as above
-            if not _is_plain(item):
+            if type(item) not in _ALWAYS_PLAIN and not _is_plain(item):
                 return False
         return True
     return isinstance(value, str)
@@ -188,6 +193,14 @@ def _too_large(text: str) -> NoReturn:
     raise JsonError(msg)
 
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def has_half_pair(text: str) -> bool:
+    """Return whether a text holds half of a surrogate pair, which no encoding has."""
+    return not text.isascii() and _HALF_PAIR.search(text) is not None
+
+
 def _check_strings(value: Json) -> None:
     if isinstance(value, str):
         _check_string(value)
@@ -200,7 +213,7 @@ def _check_strings(value: Json) -> None:
 
 
 def _check_string(text: str) -> None:
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if has_half_pair(text):
         msg = "a string holds half of a surrogate pair"
         raise JsonError(msg)
     if "\0" in text:

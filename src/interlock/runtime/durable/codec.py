@@ -11,6 +11,7 @@ from interlock.domain.canonical import (
     Json,
     JsonObject,
     canonical,
+    has_half_pair,
 )
 from interlock.domain.errors import InputError, InterlockError, StepFailedError
 from interlock.domain.ids import StepName
@@ -74,6 +75,6 @@ def _key(key: object, what: str, at: str) -> str:
 
 
 def _text(text: str, what: str, at: str) -> str:
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if has_half_pair(text):
         raise InputError(f"{what} holds half of a surrogate pair at `{at or '/'}`")
     return text

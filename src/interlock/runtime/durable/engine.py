@@ -47,7 +47,7 @@ APPLICATION_VERSION = "interlock-1"
 """Constant on purpose: which version a run needs is on its own row."""
 MAX_RECOVERIES = 3
 CONCURRENCY = 30
-POLL_S = 0.1
+POLL_S = 0.08
 SWEEP_S = 1.0
 _RENEW_HINTS_S = 60.0
 _LISTENER_S = 0.25
