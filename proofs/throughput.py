@@ -27,7 +27,7 @@ from proofs.verdict import Verdict, say, sized
 
 GOAL = 0.8
 START_GOAL_MS = 100.0
-ROUNDS, ROUNDS_LONG = 15, 40
+ROUNDS, ROUNDS_LONG = 30, 90
 RUNS = 20
 SINGLE_RUNS = 20
 RIVALS = Path(__file__).resolve().parent.parent / ".cache" / "rivals" / "bin" / "python"
