@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
 from interlock.domain.errors import NotFoundError, StepNameReusedError
 from interlock.domain.ids import RunId, StepName
@@ -13,6 +14,7 @@ from interlock.domain.run import Abilities, JournalEntry, Run, RunState
 from interlock.store import journal, leases, runs, waits
 from interlock.store.engine import Database
 from interlock.store.leases import Executor
+from interlock.store.tables import wait
 from interlock.store.tx import Tx
 from interlock.store.waits import Signal, Wait
 from interlock.testing.clock import START_US, ManualClock
@@ -127,14 +129,17 @@ def test_due_runs_are_the_longest_overdue(db: Database) -> None:
 def test_due_leaves_out_what_another_worker_holds(migrated_postgres_url: str) -> None:
     """Two sweeps at once on Postgres share the due runs; none waits for the other."""
     one, two = Database(migrated_postgres_url), Database(migrated_postgres_url)
-    parked = wait_until(one, {"a": (1,), "b": (2,)})
+    parked = wait_until(one, {"a": (1,), "b": (2,), "c": (3,)})
 
     with one.transaction("due") as tx:
-        held = runs.lock_due(tx, 2, limit=1)
+        held = runs.lock_due(tx, 3, limit=1)
+        # As a breaker does, which locks no run.
+        changed = wait.c.run_id == parked["b"].run_id
+        tx.connection.execute(update(wait).where(changed).values(due_us=3))
         # Another Database, since transactions of one Database must not nest in a thread.
-        free = two.run("due", lambda other: runs.lock_due(other, 2, limit=1))
+        free = two.run("due", lambda other: runs.lock_due(other, 3, limit=9))
 
-    assert [[parked["a"]], [parked["b"]]] == [held, free]
+    assert [[parked["a"]], [parked["c"]]] == [held, free]
     one.close()
     two.close()
 

@@ -108,7 +108,8 @@ _DUE_LOCKED = Statement(
     .where(wait.c.due_us <= bindparam("now_us"), table.c.state == RunState.WAITING)
     .order_by(wait.c.due_us)
     .limit(bindparam("most", type_=BigInteger))
-    .with_for_update(of=table, skip_locked=True)
+    # The waits too: a breaker changes those of many runs, in an order of its own.
+    .with_for_update(skip_locked=True)
 )
 _DROP_WAITS = Statement(wait.delete().where(wait.c.run_id == bindparam("run_id")))
 _CHANGING_LOCKED = Statement(
@@ -284,7 +285,7 @@ def begin_compensating(tx: Tx, run_id: RunId, *, epoch: int) -> Run:
 def lock_due(tx: Tx, now_us: int, *, limit: int) -> list[Run]:
     """Lock and return runs that wait for a time that has come, longest overdue first.
 
-    On Postgres those that somebody else has locked are left out.
+    On Postgres those that somebody else has locked are left out, or whose wait somebody changes.
     """
     rows = tx.rows(_DUE_LOCKED, {"now_us": now_us, "most": limit})
     due: dict[str, Run] = {run.run_id: run for run in map(run_of, rows)}
