@@ -88,9 +88,9 @@ def must_change(sql: str) -> Query:
 def exchange(
     connection: psycopg.Connection, prepared: Prepared, asked: Sequence[Ask]
 ) -> list[Rows]:
-    """Run statements in order and return the rows of each; none after one that fails.
+    """Run statements in order and return the rows of each.
 
-    Its error is raised.
+    The error of the first that fails is raised, and none after it is run.
 
     Args:
         connection: one that nobody else uses meanwhile; closed if it is not known how far it came.
