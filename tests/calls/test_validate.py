@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from interlock.calls.validate import facts_of
+from interlock.calls.road import Proposal
+from interlock.calls.validate import expect_facts, facts_of
 from interlock.domain.effect import EffectState
-from interlock.domain.ids import ToolName
+from interlock.domain.ids import StepName, ToolName
 from interlock.domain.run import Run
 from interlock.manifest.load import load
-from interlock.store import effects, migrate
+from interlock.store import effects, migrate, runs
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 from interlock.testing.recorder_project import TOOL_OF, files
@@ -46,6 +47,12 @@ def test_parallel_runs_see_each_others_calls_of_an_hour(db: Database) -> None:
 
 def _decide(tx: Tx, run: Run) -> int:
     """Count a workflow's calls of a tool in an hour, and write one more."""
+    proposal = Proposal(
+        step_name=StepName("file"), tool=KEYED.name, arguments={}, seats=(), parent_span=""
+    )
+    expect_facts(tx, run, proposal)
+    # What is asked with this was true before others were locked out.
+    runs.lock_again(tx, run)
     row = replace(intent(run.run_id, at_us=tx.now_us), tool=KEYED.name, key_hash=None)
     new = replace(row, state=EffectState.PROPOSED, intent_us=None)
     counted = facts_of(tx, run, new, KEYED).calls_this_tool_1h

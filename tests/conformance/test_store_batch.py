@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -19,10 +20,13 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
+    update,
 )
 from sqlalchemy.exc import DataError, DBAPIError
 
-from interlock.domain.errors import ConflictError
+from interlock.domain.errors import ConflictError, InvariantError, UnavailableError
+from interlock.store import effects, engine
 from interlock.store.engine import Database
 from interlock.store.statement import Statement
 from interlock.store.tables import leader
@@ -148,24 +152,69 @@ def test_division_by_zero_of_others_stays_what_it_is(db: Database) -> None:
         db.run("test.divide", divide)
 
 
-def test_expected_answer_is_asked_once_more_if_it_has_to_be_fresh(db: Database) -> None:
-    """As after a lock: what others have committed since it was asked is seen."""
+def test_what_was_found_before_a_lock_is_asked_once_more(db: Database) -> None:
+    """What others have committed in between is seen: the lock is for that."""
     db.run("test.write", lambda tx: tx.insert(leader, ROW))
     other = Database(db.url)
 
-    with db.transaction("test.read") as tx:
-        for _ in range(2):
+    def read(key: str | None) -> int:
+        with db.transaction("test.read") as tx:
             tx.expect(COUNT, {})
             echo(tx)
             other.run("test.other", lambda tx: tx.insert(leader, {**ROW, "role": tx.new_id()}))
-        stale = tx.rows(COUNT, {})[0]["counted"]
-        tx.expect(COUNT, {})
-        echo(tx, "b")
-        other.run("test.other", lambda tx: tx.insert(leader, {**ROW, "role": tx.new_id()}))
-        fresh = tx.rows(COUNT, {}, is_fresh=True)[0]["counted"]
+            if key is not None:
+                effects.lock_key(tx, key)
+            return int(tx.rows(COUNT, {})[0]["counted"])
 
-    assert (2, 4) == (stale, fresh)
+    assert (1, 3) == (read(None), read("key"))
     other.close()
+
+
+@pytest.mark.parametrize("is_freed", [True, False])
+def test_statement_refused_with_the_commit_is_tried_again_for_a_while(
+    db: Database, monkeypatch: pytest.MonkeyPatch, *, is_freed: bool
+) -> None:
+    """The server has said that nothing is committed, so that nobody asks it; it ends in time."""
+    monkeypatch.setattr(engine, "RETRY_FOR_S", 30.0 if is_freed else 0.0)
+    db.run("test.write", lambda tx: tx.insert(leader, ROW))
+    other = Database(db.url)
+    tries: list[int] = []
+
+    def change(tx: Tx) -> None:
+        tx.connection.execute(text("SET LOCAL lock_timeout = '10ms'"))
+        tries.append(1)
+        if len(tries) == 2:
+            held.close()
+        tx.upsert(leader, {**ROW, "executor_id": "new"})
+
+    with ExitStack() as held, db.listening(lambda sql, _: asked.append(sql)):
+        asked: list[str] = []
+        holder = held.enter_context(other.transaction("test.hold"))
+        holder.connection.execute(update(leader).values(executor_id="held"))
+        if is_freed:
+            db.run("test.change", change)
+        else:
+            with pytest.raises(UnavailableError, match="lock timeout"):
+                db.run("test.change", change)
+
+    with db.reading() as tx:
+        by = tx.connection.execute(select(leader.c.executor_id)).scalar_one()
+    assert ("new", 2) == (by, len(tries)) if is_freed else ("held", 1) == (by, len(tries))
+    assert not [sql for sql in asked if "pg_xact_status" in sql]
+    other.close()
+
+
+def test_transaction_in_which_a_statement_has_failed_is_not_committed(db: Database) -> None:
+    """Postgres would roll it back and call that a success."""
+
+    def go_on(tx: Tx) -> None:
+        tx.insert_new(leader, ROW, unless=lambda: ConflictError("it is there"))
+        tx.insert_new(leader, ROW, unless=lambda: ConflictError("it is there"))
+        with pytest.raises(ConflictError):
+            tx.flush()
+
+    with pytest.raises(InvariantError, match="no commit"):
+        db.run("test.goes_on", go_on)
 
 
 def test_much_goes_both_ways_at_once(db: Database) -> None:

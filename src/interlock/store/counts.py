@@ -58,12 +58,9 @@ def expect(tx: Tx, counted: Counted, at_us: int) -> None:
     tx.expect(_SINCE, _since(counted, at_us))
 
 
-def since(tx: Tx, counted: Counted, at_us: int, *, is_fresh: bool = False) -> int:
-    """Return how many calls there were since the beginning of the minute of an instant.
-
-    `is_fresh` after locking others out: what was expected was asked before.
-    """
-    (row,) = tx.rows(_SINCE, _since(counted, at_us), is_fresh=is_fresh)
+def since(tx: Tx, counted: Counted, at_us: int) -> int:
+    """Return how many calls there were since the beginning of the minute of an instant."""
+    (row,) = tx.rows(_SINCE, _since(counted, at_us))
     return int(row["counted"])
 
 

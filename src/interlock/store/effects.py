@@ -336,10 +336,9 @@ def _is_counted(effect: Effect) -> bool:
 def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
     """Count other calls of an effect's tool by its workflow in its environment, in all runs.
 
-    Since the beginning of the minute of an instant. `effect` is as its row stands, if it has one; a
-    write is counted for under a lock.
+    Since the beginning of the minute of an instant. `effect` is as its row stands, if it has one.
     """
-    counted = counts.since(tx, _counted_with(effect), since_us, is_fresh=effect.is_write)
+    counted = counts.since(tx, _counted_with(effect), since_us)
     is_own = _is_counted(effect) and (effect.intent_us or 0) >= counts.minute_of(since_us)
     return counted - is_own
 
@@ -432,7 +431,7 @@ def lock_key(tx: Tx, key: str) -> None:
     Before its next question, not here. SQLite has one writer at a time: nothing to do there.
     """
     if tx.dialect == "postgresql":
-        tx.later(_LOCK_KEY, {"key": key})
+        tx.lock(_LOCK_KEY, {"key": key})
 
 
 def note_duplicate(

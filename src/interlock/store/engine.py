@@ -165,6 +165,8 @@ class Database:
             except _CommitUnknownError as error:
                 if self._has_committed(error, deadline):
                     return results[0]
+                if time.monotonic() > deadline:
+                    raise
             except UnavailableError:
                 if time.monotonic() > deadline:
                     raise
@@ -222,7 +224,8 @@ class Database:
     def transaction(self, name: str, *, tool: str | None = None) -> Iterator[Tx]:
         """Open a writing transaction; commit at the end of the block, roll back on any error.
 
-        Its crash points are `<name>.before` (all statements done) and `<name>.after` (committed).
+        Its crash points are `<name>.before` (all statements done, which otherwise go with COMMIT on
+        Postgres) and `<name>.after` (committed).
         Infrastructure errors raise `UnavailableError`.
         """
         with (
@@ -438,7 +441,8 @@ def _commit_unknown(transaction_id: str | None) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if transaction_id is None or not _is_infrastructure(error):
+        # A server that says what went wrong has not committed.
+        if transaction_id is None or not error.connection_invalidated:
             raise
         raise _CommitUnknownError(
             f"the database went away during a commit: {_first_line(error)}",

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
+from psycopg import pq
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from uuid_utils import uuid7
 
 from interlock.domain.clock import Clock
-from interlock.domain.errors import UnavailableError
+from interlock.domain.errors import InvariantError, UnavailableError
 from interlock.domain.run import Run
 from interlock.store import batch
 from interlock.store.statement import Compiled, Row, Statement
@@ -79,17 +80,11 @@ class Tx:
         self._begin()
         return self._connection
 
-    def rows(
-        self, statement: Statement, values: Mapping[str, object], *, is_fresh: bool = False
-    ) -> list[Row]:
-        """Run a statement of the road and return its rows; what was left for later goes first.
-
-        `is_fresh` asks once more for what was expected, as after taking a lock.
-        """
+    def rows(self, statement: Statement, values: Mapping[str, object]) -> list[Row]:
+        """Run a statement of the road and return its rows; what was left for later goes first."""
         asked = _Asked(statement, tuple(values.items()))
-        found = self._found.pop(asked, None)
-        if found is not None and not is_fresh:
-            return found
+        if asked in self._found:
+            return self._found.pop(asked)
         compiled = statement.on(self._connection.dialect)
         ready = _Ready(compiled, compiled.bind(values))
         if self.dialect == "sqlite":
@@ -127,6 +122,16 @@ class Tx:
         """
         compiled = statement.on(self._connection.dialect)
         self._later.extend(_Ready(compiled, compiled.bind(each), unless) for each in values)
+
+    def lock(self, statement: Statement, values: Mapping[str, object]) -> None:
+        """Run a statement that locks, at the latest before the next question.
+
+        What was expected, and found before the lock is held, is asked once more.
+        """
+        found, self._found = self._found, {}
+        for asked in found:
+            self.expect(asked.statement, dict(asked.values))
+        self.later(statement, values)
 
     def flush(self) -> None:
         """Run what was left for later."""
@@ -245,6 +250,10 @@ class Tx:
             self.flush()
         elif self._has_begun or self._later:
             self._begin()
+            with self._driver() as driver:
+                if driver.pgconn.transaction_status == pq.TransactionStatus.INERROR:
+                    # Postgres would roll back, and call that a success.
+                    raise InvariantError("a statement of the transaction has failed: no commit")
             waiting, self._later = self._later, []
             self._exchange(*_asks(waiting), _COMMIT, told=waiting)
 

@@ -101,7 +101,7 @@ class MemoryEngine:
 
     def wake(self) -> None:
         """Queue what is due by now."""
-        waiting.wake_due(self._db, self._dispatch)
+        waiting.wake_all_due(self._db, self._dispatch)
 
     def run_until_idle(self) -> None:
         """Run queued runs, and those they start or wake, until all have ended or wait."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interlock.calls.durable import Retry
 from interlock.domain.ids import RunId, StepName
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.waiting import DatabaseTime, pause_s, wake_due
+from interlock.runtime.durable.waiting import DatabaseTime, pause_s, wake_all_due
 from interlock.store import runs, waits
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
@@ -77,7 +77,7 @@ def test_who_is_longest_overdue_is_woken_first(db: Database) -> None:
     hints, due_us = Woken(), [*range(2, 130, 2), *range(1, 130, 2)]
     waiting = wait_until(db, *due_us)
 
-    wake_due(db, StoreDispatch(hints))
+    wake_all_due(db, StoreDispatch(hints))
 
     assert [waiting[us] for us in sorted(due_us)] == hints.run_ids
 
@@ -92,7 +92,7 @@ def test_next_look_is_when_the_next_time_comes(
     hints = Woken()
     wait_until(db, START_US, *([] if left_us is None else [START_US + left_us]))
 
-    assert pause == wake_due(db, StoreDispatch(hints))
+    assert pause == wake_all_due(db, StoreDispatch(hints))
 
 
 def test_time_of_a_run_that_does_not_wait_is_not_looked_for_all_the_time(db: Database) -> None:
@@ -100,7 +100,7 @@ def test_time_of_a_run_that_does_not_wait_is_not_looked_for_all_the_time(db: Dat
     run = running(db)
     db.run("test", lambda tx: waits.open_wait(tx, run.run_id, StepName("w"), "time/w", 1))
 
-    assert 1.0 == wake_due(db, StoreDispatch(Woken()))
+    assert 1.0 == wake_all_due(db, StoreDispatch(Woken()))
 
 
 def wait_until(db: Database, *due_us: int) -> dict[int, RunId]:

@@ -224,7 +224,7 @@ class DbosEngine:
 
     def wake(self) -> None:
         """Look at once for what is due, instead of at the next second."""
-        waiting.wake_due(self._db, self._dispatch)
+        waiting.wake_all_due(self._db, self._dispatch)
         self._do_duties()
 
     def wait_for(self, run_id: RunId, *states: RunState, timeout_s: float = 30.0) -> Run:
@@ -322,22 +322,23 @@ class DbosEngine:
 
     async def _wake_due(self) -> None:
         while True:
-            pause_s = await self._do(partial(waiting.wake_due, self._db, self._dispatch))
+            wake = partial(waiting.wake_due, self._db, self._dispatch)
+            pause_s = await self._do("wake", wake)
             await asyncio.sleep(waiting.LOOK_S if pause_s is None else pause_s)
 
     async def _sweep(self) -> None:
         while True:
-            await self._do(self._do_duties)
+            await self._do("sweep", self._do_duties)
             await asyncio.sleep(SWEEP_S)
 
-    async def _do(self, duty: Callable[[], T]) -> T | None:
+    async def _do(self, name: str, duty: Callable[[], T]) -> T | None:
         """Do a duty; None if it failed, as it will be tried again."""
         try:
             return await self._threads.call(duty)
         except UnavailableError as error:
-            _log.warning("sweep.failed", reason=error.message)
+            _log.warning(f"{name}.failed", reason=error.message)
         except Exception:  # noqa: BLE001  # the duties of the next second must go on
-            _log.exception("sweep.failed")
+            _log.exception(f"{name}.failed")
         return None
 
     def _do_duties(self) -> None:

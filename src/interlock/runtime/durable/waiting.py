@@ -27,7 +27,7 @@ HOLD_S = 2.0
 """Waits and pauses up to this many seconds are held in memory; longer ones let the run wait."""
 
 LOOK_S = 1.0
-"""How long nobody looks for times that have come, at most: what is parked waits for longer."""
+"""How long nobody looks for times that have come; only what is parked in between is late."""
 _TOGETHER_S = 0.1
 """Times that come within so many seconds are noticed together."""
 _DUE_BATCH = 50
@@ -131,24 +131,31 @@ def park(tx: Tx, run: Run, open_waits: Mapping[StepName, Wait]) -> list[StepName
     return []
 
 
+def wake_all_due(db: Database, dispatch: StoreDispatch) -> float:
+    """Queue every run whose time has come; return in how many seconds to look again."""
+    while not (pause_s := wake_due(db, dispatch)):
+        pass
+    return pause_s
+
+
 def wake_due(db: Database, dispatch: StoreDispatch) -> float:
-    """Queue every run whose time has come; return in how many seconds to look again.
+    """Queue some runs whose time has come; return in how many seconds to look again, 0 for at once.
 
     Time is the database's. Costs one read if nothing is due, however many runs wait.
     """
-    while True:
-        with db.reading() as tx:
-            next_us = waits.next_due(tx)
-            left_s = LOOK_S if next_us is None else (next_us - tx.now_us) / 1_000_000
-        if left_s > 0:
-            return min(max(left_s, _TOGETHER_S), LOOK_S)
-        if not db.run("wait.wake", lambda tx: _wake_some(tx, dispatch)):
-            # Somebody else has it in hand.
-            return LOOK_S
+    with db.reading() as tx:
+        next_us = waits.next_due(tx)
+        left_s = LOOK_S if next_us is None else (next_us - tx.now_us) / 1_000_000
+    if left_s > 0:
+        return min(max(left_s, _TOGETHER_S), LOOK_S)
+    woken = db.run("wait.wake", lambda tx: _wake_some(tx, dispatch))
+    # If there was none, somebody else has them in hand.
+    return 0.0 if woken else LOOK_S
 
 
 def _wake_some(tx: Tx, dispatch: StoreDispatch) -> int:
-    # Nobody is waited for with a run in hand: others lock a run and then its parent.
+    # No run is waited for with another in hand: others lock a run and then its parent. A breaker
+    # may be, which changes a wait of another branch; should it want one of these, both try again.
     due = runs.lock_due(tx, tx.now_us, limit=_DUE_BATCH)
     return sum(dispatch.wake(tx, run) for run in due)
 
