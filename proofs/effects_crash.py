@@ -60,6 +60,7 @@ _FAULT_AT = {
 }
 _STEPS = "durable steps and children; tests/acceptance/test_durable_crash.py kills there"
 _PLANS = "a plan as a whole; tests/acceptance/test_plan_crash.py kills there"
+_LATE = "a worker of another host that was not seen to end; see tests/runtime/test_recheck.py"
 _GATES = "no workflow here has gates; tests/conformance/test_durable_gates.py takes them over"
 _RETENTION = "deletes what has ended; the next leader goes on where it stopped"
 _VERSIONS = "a run that no worker here can run; tests/conformance/test_durable_versions.py"
@@ -102,6 +103,8 @@ ELSEWHERE = {
     "plan.answer": _PLANS,
     "plan.check": _PLANS,
     "plan.end": _PLANS,
+    "call.recheck": _LATE,
+    "call.rechecked": _LATE,
     "retention.begin": _RETENTION,
     "retention.delete": _RETENTION,
     "retention.lead": _RETENTION,

@@ -9,7 +9,7 @@ from interlock.calls.protocol import EffectView, Recovery, Verdict
 from interlock.domain.decision import Outcome
 from interlock.domain.effect import EffectState
 from interlock.domain.tool import EffectClass
-from proofs.protocol_world import DONE, Rules, World
+from proofs.protocol_world import DONE, LATE, Rules, World
 
 _FOR_EVER_US = 10**9
 
@@ -132,4 +132,8 @@ MUTANTS = {
     ),
     "one attempt is paused after twice": (EffectClass.KEYED, Rules(is_paused_once=False)),
     "a worker that wakes late sends": (EffectClass.PROBED, Rules(is_late_sent=True)),
+    "a second look before the late worker sends": (
+        EffectClass.PROBED,
+        replace(LATE, may_recheck=lambda world: world.row.state in DONE),
+    ),
 }

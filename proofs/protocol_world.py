@@ -50,6 +50,7 @@ class World:
     and does not know. `unsent` is an intent of the owner that has not left; `asleep` are those of
     workers that were taken for dead. `crashes`, `expiries` and `faults` are what may still happen.
     Before each further attempt the owner pauses; `paused` is the attempt after which it last did.
+    `is_due` if a second look is to come, which is followed only if the rules know it.
     `bug` is what the road runs into if the protocol refuses what it relies on.
     """
 
@@ -67,6 +68,7 @@ class World:
     undone: int = 0
     is_pausing: bool = False
     paused: int = 0
+    is_due: bool = False
     bug: str | None = None
     crashes: int = 2
     expiries: int = 2
@@ -95,6 +97,7 @@ class Rules:
     )
     may_undo: Callable[[World], bool] = field(default=lambda world: world.row.state in DONE)
     refusal: Callable[[EffectView], protocol.Event] = _refusal
+    may_recheck: Callable[[World], bool] | None = None
     is_decided_after_pause: bool = True
     is_paused_once: bool = True
     is_anyone_heard: bool = False
@@ -147,7 +150,7 @@ def search(start: World, rules: Rules) -> Found:
             for name, after in _moves(world, rules)
             if after is not None
         ]
-        broken = _broken(world, is_stuck=not moves)
+        broken = _broken(world, rules, is_stuck=not moves)
         if broken is not None:
             return Found(states=len(came_from), trace=_trace(came_from, world, broken))
         for name, after in moves:
@@ -157,7 +160,7 @@ def search(start: World, rules: Rules) -> Found:
     return Found(states=len(came_from), trace=None)
 
 
-def _broken(world: World, *, is_stuck: bool) -> str | None:
+def _broken(world: World, rules: Rules, *, is_stuck: bool) -> str | None:
     row = world.row
     if world.bug is not None:
         return world.bug
@@ -169,12 +172,14 @@ def _broken(world: World, *, is_stuck: bool) -> str | None:
         return "stuck"
     if row.effect_class is EffectClass.READ:
         return "a read is parked" if row.state is S.PARKED else None
-    return _broken_write(world)
+    if world.is_due:
+        return None  # what was done too often is found by the second look
+    return _broken_write(world, rules)
 
 
-def _broken_write(world: World) -> str | None:
+def _broken_write(world: World, rules: Rules) -> str | None:
     row = world.row
-    if world.applied > 1:
+    if world.applied > 1 and (rules.may_recheck is None or row.state is not S.PARKED):
         return "done twice"
     if row.effect_class is EffectClass.BLIND and world.received > 1:
         return "blind received twice"
@@ -185,7 +190,9 @@ def _broken_write(world: World) -> str | None:
         return "failed or denied, and was or may be done"
     if world.approval_of == "rival" and (world.received or world.on_the_way):
         return "one approval, two calls"
-    if world.undone > 1 or (world.undone and row.state is not S.COMPENSATED):
+    is_with_person = rules.may_recheck is not None and row.state in SETTLED | {S.PARKED}
+    is_known = row.state is S.COMPENSATED or is_with_person
+    if world.undone > 1 or (world.undone and not is_known):
         return "undone twice, or not known to be done"
     return None
 
@@ -216,7 +223,14 @@ def _moves(world: World, rules: Rules) -> Iterator[tuple[str, World | None]]:
         yield "undo", _stepped(undone, protocol.Undone(), rules) or undone
     if row.state is S.PARKED:
         answer = protocol.Settled(answer="done" if world.applied else "absent")
-        yield f"settled {answer.answer}", _stepped(world, answer, rules)
+        # Whoever finds two leaves one.
+        cleared = replace(world, applied=min(1, world.applied)) if rules.may_recheck else world
+        yield f"settled {answer.answer}", _stepped(cleared, answer, rules)
+    if world.is_due and rules.may_recheck is not None and rules.may_recheck(world):
+        looked = replace(world, is_due=False)
+        is_surplus = protocol.is_surplus(row, found=world.applied)
+        event = protocol.Rechecked(found=world.applied)
+        yield "second look", _stepped(looked, event, rules) if is_surplus else looked
     if world.unsent is not None:
         yield from _send(world, world.unsent)
     else:
@@ -243,7 +257,25 @@ def _owner(world: World, rules: Rules) -> Iterator[tuple[str, World | None]]:
         yield from _recovered(world, rules)
     if row.state is S.PROBING:
         event = protocol.Probed(found=world.applied, is_quiet=rules.is_quiet(world))
-        yield f"probed {world.applied}", _stepped(world, event, rules)
+        is_due = world.is_due
+        if rules.may_recheck is not None:
+            is_due = is_due or (event.is_quiet and not event.found)
+        yield f"probed {world.applied}", _stepped(replace(world, is_due=is_due), event, rules)
+
+
+def shows(world: World) -> bool:
+    """Whether the call has ended, and nobody is left who may send: when a second look is due."""
+    is_ended = world.row.state in END - {S.PARKED} and not protocol.may_retry(world.row)
+    return is_ended and not world.asleep and not world.on_the_way
+
+
+LATE = Rules(
+    is_late_sent=True,
+    may_recheck=shows,
+    # That no effect has two undos is the store's rule, also for one that a person settled.
+    may_undo=lambda world: world.row.state in DONE and not world.undone,
+)
+"""A worker of another host is paused for longer than the quiet time, and sends when it wakes."""
 
 
 def _paused(world: World, rules: Rules) -> World:

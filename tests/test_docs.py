@@ -31,7 +31,7 @@ CODED = (
     "policy/*.py",
     "runtime/**/*.py",
 )
-NOT_CODES = {"call.late", "model.request", "owner.lost"}
+NOT_CODES = {"call.late", "model.request", "owner.lost", "recheck.due"}
 NOT_CODES |= {"gate.ask", "run.park", "run.pause", "run.resume", "run.wait"}
 # Made of parts, or raised at an edge.
 OTHER_CODES = {"effect.absent", "effect.abandoned", "http", "refused"}

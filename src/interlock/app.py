@@ -23,7 +23,7 @@ from interlock.domain.errors import ConflictError, ForbiddenError
 from interlock.domain.ids import ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.release import RELEASE_FORMAT, Release
-from interlock.domain.run import UNDO, Abilities, Run, RunState, StartRequest, TriggerRef
+from interlock.domain.run import UNDO, Abilities, Run, RunState, follow_up
 from interlock.domain.tool import Environment
 from interlock.manifest import apply
 from interlock.observe import cost
@@ -247,20 +247,8 @@ class Interlock:
         """
         if not run.state.is_final:
             raise ForbiddenError(f"the run is `{run.state}`; cancel it before you undo it")
-        request = StartRequest(
-            workflow=run.request.workflow,
-            workflow_version=run.request.workflow_version,
-            release=run.request.release,
-            environment=run.request.environment,
-            tenant=run.request.tenant,
-            department=run.request.department,
-            trigger=TriggerRef(kind=UNDO, source=f"undo/{run.request.workflow}", key=run.run_id),
-            input={"run_id": run.run_id},
-            user=by.name,
-            parent_id=run.run_id,
-            root_id=run.request.root_id,
-            depth=run.request.depth + 1,
-            labels=run.labels,
+        request = follow_up(
+            run, kind=UNDO, key=run.run_id, value={"run_id": run.run_id}, user=by.name
         )
 
         def accept(tx: Tx) -> tuple[RunId, bool]:

@@ -19,7 +19,7 @@ from interlock.domain.principal import DEFAULT_TENANT
 from interlock.domain.record import to_json
 from interlock.domain.run import RunState
 from interlock.runtime.durable.segment import Segment
-from interlock.store import approvals, decisions, journal
+from interlock.store import approvals, decisions, effects, journal
 from interlock.testing.recorder_project import TOOL_OF, files
 from tests.calls.call_bench import UNKNOWN, CallBench, created, said, seat_of
 
@@ -195,6 +195,25 @@ def test_an_undo_is_an_effect_of_its_own_and_both_name_each_other(bench: UndoBen
     with bench.db.reading() as tx:
         recorded = decisions.list_for_effect(tx, undo.effect_id)
     assert [Outcome.ALLOW] == [r.decision.outcome for r in recorded]
+
+
+def test_an_undo_leaves_what_was_found_to_be_doubled_meanwhile_with_its_person(
+    bench: UndoBench,
+) -> None:
+    """The undo is recorded; what stands outside is still somebody's to look at."""
+    [original] = bench.effects(bench.write("a"))
+
+    def park(_call: Call) -> None:
+        bench.outside.on_send = lambda _call: None
+        doubled = replace(original, state=EffectState.PARKED, error_code="effect.doubled")
+        bench.db.run("parked", lambda tx: effects.move(tx, original, doubled))
+
+    bench.outside.on_send = park
+    [undo] = bench.effects(bench.undo(original.run_id))
+
+    now = bench.effect(original.effect_id)
+    assert EffectState.SUCCEEDED is undo.state
+    assert (EffectState.PARKED, undo.effect_id) == (now.state, now.compensated_by)
 
 
 def test_an_undo_that_policy_denies_stops_what_is_before_it(sqlite_url: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from interlock.domain.tool import EffectClass
 from proofs.protocol_model import judge
 from proofs.protocol_mutants import MUTANTS
 from proofs.protocol_world import Found
@@ -27,6 +26,6 @@ def test_claim_holds_only_if_the_search_is_clean_and_sharp(
     """No class may be broken, every mutant must be, and the search must end in time."""
     refused = dict.fromkeys(MUTANTS, of_mutants)
 
-    verdict = judge({EffectClass.BLIND: of_class}, refused, seconds=seconds)
+    verdict = judge({"blind": of_class}, refused, seconds=seconds)
 
     assert holds is verdict.holds

@@ -9,7 +9,7 @@ import pytest
 
 from interlock.domain.tool import EffectClass
 from proofs.protocol_mutants import MUTANTS
-from proofs.protocol_world import Rules, first, search
+from proofs.protocol_world import LATE, Rules, first, search
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,14 @@ def test_no_order_of_events_breaks_a_promise(
     What policy refuses is over, no pause comes twice, and nothing is tried that is refused.
     """
     found = search(first(effect_class, crashes=1, expiries=1, is_key_probed=is_key_probed), Rules())
+
+    assert found.trace is None
+    assert found.states > 900
+
+
+def test_what_a_worker_doubles_that_was_paused_for_too_long_comes_to_a_person() -> None:
+    """It sends past every deadline; nothing else lets a `probed` call be done twice unseen."""
+    found = search(first(EffectClass.PROBED, crashes=1, expiries=1), LATE)
 
     assert found.trace is None
     assert found.states > 900

@@ -19,6 +19,9 @@ from interlock.store.tx import Tx
 
 T = TypeVar("T")
 
+LEASE_S = 20.0
+"""For how long a worker owns its runs without a sign of life."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -40,6 +43,11 @@ class Durable(Protocol):
     @property
     def run(self) -> Run:
         """Return the run as it was claimed; `run.epoch` is this owner's."""
+        ...
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """Return what this run may do to others, inside its own transactions."""
         ...
 
     def is_surely_before(self, at_us: int) -> bool:

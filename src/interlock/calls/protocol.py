@@ -15,6 +15,7 @@ ambiguous  -decided->  as a new one                         only a read, which i
 ambiguous  -give up->  failed_definite                      only a read, which is never parked
 ambiguous  -park->     parked -settled-> confirmed_done | confirmed_absent | abandoned
 succeeded | confirmed_done -undone-> compensated
+an end  -rechecked-> parked                     outside there is more than the row says
 ```
 
 Once an attempt's outcome is unknown the row is in doubt, until it succeeded or a probe found
@@ -126,6 +127,13 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rechecked:
+    """A second look, long after the call, found more effects than the row says."""
+
+    found: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
     """A read was asked often enough; nothing outside depends on it."""
 
@@ -147,7 +155,19 @@ class Undone:
     """A compensating effect succeeded."""
 
 
-Event = Decided | Intend | Answered | Lost | Probe | Probed | GiveUp | Park | Settled | Undone
+Event = (
+    Decided
+    | Intend
+    | Answered
+    | Lost
+    | Probe
+    | Probed
+    | Rechecked
+    | GiveUp
+    | Park
+    | Settled
+    | Undone
+)
 
 _S = EffectState
 _DECIDED = {
@@ -174,6 +194,8 @@ _SETTLED = {
 
 
 _IN_DOUBT = frozenset({_S.AMBIGUOUS, _S.PROBING, _S.PARKED})
+_NOT_DONE = frozenset({_S.FAILED_DEFINITE, _S.CONFIRMED_ABSENT, _S.DENIED, _S.DRAFTED})
+_DONE = frozenset({_S.SUCCEEDED, _S.CONFIRMED_DONE, _S.COMPENSATED})
 
 _FROM: dict[type[Event], frozenset[EffectState]] = {
     Decided: frozenset({_S.PROPOSED, _S.AUTHORIZED, _S.FAILED_DEFINITE, _S.AMBIGUOUS}),
@@ -182,6 +204,7 @@ _FROM: dict[type[Event], frozenset[EffectState]] = {
     Lost: frozenset({_S.INTENT, _S.PROBING}),
     Probe: frozenset({_S.AMBIGUOUS}),
     Probed: frozenset({_S.PROBING}),
+    Rechecked: _NOT_DONE | _DONE,
     GiveUp: frozenset({_S.AMBIGUOUS}),
     Park: frozenset({_S.AMBIGUOUS, _S.PROBING}),
     Settled: frozenset({_S.PARKED}),
@@ -234,12 +257,14 @@ def _is_allowed(view: EffectView, event: Event) -> bool:
             return not _is_write(view)
         case Park():
             return _is_write(view)
+        case Rechecked(found=found):
+            return is_surplus(view, found=found)
         case _:
             return True
 
 
 def _state_after(
-    event: Decided | Probe | Probed | GiveUp | Park | Settled | Undone,
+    event: Decided | Probe | Probed | Rechecked | GiveUp | Park | Settled | Undone,
 ) -> EffectState:
     match event:
         case Decided(outcome=outcome):
@@ -250,7 +275,7 @@ def _state_after(
             return _probed(event)
         case GiveUp():
             return _S.FAILED_DEFINITE
-        case Park():
+        case Park() | Rechecked():
             return _S.PARKED
         case Settled(answer=answer):
             return _SETTLED[answer]
@@ -293,6 +318,14 @@ def recover(view: EffectView, *, now_us: int) -> Recovery:
 def quiet_at_us(view: EffectView) -> int:
     """Return when the last request can no longer act and the outside shows what it did."""
     return (view.send_deadline_us or 0) + view.lag_us
+
+
+def is_surplus(view: EffectView, *, found: int) -> bool:
+    """Whether outside there is more than a row says that has ended.
+
+    One that a person gave up, or has yet to settle, says nothing of what is there.
+    """
+    return (view.state in _DONE and found > 1) or (view.state in _NOT_DONE and found > 0)
 
 
 def may_retry(view: EffectView) -> bool:

@@ -1,7 +1,8 @@
 """Unknown outcomes: take over from a lost owner, send again, probe, or park for a person.
 
 Which of them is the protocol's answer by effect class; nothing here guesses. A probe is a tool
-call of its own and takes the same road.
+call of its own and takes the same road. Where a worker of another host may have been paused for
+longer than the quiet time, a run of its own looks a second time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from interlock.calls import protocol
-from interlock.calls.durable import Dispatch, Durable
+from interlock.calls.durable import LEASE_S, Dispatch, Durable
 from interlock.calls.protocol import Verdict
 from interlock.calls.record import (
     Reading,
@@ -22,13 +23,13 @@ from interlock.calls.record import (
     write_outcome,
 )
 from interlock.calls.road import Call, CallResult, CallState, Proposal, Road, view_of
-from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, ContractError, ForbiddenError, InputError
 from interlock.domain.ids import EffectId, StepName
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Principal, PrincipalKind, Role
-from interlock.domain.run import Run
+from interlock.domain.run import RECHECK, Run, follow_up
 from interlock.domain.tool import EffectClass, Probe, ToolVersion
 from interlock.observe import emit
 from interlock.store import effects, runs, spans
@@ -38,8 +39,10 @@ from interlock.store.tx import Tx
 Ask = Callable[[Proposal], Awaitable[CallResult]]
 UNKNOWN = frozenset({EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PROBING})
 """States of a call that was, or may have been, sent and of which nothing more is known."""
-_MAX_PROBES = 5
-_LONGEST_PAUSE_S = 60.0
+DOUBLED = "effect.doubled"
+"""Error code of an effect of which a second look found more than its row says."""
+MAX_PROBES = 5
+LONGEST_PAUSE_S = 60.0
 _WAKING_S = 5.0
 """For how long a worker that was paused past its lease may go on before it finds that out."""
 
@@ -101,7 +104,7 @@ async def pause(durable: Durable, call: Call) -> None:
     if effect.outcome_us is None or durable.recorded(name) is not None:
         return
     spread = int(effect.effect_id[:8], 16) / 0xFFFF_FFFF + 0.5
-    wait_s = min(_LONGEST_PAUSE_S, 2.0 ** (effect.attempt - 1)) * spread
+    wait_s = min(LONGEST_PAUSE_S, 2.0 ** (effect.attempt - 1)) * spread
     until_us = effect.outcome_us + round(max(call.retry_after_s, wait_s) * 1_000_000)
     recorded = await durable.commit(
         StepName(f"{name}.until"), lambda _tx: until_us, kind="call.pause"
@@ -204,15 +207,16 @@ def settle(
         _see(tx, effect, f"settled.{answer}", {"reason": reason}, by=by.name)
         if answer == "done":
             mark_undone(tx, effect)
-        spans.close(
-            tx,
-            effect.run_id,
-            effect.step_name,
-            end_us=tx.now_us,
-            status=emit.effect_status(effect.state),
-            error_code=effect.error_code,
-            attributes=emit.effect_outcome(effect),
-        )
+        if before.error_code != DOUBLED:
+            spans.close(
+                tx,
+                effect.run_id,
+                effect.step_name,
+                end_us=tx.now_us,
+                status=emit.effect_status(effect.state),
+                error_code=effect.error_code,
+                attributes=emit.effect_outcome(effect),
+            )
         dispatch.signal(
             tx,
             effect.run_id,
@@ -233,15 +237,15 @@ async def _probe(road: Road, durable: Durable, call: Call, ask: Ask) -> Call | C
     n = 1 + await durable.read(
         lambda tx: effects.count_evidence(tx, call.effect.effect_id, "probed")
     )
-    if n > _MAX_PROBES:
+    if n > MAX_PROBES:
         return await _leave(durable, call, f"{n - 1} probes did not settle it")
     try:
-        question = _question(call, probe, n)
+        question = question_of(call.effect, probe, n, parent_span=_probe_key(call.effect, n))
     except InputError as error:
         return await _leave(durable, call, f"its probe cannot be worded: {error.message}")
     asked = await durable.transact("call.probe", lambda tx: _begin_probe(tx, call, n))
     answer = await ask(question)
-    found = _found(call, probe, answer)
+    found = found_by(call.effect, probe, answer)
     if found is not None and len(found) == 1:
         return await _was_done(road, durable, call.at(asked), found[0], n=n)
     quiet_us = protocol.quiet_at_us(view_of(asked, tool))
@@ -252,6 +256,8 @@ async def _probe(road: Road, durable: Durable, call: Call, ask: Ask) -> Call | C
         count = None if found is None else len(found)
         _see(tx, asked, "probed", {"found": count, "is_quiet": is_quiet})
         moved = _write_probed(tx, asked, tool, found, is_quiet=is_quiet)
+        if moved.state is EffectState.FAILED_DEFINITE:
+            _start_recheck(tx, durable, moved, quiet_us=quiet_us)
         now_us = tx.now_us
         spans.put(tx, emit.probe_span(moved, n=n, start_us=now_us, end_us=now_us, found=count))
         return moved
@@ -289,15 +295,19 @@ def _begin_probe(tx: Tx, call: Call, n: int) -> Effect:
     return effects.move(tx, before, replace(before, state=after.state))
 
 
-def _question(call: Call, probe: Probe, n: int) -> Proposal:
-    effect = call.effect
+def _probe_key(effect: Effect, n: int) -> str:
+    return f"{effect.step_name}#probe.{n}"
+
+
+def question_of(effect: Effect, probe: Probe, n: int, *, parent_span: str) -> Proposal:
+    """Return the call that looks for an effect for the nth time; raises `InputError`."""
     return Proposal(
-        step_name=StepName(f"{effect.step_name}#probe.{n}/{probe.tool}"),
+        step_name=StepName(f"{_probe_key(effect, n)}/{probe.tool}"),
         tool=probe.tool,
         version=probe.version,
         arguments=fill(probe.args, _documents(effect)),
         seats=effect.seats,
-        parent_span=f"{effect.step_name}#probe.{n}",
+        parent_span=parent_span,
     )
 
 
@@ -308,12 +318,12 @@ def _documents(effect: Effect) -> dict[str, Json]:
     }
 
 
-def _found(call: Call, probe: Probe, answer: CallResult) -> list[Json] | None:
+def found_by(effect: Effect, probe: Probe, answer: CallResult) -> list[Json] | None:
     """Return what the probe found; None if it proves nothing.
 
     That is without an answer, or if nothing is left of what would tell our write from others.
     """
-    wanted = fill(probe.equals, _documents(call.effect), optional=True)
+    wanted = fill(probe.equals, _documents(effect), optional=True)
     # INVARIANT: `fill` keeps the shape of an object.
     assert isinstance(wanted, dict)
     if answer.state is not CallState.SUCCEEDED or (probe.equals and not wanted):
@@ -361,6 +371,49 @@ async def _was_done(
         input_digest=call.proposal.input_digest,
     )
     return CallResult.from_journal(value)
+
+
+# --- the second look: `runtime.recheck` is the run
+
+
+def _start_recheck(tx: Tx, durable: Durable, effect: Effect, *, quiet_us: int) -> None:
+    """Let a run of its own look again, if the lost owner was not seen to end: it may only be slow.
+
+    Twice the quiet time after the owner's last sign of life, when what it sent shows as well.
+    """
+    run = durable.run
+    if run.lost_us is None or (effect.first_sent_us or 0) > run.lost_us:
+        return
+    at_us = 2 * quiet_us - (run.lost_us - round(LEASE_S * 1_000_000))
+    request = follow_up(
+        run,
+        kind=RECHECK,
+        # One for each loss: it waits for the attempts that are yet to come.
+        key=f"{effect.effect_id}/{run.lost_us}",
+        value={"effect_id": effect.effect_id, "at_us": at_us},
+        user=run.request.user,
+    )
+    _, is_new = durable.dispatch.start(tx, request, body_digest=digest(request.trigger.key))
+    if is_new:
+        _see(tx, effect, "recheck.due", {"at_us": at_us})
+
+
+def note_recheck(
+    tx: Tx, effect: Effect, tool: ToolVersion | None, *, found: int, asked: EffectId
+) -> Effect:
+    """Write what a second look found, by the call `asked`; park what is there too often.
+
+    The row of the effect's run is locked.
+    """
+    view = view_of(effect, tool)
+    _see(tx, effect, "rechecked", {"found": found, "asked": asked})
+    if not protocol.is_surplus(view, found=found):
+        return effect
+    after = protocol.step(view, protocol.Rechecked(found=found))
+    why = f"a second look found {found} where the ledger has `{effect.state}`"
+    _see(tx, effect, "parked", {"why": why})
+    parked = replace(effect, state=after.state, error_code=DOUBLED, error_message=why)
+    return effects.move(tx, effect, parked)
 
 
 def _see(tx: Tx, effect: Effect, kind: str, detail: JsonObject, *, by: str = "interlock") -> None:

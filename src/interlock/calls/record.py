@@ -232,7 +232,10 @@ def mark_undone(tx: Tx, effect: Effect) -> None:
     original = effects.get(tx, effect.compensates)
     if original.state is EffectState.COMPENSATED:
         return
-    after = protocol.step(view_of(original, None), protocol.Undone())
+    after = view_of(original, None)
+    # One of which a second look found more meanwhile stays with the person who looks into it.
+    if original.state is not EffectState.PARKED:
+        after = protocol.step(after, protocol.Undone())
     effects.move(
         tx, original, replace(original, state=after.state, compensated_by=effect.effect_id)
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Literal
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.ids import AgentName, ExecutorId, RunId, StepName, TenantId, WorkflowName
@@ -31,8 +32,10 @@ class RunState(StrEnum):
         return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
 
 
-UNDO = "undo"
+UNDO: Literal["undo"] = "undo"
 """Kind of the trigger of a run that undoes the ended run which its input names (`run_id`)."""
+RECHECK: Literal["recheck"] = "recheck"
+"""Kind of the trigger of a run that looks a second time for an effect (`effect_id`, `at_us`)."""
 
 
 DEFAULT_PRIORITY = 4
@@ -130,6 +133,27 @@ class Run:
     error_code: str | None = None
     error_message: str | None = None
     output: Json = None
+
+
+def follow_up(
+    run: Run, *, kind: Literal["undo", "recheck"], key: str, value: Json, user: str | None
+) -> StartRequest:
+    """Return the request of a child run that tidies up after `run`, which need not wait for it."""
+    return replace(
+        run.request,
+        trigger=TriggerRef(kind=kind, source=f"{kind}/{run.request.workflow}", key=key),
+        input=value,
+        agent=None,
+        seats=(),
+        deciding=(),
+        user=user,
+        parent_id=run.run_id,
+        root_id=run.request.root_id or run.run_id,
+        depth=run.request.depth + 1,
+        labels=run.labels,
+        deadline_us=None,
+        priority=DEFAULT_PRIORITY,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,11 @@ from interlock.calls.pipeline import end_calls
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import InputError, StepFailedError
-from interlock.domain.ids import RunId, StepName
+from interlock.domain.ids import EffectId, RunId, StepName
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json, to_json
-from interlock.domain.run import UNDO, Run, RunState
+from interlock.domain.run import RECHECK, UNDO, Run, RunState
 from interlock.domain.trace import SpanStatus
 from interlock.domain.workflow import (
     WORKFLOW_AGENT,
@@ -26,6 +26,7 @@ from interlock.domain.workflow import (
 from interlock.observe import emit, semconv
 from interlock.runtime.durable.segment import RunOutcome
 from interlock.runtime.limits import enter_gates
+from interlock.runtime.recheck import recheck
 from interlock.runtime.steps import Services, Walk, close_failed, run_step
 from interlock.store import effects, registry, runs, spans
 from interlock.store.tx import Tx
@@ -41,8 +42,9 @@ async def run_segment(services: Services, durable: Durable) -> RunOutcome:
     """Walk a run from its start to its end; what is recorded is answered from the journal.
 
     The run is bound to its release and workflow version. A child run of a hand-off only runs its
-    agent, an undo only undoes. Control errors (fenced, cancelled, store away) come out; every
-    failure of a step leads to the failure mode that the workflow declares for its code.
+    agent, an undo only undoes, a recheck only looks. Control errors (fenced, cancelled, store away)
+    come out; every failure of a step leads to the failure mode that the workflow declares for its
+    code.
     """
     request = durable.run.request
     release = services.road.live.known(request.release)
@@ -56,6 +58,8 @@ async def run_segment(services: Services, durable: Durable) -> RunOutcome:
     walk = Walk(services=services, durable=durable, release=release, spec=spec)
     if request.trigger.kind == UNDO:
         return await _walk_undo(walk)
+    if request.trigger.kind == RECHECK:
+        return await _walk_recheck(walk)
     return await (_walk_steps(walk) if request.agent is None else _walk_agent(walk))
 
 
@@ -106,6 +110,16 @@ async def _walk_undo(walk: Walk) -> RunOutcome:
     if left:
         return _failure("undo.incomplete", f"{len(left)} effects are not undone", output=output)
     return RunOutcome(state=RunState.SUCCEEDED, output=output, end_state="undone")
+
+
+async def _walk_recheck(walk: Walk) -> RunOutcome:
+    wanted = walk.run.request.input
+    # INVARIANT: a recheck is started with the effect that it looks for, and when.
+    assert isinstance(wanted, dict)
+    at_us = wanted["at_us"]
+    assert isinstance(at_us, int)
+    effect_id = EffectId(str(wanted["effect_id"]))
+    return await recheck(walk.services.road, walk.durable, effect_id, at_us=at_us)
 
 
 async def _walk_steps(walk: Walk) -> RunOutcome:

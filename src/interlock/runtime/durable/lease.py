@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import structlog
 
+from interlock.calls.durable import LEASE_S
 from interlock.domain.errors import ConflictError, UnavailableError
 from interlock.domain.ids import ExecutorId
 from interlock.domain.run import Abilities
@@ -29,7 +30,6 @@ from interlock.store.engine import Database
 from interlock.store.leases import Executor
 from interlock.store.tx import Tx
 
-TTL_S = 20.0
 BEAT_S = 5.0
 NO_SEND_AFTER_S = 10.0
 LEAVE_AFTER_S = 15.0
@@ -78,7 +78,7 @@ class Lease:
                 host=host_identity(),
                 pid=os.getpid(),
                 pid_started=pid_started(os.getpid()) or "",
-                ttl_us=round(TTL_S * 1_000_000),
+                ttl_us=round(LEASE_S * 1_000_000),
                 abilities=self._abilities,
             ),
         )
@@ -114,7 +114,7 @@ class Lease:
             self._lock.close()
 
     def _renew(self, tx: Tx) -> bool:
-        ttl_us = round(TTL_S * 1_000_000)
+        ttl_us = round(LEASE_S * 1_000_000)
         return leases.renew(tx, self._executor_id, ttl_us=ttl_us, is_draining=self._is_draining)
 
     def _beat(self) -> None:

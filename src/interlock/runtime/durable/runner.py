@@ -20,7 +20,7 @@ from interlock.domain.errors import (
 )
 from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.record import to_json
-from interlock.domain.run import Abilities, ChildOutcome, JournalEntry, Run, RunState
+from interlock.domain.run import RECHECK, Abilities, ChildOutcome, JournalEntry, Run, RunState
 from interlock.runtime.durable import codec
 from interlock.runtime.durable.children import child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
@@ -213,7 +213,8 @@ class Runner:
     async def _cancel_children(self, run: Run) -> None:
         children = await self._threads.read(lambda tx: runs.children(tx, run.run_id))
         for child in children:
-            if not child.state.is_final:
+            # A second look is about what was sent already.
+            if not child.state.is_final and child.request.trigger.kind != RECHECK:
                 await self._threads.run(
                     "run.cancel", partial(self._dispatch.cancel, run_id=child.run_id)
                 )

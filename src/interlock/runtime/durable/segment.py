@@ -105,7 +105,7 @@ class Segment:
         self._time = DatabaseTime(threads.db.clock, now_us)
         self._journal = dict(entries)
         self._threads = threads
-        self._dispatch = dispatch
+        self.dispatch = dispatch
         self._pause = pause
         self._hold_s = hold_s
         self._used: set[StepName] = set()
@@ -291,7 +291,7 @@ class Segment:
 
         def start(tx: Tx, run: Run) -> Json:
             child = child_of(run, name, request)
-            return self._dispatch.start(tx, child, body_digest=digest(child.input))[0]
+            return self.dispatch.start(tx, child, body_digest=digest(child.input))[0]
 
         wanted = {"workflow": request.workflow, "agent": request.agent, "input": request.input}
         started = await self._commit(name, start, kind="run.start", input_digest=digest(wanted))
@@ -355,7 +355,7 @@ class Segment:
         )
         self._has_gates = True
         full = await self._write(
-            "gate.ask", lambda tx, _run: self._dispatch.ask(tx, wanted), first=gates.lock
+            "gate.ask", lambda tx, _run: self.dispatch.ask(tx, wanted), first=gates.lock
         )
         if full is not None:
             topic = waiting.gate_topic(full.key)
@@ -382,7 +382,7 @@ class Segment:
 
     async def _leave(self, name: StepName, left: StepName) -> None:
         def leave(tx: Tx, _run: Run) -> Json:
-            self._dispatch.leave(tx, self._run.run_id, name=name)
+            self.dispatch.leave(tx, self._run.run_id, name=name)
             return None
 
         await self._commit(left, leave, kind="gate.leave", first=gates.lock)
@@ -572,7 +572,7 @@ class Segment:
         def park(tx: Tx, run: Run) -> list[StepName]:
             ready = waiting.park(tx, run, open_waits)
             if leaves_gates and not ready:
-                self._dispatch.leave(tx, run.run_id, with_kept=False)
+                self.dispatch.leave(tx, run.run_id, with_kept=False)
             return ready
 
         try:
