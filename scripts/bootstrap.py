@@ -81,7 +81,9 @@ def _install_packages(env: dict[str, str]) -> None:
     count = sum("==" in line for line in LOCK.read_text().splitlines())
     _say(f"installing {count} locked packages (a minute or two the first time)")
     sync = [str(UV), "pip", "sync", "--quiet", "--python", str(PYTHON), "--require-hashes"]
-    _run([*sync, str(LOCK)], env=env, hint=OFFLINE)
+    # At once and in parallel, instead of in every process where Python may not write what it
+    # compiles (PYTHONDONTWRITEBYTECODE).
+    _run([*sync, "--compile-bytecode", str(LOCK)], env=env, hint=OFFLINE)
 
 
 def _install_uv(env: dict[str, str]) -> None:
