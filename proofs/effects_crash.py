@@ -60,6 +60,7 @@ _FAULT_AT = {
 }
 _STEPS = "durable steps and children; tests/acceptance/test_durable_crash.py kills there"
 _PLANS = "a plan as a whole; tests/acceptance/test_plan_crash.py kills there"
+_UPSTREAMS = "compares what servers say with what was reviewed; no call waits for it"
 _LATE = "a worker of another host that was not seen to end; see tests/runtime/test_recheck.py"
 _GATES = "no workflow here has gates; tests/conformance/test_durable_gates.py takes them over"
 _RETENTION = "deletes what has ended; the next leader goes on where it stopped"
@@ -120,6 +121,8 @@ ELSEWHERE = {
     "step": _STEPS,
     "trigger.pause": _CLOCKED,
     "trigger.tick": _CLOCKED,
+    "upstream.check": _UPSTREAMS,
+    "upstream.lead": _UPSTREAMS,
     "uuid": _STEPS,
 }
 """Transactions that are on no call's road, and why. They are killed too if a call meets them."""

@@ -39,6 +39,7 @@ from interlock.runtime.retention import Retention
 from interlock.runtime.schedule import ScheduleLoop
 from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
+from interlock.runtime.upstreams import Upstreams, UpstreamWatch
 from interlock.runtime.versions import ReleaseNeeds
 from interlock.runtime.workflows import close_trace, run_segment
 from interlock.store import migrate, registry, retention, spans
@@ -110,6 +111,9 @@ class Interlock:
             clear_hints=self._engine.clear_hints,
             days=config.retention_days,
         )
+        upstreams = Upstreams(db=db, resolve=credentials.resolve, variables=os.environ)
+        self.upstreams = upstreams
+        self._watch = UpstreamWatch(upstreams, self._engine.executor_id)
         self._is_working = self._is_scheduling = False
 
     @classmethod
@@ -139,13 +143,17 @@ class Interlock:
         return self._engine.executor_id
 
     def start(self, *, work: bool = True, schedule: bool = True) -> None:
-        """Begin to work (claim runs, take over from dead workers), to fire schedules and tidy."""
+        """Begin to work (claim runs, take over from dead workers), to fire schedules and tidy.
+
+        Who schedules also compares the tools of MCP servers with what was reviewed.
+        """
         if work:
             self._engine.start()
             self._is_working = True
         if schedule:
             self._schedule.start()
             self._retention.start()
+            self._watch.start()
             self._is_scheduling = True
 
     def close(self) -> None:
@@ -153,6 +161,7 @@ class Interlock:
         if self._is_scheduling:
             self._schedule.stop()
             self._retention.stop()
+            self._watch.stop()
         if self._is_working:
             self._engine.stop()
         self.db.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -25,6 +26,7 @@ from interlock.store import (
     results,
     spans,
     touches,
+    upstreams,
 )
 from interlock.store.blackboard import Note
 from interlock.store.engine import Database
@@ -459,3 +461,33 @@ def test_open_effect_states_are_those_of_the_index(db: Database) -> None:
     assert {EffectState.INTENT, EffectState.AMBIGUOUS, EffectState.PARKED} == {
         each.state for each in found
     }
+
+
+def test_a_definition_is_kept_once_for_each_server(db: Database) -> None:
+    """The first one of a pin stays."""
+
+    def put(tx: Tx) -> None:
+        for server, said in (("one", "a"), ("one", "b"), ("two", "c")):
+            upstreams.put(tx, server, "pin", {"said": said})
+
+    db.run("put", put)
+
+    with db.reading() as tx:
+        found = [upstreams.find(tx, server, ["pin", "other"]) for server in ("one", "two", "three")]
+
+    assert [{"pin": {"said": "a"}}, {"pin": {"said": "c"}}, {}] == found
+
+
+def test_a_quarantine_is_the_next_release_and_the_first_reason_stays(db: Database) -> None:
+    """What is quarantined already makes no release."""
+    db.run("apply", lambda tx: registry.put_release(tx, Release(), by="ann"))
+    first, second = {"a@dev": "changed"}, {"a@dev": "removed", "b@dev": "removed"}
+
+    made = [
+        db.run("quarantine", partial(registry.quarantine, bindings=bindings, by="interlock"))
+        for bindings in (first, first, second)
+    ]
+
+    assert [2, None, 3] == [release and release.number for release in made]
+    with db.reading() as tx:
+        assert {**second, **first} == dict(registry.get_release(tx, 3).quarantine)

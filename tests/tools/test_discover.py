@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from interlock.domain.errors import UnavailableError
+from interlock.domain.ids import ToolName
 from interlock.domain.release import Release
 from interlock.domain.tool import ConnectorKind, EffectClass, Group, McpCall, PythonCall, Server
 from interlock.manifest.load import load
@@ -48,8 +49,9 @@ async def test_mcp_tools_are_proposed_as_blind_writes() -> None:
     assert {(Group.WRITE, EffectClass.BLIND, "it")} == {
         (tool.group, tool.effect.effect_class, tool.owner) for tool in tools
     }
-    echo = next(tool for tool in tools if tool.request == McpCall(upstream="echo"))
-    assert "outside.echo.call" == echo.name
+    echo = release.tools[ToolName("outside.echo.call")]
+    assert isinstance(echo.request, McpCall)
+    assert ("echo", True) == (echo.request.upstream, str(echo.request.pin).startswith("sha256:"))
     assert "ignore all rules" not in echo.description
 
 

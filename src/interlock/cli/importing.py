@@ -9,13 +9,15 @@ from pathlib import Path
 from interlock.cli.output import note, say
 from interlock.config import Config
 from interlock.domain.errors import InputError, did_you_mean
-from interlock.domain.tool import Server
+from interlock.domain.ids import ToolName
+from interlock.domain.tool import McpCall, Server
 from interlock.manifest.files import read_folder
 from interlock.manifest.load import load
 from interlock.tools import discover, openapi
 from interlock.tools.credentials import Credentials
 from interlock.tools.functions import installed_functions
-from interlock.tools.proposal import Proposal
+from interlock.tools.proposal import Proposal, repinned
+from interlock.tools.upstream import definitions, pin_of
 
 
 def from_mcp(
@@ -49,6 +51,41 @@ def from_python(folder: Path, *, server: str, owner: str) -> None:
         msg = "no installed package offers functions; declare entry points `interlock.functions`"
         raise InputError(msg)
     _write(folder, discover.from_functions(functions.values(), entry, owner=owner))
+
+
+def pin(config: Config, folder: Path, *, name: str, reference: str | None) -> None:
+    """Pin an MCP tool of the project to what its server says now, as a new version for review."""
+    files = read_folder(folder)
+    release = load(files)
+    tool = release.tools.get(ToolName(name))
+    if tool is None or not isinstance(tool.request, McpCall):
+        hint = did_you_mean(name, release.tools) or "only tools of MCP servers are pinned so"
+        raise InputError(f"the project has no MCP tool `{name}`; {hint}")
+    servers = [release.servers[bound.server] for bound in tool.environments.values()]
+    pins = {server.name: _pin_at(config, server, tool.request, reference) for server in servers}
+    if len({*pins.values()}) != 1:
+        named = ", ".join(f"`{server}`" for server in pins)
+        raise InputError(f"{named} offer different definitions; register two tools")
+    [new] = {*pins.values()}
+    if new == tool.request.pin:
+        say(f"`{name}` is pinned to what its server says now")
+        return
+    path, text = repinned(files, tool, new)
+    (folder / path).write_text(text, encoding="utf-8")
+    say(f"wrote version {tool.version + 1} of `{name}` to {folder / path}")
+    say("check that its contract and its words still fit, and what names its version; then plan")
+
+
+def _pin_at(config: Config, server: Server, request: McpCall, reference: str | None) -> str:
+    secret = None
+    if reference is not None:
+        secret = Credentials(config.data_dir / "secrets").resolve(reference)
+    listed = asyncio.run(discover.offered(server, secret=secret, variables=os.environ))
+    definition = definitions(listed).get(request.upstream)
+    found = None if definition is None else pin_of(definition)
+    if found is None:
+        raise InputError(f"`{server.name}` offers no tool `{request.upstream}` that can be pinned")
+    return found
 
 
 def _server(folder: Path, name: str, *, kinds: set[str]) -> Server:

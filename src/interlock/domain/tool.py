@@ -116,10 +116,15 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpCall:
-    """The pinned upstream name of an MCP tool, and the argument that takes our key, if any."""
+    """The pinned upstream name of an MCP tool, and the argument that takes our key, if any.
+
+    `pin` is the digest of what its server said of it when it was reviewed, in all its words; None:
+    nobody compares.
+    """
 
     upstream: str
     key_argument: str | None = None
+    pin: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

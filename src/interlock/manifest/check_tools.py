@@ -190,6 +190,12 @@ def _bindings(tool: ToolVersion, release: Release) -> Iterator[Finding]:
         if server.kind not in _PROTOCOLS[tool.connector]:
             message = f"`{tool.connector}` tools cannot use a `{server.kind}` server"
             yield place, message, None
+        request = tool.request
+        if environment == "prod" and isinstance(request, McpCall) and request.pin is None:
+            message = (
+                "in `prod` a tool of an MCP server is pinned to the definition that was reviewed"
+            )
+            yield ("upstream",), message, "run `interlock tool pin`, and look at what it shows"
         if (server.auth != "none") != (target.credentials is not None):
             verb = "wants" if server.auth != "none" else "takes no"
             yield place, f"the server `{server.name}` {verb} credentials", None

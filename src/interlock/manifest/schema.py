@@ -153,6 +153,8 @@ class UpstreamPart(Part):
     tool: Text
     key_argument: str | None = None
     """The argument that takes our idempotency key, if the server documents one."""
+    pin: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    """Digest of the server's definition as it was reviewed; `interlock tool pin` writes it."""
 
 
 class LimitsPart(Part):

@@ -68,6 +68,7 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
             _dead_letters(tx),
             _versions(tx),
             _servers(tx),
+            _tools(release),
         )
 
 
@@ -249,3 +250,12 @@ def _servers(tx: Tx) -> Check:
     )
     message = f"{named}; each is probed by itself, or `interlock tool breaker close SERVER`"
     return Check(name="servers", is_ok=False, message=f"not called: {message}")
+
+
+def _tools(release: Release) -> Check:
+    """Find tools that are not called, since their server changed what it says of them."""
+    if not release.quarantine:
+        return Check(name="tools", is_ok=True, message="none is quarantined")
+    named = "; ".join(f"`{key}` ({why})" for key, why in sorted(release.quarantine.items()))
+    message = f"{named}; `interlock tool check SERVER` shows the difference"
+    return Check(name="tools", is_ok=False, message=f"quarantined: {message}")

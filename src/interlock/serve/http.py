@@ -39,6 +39,7 @@ from interlock.serve.routes import (
     operations,
     project,
     runs,
+    servers,
     triggers,
 )
 from interlock.serve.status import status_of
@@ -74,6 +75,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         effects,
         catalog,
         breakers,
+        servers,
         triggers,
         project,
         keys,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sqlalchemy import func, select
@@ -46,6 +47,19 @@ def put_release(tx: Tx, release: Release, *, by: str) -> Release:
     if not is_new:
         raise ConflictError("another apply came in between; plan again")
     return numbered
+
+
+def quarantine(tx: Tx, bindings: Mapping[str, str], *, by: str) -> Release | None:
+    """Let the bindings (`tool@environment`, each with its reason) deny every call from now on.
+
+    That is the next release; None if they all do so already. A new version of the tool lifts it.
+    """
+    number = live_number(tx)
+    live = get_release(tx, number)
+    both = {**bindings, **live.quarantine}
+    return (
+        None if both == live.quarantine else put_release(tx, replace(live, quarantine=both), by=by)
+    )
 
 
 def expect_live(tx: Tx) -> None:

@@ -469,6 +469,15 @@ model_use = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 
+upstream_tool = Table(
+    "upstream_tool",
+    metadata,
+    Column("server", Text, primary_key=True),
+    Column("pin", Text, primary_key=True),
+    Column("definition", Text, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+)
+
 body = Table(
     "body",
     metadata,

@@ -13,6 +13,7 @@ from interlock.domain.tool import Server
 from interlock.tools.connectors.mcp import McpConnector
 from interlock.tools.functions import PythonFunction
 from interlock.tools.proposal import Draft, Proposal, propose, words_of
+from interlock.tools.upstream import definitions, pin_of
 
 CONTENT_SCHEMA: JsonObject = {
     "type": "object",
@@ -43,12 +44,20 @@ async def from_mcp(
     Its annotations are not read: every tool is proposed as `write` + `blind`. Raises
     `UnavailableError` if the server cannot be reached.
     """
+    tools = await offered(server, secret=secret, variables=variables)
+    pins = {name: pin_of(one) for name, one in definitions(tools).items()}
+    return _joined(_of_mcp(server, owner, tool, pins[tool.name]) for tool in tools)
+
+
+async def offered(
+    server: Server, *, secret: str | None = None, variables: Mapping[str, str] | None = None
+) -> list[Tool]:
+    """Return what an MCP server offers now; raises `UnavailableError`."""
     connector = McpConnector(server, variables=variables)
     try:
-        tools = await connector.list_tools(secret=secret)
+        return await connector.list_tools(secret=secret)
     finally:
         await connector.aclose()
-    return _joined(_of_mcp(server, owner, tool) for tool in tools)
 
 
 def from_functions(functions: Iterable[PythonFunction], server: Server, *, owner: str) -> Proposal:
@@ -71,7 +80,7 @@ def from_functions(functions: Iterable[PythonFunction], server: Server, *, owner
     )
 
 
-def _of_mcp(server: Server, owner: str, tool: Tool) -> Proposal:
+def _of_mcp(server: Server, owner: str, tool: Tool, pin: str | None) -> Proposal:
     output = cast("JsonObject | None", tool.output_schema)
     return propose(
         Draft(
@@ -80,7 +89,7 @@ def _of_mcp(server: Server, owner: str, tool: Tool) -> Proposal:
             words=words_of(tool.name),
             upstream=tool.name,
             connector="mcp",
-            reach={"upstream": {"tool": tool.name}},
+            reach={"upstream": {"tool": tool.name, **({} if pin is None else {"pin": pin})}},
             input_schema=cast("JsonObject", tool.input_schema),
             output_schema=CONTENT_SCHEMA if output is None else output,
             said=tool.description or "",

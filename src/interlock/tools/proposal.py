@@ -16,7 +16,8 @@ from typing import Literal
 from ruamel.yaml import YAML
 
 from interlock.domain.canonical import Json, JsonObject
-from interlock.domain.tool import Server
+from interlock.domain.errors import InputError
+from interlock.domain.tool import Server, ToolVersion
 from interlock.tools.contract import check_schema
 
 _VERBS = frozenset(
@@ -34,6 +35,8 @@ _NAMED = frozenset({"$defs", "dependentSchemas", "patternProperties", "propertie
 _DATA = frozenset({"const", "enum", "required", "type"})
 _LONGEST_NAME = 64
 _COMMENT_WIDTH = 96
+_LINE_WIDTH = 4096
+"""So wide that no line that a person wrote is broken anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,29 @@ def propose(draft: Draft) -> Proposal:
         },
         notes=tuple(f"`{name}`: {note}" for note in notes),
     )
+
+
+def repinned(files: Mapping[str, str], tool: ToolVersion, pin: str) -> tuple[str, str]:
+    """Return the path and the new text of the file that declares a tool version.
+
+    It becomes the next version; comments and order stay as they are. A `pin` of the file's own
+    content goes, as it cannot fit any more.
+    """
+    for path, text in sorted(files.items()):
+        if not path.endswith((".yaml", ".yml")):
+            continue
+        yaml = YAML()
+        yaml.preserve_quotes, yaml.width = True, _LINE_WIDTH
+        documents = list(yaml.load_all(text))
+        for document in documents:
+            if isinstance(document, dict) and _declares(document, tool):
+                document["version"] = tool.version + 1
+                document["upstream"]["pin"] = pin
+                document.pop("pin", None)
+                written = io.StringIO()
+                yaml.dump_all(documents, written)
+                return path, written.getvalue()
+    raise InputError(f"no file declares `{tool.name}@{tool.version}`")
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -181,3 +207,8 @@ def _yaml(value: JsonObject) -> str:
 
 def _json(value: JsonObject) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _declares(document: Mapping[str, object], tool: ToolVersion) -> bool:
+    wanted = {"kind": "Tool", "name": tool.name, "version": tool.version}
+    return all(document.get(key) == value for key, value in wanted.items())

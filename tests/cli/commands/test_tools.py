@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from interlock.tools.upstream import pin_of
 from tests.cli.terminal import done, interlock
+from tests.runtime.mcp_project import OFFERED, TOOL, files, offer
 
 MCP_SERVER = Path(__file__).resolve().parents[2] / "conformance" / "mcp_outside.py"
 PROJECT = """\
@@ -107,6 +109,60 @@ def test_an_mcp_server_of_the_project_is_asked(folder: Path) -> None:
     text = (folder / "tools" / "shop.echo.call.yaml").read_text()
     assert ("group: write" in text, "class: blind" in text) == (True, True)
     assert "+ tool shop.echo.call" in done("plan")
+
+
+def test_a_tool_that_its_server_changed_is_quarantined_until_it_is_pinned(folder: Path) -> None:
+    """The difference is shown with its invisible characters; the file keeps its comments."""
+    path = offer(folder, OFFERED)
+    pin = str(pin_of(OFFERED))
+    for name, text in files(path, pin=pin).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    done("apply", "--yes")
+    same = done("tool", "check", "files-dev")
+    offer(folder, {**OFFERED, "description": "Write \u202ea note"}, {**OFFERED, "name": "other"})
+
+    changed = done("tool", "check", "files-dev")
+    shown = done("tool", "show", TOOL)
+    written = done("tool", "pin", TOOL)
+    done("apply", "--yes")
+
+    assert "same" in same
+    assert "changed" in changed
+    assert "Write \\u202ea note" in changed
+    assert "not registered, and so out of reach: other" in changed
+    assert "its server changed its description since it was reviewed" in shown
+    assert f"wrote version 2 of `{TOOL}`" in written
+    text = (folder / "project.yaml").read_text()
+    assert ("version: 2  # reviewed by ann" in text, pin in text) == (True, False)
+    assert "same" in done("tool", "check", "files-dev")
+    assert "quarantine   -" in done("tool", "show", TOOL)
+    assert f"`{TOOL}` is pinned to what its server says now" in done("tool", "pin", TOOL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["check", "files-deev"], "there is no server `files-deev`"),
+        (["pin", "files.note.wrote"], "has no MCP tool `files.note.wrote`; did you mean"),
+        (["pin", TOOL], "`files-dev` offers no tool `write_note` that can be pinned"),
+    ],
+)
+def test_what_cannot_be_checked_or_pinned_is_one_sentence(
+    folder: Path, arguments: list[str], problem: str
+) -> None:
+    """Nothing is written."""
+    path = offer(folder)
+    for name, text in files(path, pin=None).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    done("apply", "--yes")
+    before = (folder / "project.yaml").read_text()
+
+    code, error = interlock("tool", *arguments).refusal
+
+    assert (1, True) == (code, problem in error), error
+    assert before == (folder / "project.yaml").read_text()
 
 
 def test_functions_of_installed_packages_become_tools(

@@ -93,11 +93,55 @@ def show_tool(name: ToolArgument, *, as_json: AsJson = False) -> None:
         "environments": list(environments) if isinstance(environments, dict) else None,
         "seats": body["seats"],
         "pin": body["pin"],
+        "quarantine": body["quarantine"] or None,
         "input": canonical_text(body["input_schema"]),
         "output": canonical_text(body["output_schema"]),
     }
     for label, value in facts.items():
         fact(label, value)
+
+
+@app.command("check")
+@tells_errors
+def check_server(server: ServerArgument, *, as_json: AsJson = False) -> None:
+    """Ask an MCP server for its tools now; those that differ from their pins are quarantined."""
+    with connected() as client:
+        body = client.post("servers", server, "check")
+    if as_json:
+        show_json(body)
+        return
+    columns = ("tool", "environment", "upstream", "state", "members")
+    table(
+        columns,
+        [tuple(row[name] for name in columns) for row in rows_of(body, "tools")],
+        empty=f"no tool of `{server}` is registered",
+    )
+    differences = body["differences"]
+    for tool, lines in differences.items() if isinstance(differences, dict) else ():
+        say(f"{tool}: quarantined; the words below are the server's", style="bold")
+        for line in lines if isinstance(lines, list) else ():
+            say(f"  {line}")
+        say(f"  look at it, then: interlock tool pin {tool}")
+    unregistered = body["unregistered"]
+    if isinstance(unregistered, list) and unregistered:
+        say(f"not registered, and so out of reach: {', '.join(map(str, unregistered))}")
+
+
+@app.command("pin")
+@tells_errors
+def pin_tool(
+    name: ToolArgument,
+    *,
+    secret: Annotated[
+        str | None, typer.Option(help="The credential's reference, if the server wants one.")
+    ] = None,
+    folder: Folder = Path(),
+) -> None:
+    """Write a new version of an MCP tool into the project, pinned to what its server says now."""
+    # Loads the MCP SDK, which the other commands need not spend time on.
+    from interlock.cli import importing  # noqa: PLC0415
+
+    importing.pin(settings(), folder, name=name, reference=secret)
 
 
 @breakers.command("list")

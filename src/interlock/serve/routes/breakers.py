@@ -51,7 +51,7 @@ def open_breaker(app: App, operator: Operator, server: str, body: OpenBody) -> J
     """Send no calls to a server for a time: their runs wait; after it one call probes."""
 
     def write(tx: Tx) -> Breaker:
-        _own(app, tx, operator, server)
+        check_own(app, tx, operator, server)
         for_us = body.for_s * 1_000_000
         return breakers.open_by_hand(
             tx, server, for_us=for_us, reason=body.reason, by=operator.name
@@ -67,7 +67,7 @@ def close_breaker(app: App, operator: Operator, server: str) -> JsonObject:
     """Send calls to a server again, those that wait one after the other."""
 
     def write(tx: Tx) -> bool:
-        _own(app, tx, operator, server)
+        check_own(app, tx, operator, server)
         return breakers.close(tx, server)
 
     was_open = app.db.run("breaker.close", write)
@@ -75,7 +75,7 @@ def close_breaker(app: App, operator: Operator, server: str) -> JsonObject:
     return {"was_open": was_open}
 
 
-def _own(app: Interlock, tx: Tx, caller: Principal, name: str) -> None:
+def check_own(app: Interlock, tx: Tx, caller: Principal, name: str) -> None:
     """Raise unless the server is the caller's tenant's; a shared one is the default tenant's."""
     release = app.release(tx)
     server = release.servers.get(name)

@@ -124,9 +124,17 @@ class McpConnector:
         return _bounded(reply, limits.response_bytes)
 
     async def list_tools(self, *, secret: str | None = None, within_s: float = 30.0) -> list[Tool]:
-        """Return what the server offers, for import and drift checks; never for calls."""
-        async with self._link(None, secret).session(within_s=within_s) as session:
-            return await _list_tools(session)
+        """Return what the server offers, for import and drift checks; never for calls.
+
+        Raises `UnavailableError` if it cannot be asked or its answer is no list of tools.
+        """
+        link = self._link(None, secret)
+        try:
+            async with asyncio.timeout(within_s), link.session(within_s=within_s) as session:
+                return await _list_tools(session)
+        except (MCPError, TimeoutError, ValidationError) as error:
+            msg = f"`{self._server.name}` did not list its tools: {type(error).__name__}"
+            raise UnavailableError(msg) from None
 
     async def aclose(self) -> None:
         """Wait for the calls under way, then close sessions and stop the process."""
