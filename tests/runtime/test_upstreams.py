@@ -130,7 +130,7 @@ def test_a_new_version_with_the_new_pin_lifts_it_and_nothing_else_does(bench: No
 
 
 def test_an_unpinned_tool_is_compared_with_nothing(sqlite_url: str, tmp_path: Path) -> None:
-    """It is said to be so; what its server says of it is kept."""
+    """It is said to be so, with the pin that it could have."""
     with NotesBench(sqlite_url, tmp_path, pin=None) as bench:
         offer(tmp_path, POISONED)
 
@@ -152,6 +152,21 @@ def test_the_difference_of_a_definition_that_was_never_seen_is_all_of_it(
         0
     ].members
     assert '+  "name": "write_note",' in checked.differences[TOOL]
+
+
+def test_words_that_were_not_reviewed_are_not_kept(bench: NotesBench) -> None:
+    """A server that changes them for ever fills nothing; the difference is to what was reviewed."""
+    bench.upstreams.check(SERVER, by="ann")
+    pins = []
+    for number in range(3):
+        said: JsonObject = {**OFFERED, "description": f"Write note {number}"}
+        pins.append(str(pin_of(said)))
+        offer(bench.path.parent, said)
+        checked = bench.upstreams.check(SERVER, by="ann")
+
+    assert '-  "description": "Write a note",' in checked.differences[TOOL]
+    with bench.db.reading() as tx:
+        assert [PIN] == list(upstreams.find(tx, SERVER, [PIN, *pins]))
 
 
 def test_a_server_that_cannot_be_asked_changes_nothing(bench: NotesBench) -> None:

@@ -44,7 +44,7 @@ def test_what_is_no_strict_json_has_no_pin() -> None:
 
 
 def test_nothing_in_a_difference_is_invisible() -> None:
-    """Reordering and control characters are shown by their numbers, long ones are cut by number."""
+    """What would hide is shown by its number; what is long is cut in sight."""
     hidden: JsonObject = {"name": "echo", "description": "safe\u202e \u001b[2K \u200b"}
     long: JsonObject = {"name": "echo", "inputSchema": {str(n): n for n in range(1000)}}
 
@@ -53,4 +53,5 @@ def test_nothing_in_a_difference_is_invisible() -> None:
     assert any("\\u202e \\u001b[2K \\u200b" in line for line in lines)
     assert all(line.isprintable() for line in lines)
     assert difference(None, long)[-1].startswith("... and ")
+    assert difference(None, {"name": "x" * 3000})[-2].endswith(" more characters")
     assert [] == difference(hidden, hidden)

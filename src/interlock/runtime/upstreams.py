@@ -28,6 +28,7 @@ from interlock.tools.discover import offered
 ROLE = "upstreams"
 EVERY_S = 600.0
 _FIRST_S = 20.0
+_STOP_S = 5.0
 _KINDS = frozenset({"mcp-http", "mcp-stdio"})
 
 _log = structlog.get_logger(__name__)
@@ -90,9 +91,9 @@ class UpstreamWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; a server that is being asked is heard first."""
+        """Stop; a server that is being asked has a few seconds to answer."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_STOP_S)
 
     def run_once(self) -> bool:
         """Look at every server that has pinned tools; False if another process leads."""
@@ -127,7 +128,8 @@ class UpstreamWatch:
             except UnavailableError as error:
                 _log.warning("upstream.unavailable", reason=error.message)
             except Exception:  # noqa: BLE001  # tried again later; calls do not depend on it
-                _log.exception("upstream.failed")
+                if not self._stop.is_set():
+                    _log.exception("upstream.failed")
 
 
 def _compare(tx: Tx, *, server: str, offered: dict[str, JsonObject], by: str) -> Checked:
@@ -143,7 +145,8 @@ def _compare(tx: Tx, *, server: str, offered: dict[str, JsonObject], by: str) ->
     differences: dict[str, list[str]] = {}
     for standing, request in zip(standings, requests, strict=True):
         now = offered.get(standing.upstream)
-        if now is not None and standing.pin is not None:
+        if now is not None and standing.pin is not None and standing.state == "same":
+            # Of what was reviewed only: a server could change its words for ever.
             upstreams.put(tx, server, standing.pin, now)
         if standing.state in {"changed", "removed"}:
             before = known.get(request.pin or "")

@@ -22,6 +22,7 @@ from interlock.domain.tool import Environment, McpCall, Server, ToolVersion
 State = Literal["same", "changed", "removed", "unpinned"]
 MEMBERS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
 _MOST_LINES = 400
+_LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,8 @@ class Standing:
         """Say why the tool is not called; in our words, since agents may read it."""
         if self.state == "removed":
             return "its server does not offer it any more"
-        return f"its server changed its {', '.join(self.members)} since it was reviewed"
+        what = ", ".join(self.members) or "definition"
+        return f"its server changed its {what} since it was reviewed"
 
 
 def definitions(tools: Iterable[Tool]) -> dict[str, JsonObject]:
@@ -102,7 +104,12 @@ def difference(before: JsonObject | None, after: JsonObject | None) -> list[str]
     lines = [*difflib.unified_diff(was, now, "reviewed", "now", lineterm="")]
     if len(lines) > _MOST_LINES:
         lines[_MOST_LINES:] = [f"... and {len(lines) - _MOST_LINES} more lines"]
-    return lines
+    return [_cut(line) for line in lines]
+
+
+def _cut(line: str) -> str:
+    left = len(line) - _LONGEST_LINE
+    return line if left <= 0 else f"{line[:_LONGEST_LINE]}... and {left} more characters"
 
 
 def _lines(definition: JsonObject | None) -> list[str]:
