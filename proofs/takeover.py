@@ -26,7 +26,7 @@ from interlock.app import Interlock
 from interlock.domain.canonical import JsonObject
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import ExecutorId, RunId
-from interlock.domain.run import RunState
+from interlock.domain.run import RECHECK, RunState
 from interlock.store import leases, runs
 from proofs import plane, two_hosts
 from proofs.invariants import export, in_order_of_epochs
@@ -282,5 +282,10 @@ def _not_done_once(interlock: Interlock, folder: Path) -> Iterator[str]:
     for effect_id, effect in writes.items():
         if effect.state is not EffectState.SUCCEEDED or lines.count(effect_id) != 1:
             yield f"`{effect_id}` is `{effect.state}` and was done {lines.count(effect_id)} times"
-    if len(writes) != plane.STEPS * len(ledger.runs):
-        yield f"{len(ledger.runs)} runs have {len(writes)} calls"
+    own = [run for run in ledger.runs if run.request.trigger.kind != RECHECK]
+    if len(writes) != plane.STEPS * len(own):
+        yield f"{len(own)} runs have {len(writes)} calls"
+    looks = [run for run in ledger.runs if run.request.trigger.kind == RECHECK]
+    for look in looks:
+        if look.state.is_final and look.end_state != "confirmed":
+            yield f"a second look ended `{look.end_state or look.error_code}`"

@@ -5,7 +5,8 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interlock.domain.text import visible
+from interlock.domain.canonical import JsonObject
+from interlock.domain.text import difference, visible
 
 
 @given(st.text())
@@ -27,3 +28,18 @@ def test_what_can_be_seen_is_left_as_it_is(text: str) -> None:
 def test_other_values_are_shown_as_json() -> None:
     """In the form that digests are taken over."""
     assert '{"a":[1,null],"b":"x⟨U+200B⟩"}' == visible({"b": "x\u200b", "a": [1, None]})
+
+
+def test_nothing_in_a_difference_is_invisible() -> None:
+    """What would hide is shown by its number; what is long is cut in sight."""
+    hidden: JsonObject = {"name": "echo", "description": "safe\u202e \u001b[2K \u200b"}
+    long: JsonObject = {str(n): n for n in range(1000)}
+    names = ("then", "now")
+
+    lines = difference({"name": "echo"}, hidden, names=names)
+
+    assert any("\\u202e \\u001b[2K \\u200b" in line for line in lines)
+    assert all(line.isprintable() for line in lines)
+    assert difference(None, long, names=names)[-1].startswith("... and ")
+    assert difference(None, {"name": "x" * 3000}, names=names)[-2].endswith(" more characters")
+    assert [] == difference(hidden, hidden, names=names)

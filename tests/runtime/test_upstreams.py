@@ -157,16 +157,16 @@ def test_the_difference_of_a_definition_that_was_never_seen_is_all_of_it(
 def test_words_that_were_not_reviewed_are_not_kept(bench: NotesBench) -> None:
     """A server that changes them for ever fills nothing; the difference is to what was reviewed."""
     bench.upstreams.check(SERVER, by="ann")
-    pins = []
-    for number in range(3):
-        said: JsonObject = {**OFFERED, "description": f"Write note {number}"}
-        pins.append(str(pin_of(said)))
-        offer(bench.path.parent, said)
-        checked = bench.upstreams.check(SERVER, by="ann")
+    for words in ({"title": "One"}, {"title": "Two"}):
+        offer(bench.path.parent, {**OFFERED, **words})
+        bench.upstreams.check(SERVER, by="ann")
+    offer(bench.path.parent, POISONED)
+
+    checked = bench.upstreams.check(SERVER, by="ann")
 
     assert '-  "description": "Write a note",' in checked.differences[TOOL]
     with bench.db.reading() as tx:
-        assert [PIN] == list(upstreams.find(tx, SERVER, [PIN, *pins]))
+        assert [PIN] == list(upstreams.find(tx, SERVER, [PIN, str(pin_of(POISONED))]))
 
 
 def test_a_server_that_cannot_be_asked_changes_nothing(bench: NotesBench) -> None:

@@ -6,7 +6,7 @@ import pytest
 from mcp_types import Tool, ToolAnnotations
 
 from interlock.domain.canonical import JsonObject
-from interlock.tools.upstream import definitions, difference, pin_of
+from interlock.tools.upstream import definitions, pin_of
 
 PLAIN = Tool(name="echo", input_schema={"type": "object"})
 
@@ -41,17 +41,3 @@ def test_the_order_of_members_is_no_difference() -> None:
 def test_what_is_no_strict_json_has_no_pin() -> None:
     """So it is never the same as anything."""
     assert pin_of({"name": "echo", "inputSchema": {"maximum": float("nan")}}) is None
-
-
-def test_nothing_in_a_difference_is_invisible() -> None:
-    """What would hide is shown by its number; what is long is cut in sight."""
-    hidden: JsonObject = {"name": "echo", "description": "safe\u202e \u001b[2K \u200b"}
-    long: JsonObject = {"name": "echo", "inputSchema": {str(n): n for n in range(1000)}}
-
-    lines = difference({"name": "echo"}, hidden)
-
-    assert any("\\u202e \\u001b[2K \\u200b" in line for line in lines)
-    assert all(line.isprintable() for line in lines)
-    assert difference(None, long)[-1].startswith("... and ")
-    assert difference(None, {"name": "x" * 3000})[-2].endswith(" more characters")
-    assert [] == difference(hidden, hidden)

@@ -51,6 +51,12 @@ class Release:
             return live
         return self.old_tools.get(f"{name}@{version}")
 
+    def versions_of(self, name: ToolName) -> list[int]:
+        """Return the versions of a tool that are live or kept, in their order."""
+        old = [tool.version for tool in self.old_tools.values() if tool.name == name]
+        live = self.tools.get(name)
+        return sorted([*old, *([] if live is None else [live.version])])
+
     def binding(self, name: ToolName, environment: Environment) -> Binding | None:
         """Return the live version of a tool in an environment, or None if it has none there."""
         tool = self.tools.get(name)

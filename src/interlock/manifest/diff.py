@@ -19,8 +19,8 @@ N = TypeVar("N", bound=str)
 _SIGNS: Mapping[Action, str] = {"added": "+", "changed": "~", "removed": "-"}
 _POLICY_KINDS = {"grants": "grant", "approvals": "approval policy", "guardrails": "guardrail"}
 _LENGTH = 60
-# A change of these decides anew who may do what with a tool, and what a repeat of it means.
-_GRAVE = ("group", "risk", "is_egress", "is_irreversible", "effect", "source", "sink")
+GRAVE = ("group", "risk", "is_egress", "is_irreversible", "effect", "source", "sink")
+"""Members of a tool that decide who may do what with it, and what a repeat of it means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ def _tool_risks(old: Mapping[N, ToolVersion], new: Mapping[N, ToolVersion]) -> I
         before, after = object_to_json(old[name]), object_to_json(new[name])
         details = [
             f"{key}: {_short(before[key])} -> {_short(after[key])}"
-            for key in _GRAVE
+            for key in GRAVE
             if before[key] != after[key]
         ]
         details += _targets(old[name], new[name])

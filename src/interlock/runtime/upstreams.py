@@ -18,6 +18,7 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError, InterlockError, UnavailableError
 from interlock.domain.ids import ExecutorId
 from interlock.domain.release import Release
+from interlock.domain.text import difference
 from interlock.domain.tool import McpCall, Server
 from interlock.store import leases, registry, upstreams
 from interlock.store.engine import Database
@@ -150,7 +151,7 @@ def _compare(tx: Tx, *, server: str, offered: dict[str, JsonObject], by: str) ->
             upstreams.put(tx, server, standing.pin, now)
         if standing.state in {"changed", "removed"}:
             before = known.get(request.pin or "")
-            differences[standing.tool] = upstream.difference(before, now)
+            differences[standing.tool] = difference(before, now, names=("reviewed", "now"))
     bad = {
         f"{one.tool}@{one.environment}": one.reason
         for one in standings

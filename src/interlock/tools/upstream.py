@@ -5,8 +5,6 @@ A pin is a digest over all of it. When it changes, whoever owns the tool looks a
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -21,8 +19,6 @@ from interlock.domain.tool import Environment, McpCall, Server, ToolVersion
 
 State = Literal["same", "changed", "removed", "unpinned"]
 MEMBERS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
-_MOST_LINES = 400
-_LONGEST_LINE = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,31 +88,6 @@ def compare(
     `known` are the definitions of pins that were seen before.
     """
     return tuple(_standing(tool, server, offered, known) for tool in tools)
-
-
-def difference(before: JsonObject | None, after: JsonObject | None) -> list[str]:
-    """Return the lines that differ between two definitions, for people; control characters quoted.
-
-    >>> difference({"name": "echo"}, {"name": "echo", "title": "Echo"})[2:]
-    ['@@ -1,3 +1,4 @@', ' {', '-  "name": "echo"', '+  "name": "echo",', '+  "title": "Echo"', ' }']
-    """
-    was, now = _lines(before), _lines(after)
-    lines = [*difflib.unified_diff(was, now, "reviewed", "now", lineterm="")]
-    if len(lines) > _MOST_LINES:
-        lines[_MOST_LINES:] = [f"... and {len(lines) - _MOST_LINES} more lines"]
-    return [_cut(line) for line in lines]
-
-
-def _cut(line: str) -> str:
-    left = len(line) - _LONGEST_LINE
-    return line if left <= 0 else f"{line[:_LONGEST_LINE]}... and {left} more characters"
-
-
-def _lines(definition: JsonObject | None) -> list[str]:
-    if definition is None:
-        return []
-    # ASCII alone, so that nothing invisible or reordering is overlooked.
-    return json.dumps(definition, indent=2, sort_keys=True, ensure_ascii=True).splitlines()
 
 
 def _standing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,13 @@ def declare(folder: Path, server: str) -> None:
     (folder / "servers" / "dev.yaml").write_text(SERVER + server)
 
 
+def write(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write the files of a project."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def test_an_openapi_document_becomes_a_project_that_applies(folder: Path) -> None:
     """What is written for review loads as it is, and the registry shows it with its promise."""
     declare(folder, "protocol: http\nurl: http://127.0.0.1:9000\n")
@@ -115,9 +122,7 @@ def test_a_tool_that_its_server_changed_is_quarantined_until_it_is_pinned(folder
     """The difference is shown with its invisible characters; the file keeps its comments."""
     path = offer(folder, OFFERED)
     pin = str(pin_of(OFFERED))
-    for name, text in files(path, pin=pin).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+    write(folder, files(path, pin=pin))
     done("apply", "--yes")
     same = done("tool", "check", "files-dev")
     offer(folder, {**OFFERED, "description": "Write \u202ea note"}, {**OFFERED, "name": "other"})
@@ -152,10 +157,7 @@ def test_what_cannot_be_checked_or_pinned_is_one_sentence(
     folder: Path, arguments: list[str], problem: str
 ) -> None:
     """Nothing is written."""
-    path = offer(folder)
-    for name, text in files(path, pin=None).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+    write(folder, files(offer(folder), pin=None))
     done("apply", "--yes")
     before = (folder / "project.yaml").read_text()
 
@@ -163,6 +165,51 @@ def test_what_cannot_be_checked_or_pinned_is_one_sentence(
 
     assert (1, True) == (code, problem in error), error
     assert before == (folder / "project.yaml").read_text()
+
+
+def test_who_may_call_what_with_which_credentials_is_one_list(folder: Path) -> None:
+    """A line for each environment; a tool that is not called says so."""
+    write(folder, files(offer(folder, OFFERED), pin=str(pin_of(OFFERED))))
+    done("apply", "--yes")
+
+    bound = done("tool", "list", "--grants")
+    offer(folder)
+    done("tool", "check", "files-dev")
+
+    line = next(line for line in bound.splitlines() if TOOL in line)
+    assert [TOOL, "1", "dev", "files-dev", "mcp-stdio", "-", "notes/workflow", "bound"] == (
+        line.split()
+    )
+    assert "quarantined" in done("tool", "list", "--grants")
+
+
+def test_two_versions_are_compared_with_what_is_grave_by_name_first(folder: Path) -> None:
+    """Of a version that is not kept the known ones are told."""
+    path = offer(folder, OFFERED)
+    write(folder, files(path, pin=str(pin_of(OFFERED))))
+    done("apply", "--yes")
+    text = files(path, pin=str(pin_of(OFFERED)), version=2)["project.yaml"]
+    (folder / "project.yaml").write_text(
+        text.replace("sink: {accepts: []", "sink: {accepts: [pii]").replace(
+            "teams:", "labels: [pii]\nteams:"
+        )
+    )
+    done("apply", "--yes")
+
+    shown = done("tool", "diff", f"{TOOL}@1")
+
+    assert "rights and risks change: sink" in shown
+    assert f"--- {TOOL}@1" in shown
+    assert '+      "pii"' in shown
+    assert "no difference" in done("tool", "diff", f"{TOOL}@2", f"{TOOL}@2")
+    assert "versions     1, 2" in done("tool", "show", TOOL)
+    for arguments, problem in (
+        ([f"{TOOL}@3"], f"there is no version 3 of `{TOOL}`, only 1, 2"),
+        (["none@1"], "there is no tool `none`"),
+        ([TOOL], f"`{TOOL}` names no version; write it as NAME@1"),
+        ([f"{TOOL}@1", "other@2"], "are two tools"),
+    ):
+        assert problem in interlock("tool", "diff", *arguments).refusal[1]
 
 
 def test_functions_of_installed_packages_become_tools(

@@ -20,6 +20,7 @@ from interlock.cli.output import (
     when,
 )
 from interlock.domain.canonical import JsonObject, canonical_text
+from interlock.domain.errors import InputError
 
 app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
 imports = typer.Typer(help="Write manifests for review from what exists.", no_args_is_help=True)
@@ -45,12 +46,21 @@ _PROMISES = {
 
 @app.command("list")
 @tells_errors
-def list_tools(*, as_json: AsJson = False) -> None:
+def list_tools(
+    *,
+    grants: Annotated[
+        bool, typer.Option("--grants", help="Where each is bound, with what, and for which seats.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List tools with version, owner, class, risk, labels and environments."""
     with connected() as client:
         body = client.get("tools")
     if as_json:
         show_json(body)
+        return
+    if grants:
+        _list_grants(body)
         return
     columns = (
         "name",
@@ -67,6 +77,54 @@ def list_tools(*, as_json: AsJson = False) -> None:
         [tuple(tool[column] for column in columns) for tool in rows_of(body, "tools")],
         empty="no tools yet; apply a project with `interlock apply FOLDER`",
     )
+
+
+def _list_grants(body: JsonObject) -> None:
+    bound = ("environment", "server", "protocol", "credentials")
+    table(
+        ("name", "version", *bound, "seats", "state"),
+        [
+            (
+                tool["name"],
+                tool["version"],
+                *(binding[key] for key in bound),
+                tool["seats"],
+                "quarantined" if binding["quarantine"] else "bound",
+            )
+            for tool in rows_of(body, "tools")
+            for binding in rows_of(tool, "bindings")
+        ],
+        empty="no tool is bound; apply a project with `interlock apply FOLDER`",
+    )
+
+
+@app.command("diff")
+@tells_errors
+def diff_tool(
+    before: Annotated[str, typer.Argument(metavar="A", help="A version, as NAME@1.")],
+    after: Annotated[
+        str | None, typer.Argument(metavar="B", help="Another, as NAME@2; the live one if absent.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two versions of a tool, what changes rights and risks by name first."""
+    name, older = _version(before)
+    other, newer = (name, None) if after is None else _version(after)
+    if other != name:
+        raise InputError(f"`{name}` and `{other}` are two tools; versions of one are compared")
+    with connected() as client:
+        body = client.get("tools", name, "diff", before=older, after=newer)
+    if as_json:
+        show_json(body)
+        return
+    lines, grave = body["lines"], body["grave"]
+    if isinstance(grave, list) and grave:
+        say(f"rights and risks change: {', '.join(map(str, grave))}", style="bold")
+    for line in lines if isinstance(lines, list) else ():
+        say(str(line))
+    if not lines:
+        say("no difference")
 
 
 @app.command("show")
@@ -92,6 +150,7 @@ def show_tool(name: ToolArgument, *, as_json: AsJson = False) -> None:
         "undo": _name(body["compensation"]),
         "environments": list(environments) if isinstance(environments, dict) else None,
         "seats": body["seats"],
+        "versions": body["versions"],
         "pin": body["pin"],
         "quarantine": body["quarantine"] or None,
         "input": canonical_text(body["input_schema"]),
@@ -229,6 +288,13 @@ def import_python(server: ServerName, owner: Owner, *, folder: Folder = Path()) 
     from interlock.cli import importing  # noqa: PLC0415  # as above
 
     importing.from_python(folder, server=server, owner=owner)
+
+
+def _version(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition("@")
+    if not name or not number.isdecimal():
+        raise InputError(f"`{text}` names no version; write it as NAME@1")
+    return name, int(number)
 
 
 def _name(compensation: object) -> str | None:

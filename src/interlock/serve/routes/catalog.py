@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from interlock.domain.canonical import JsonObject
+from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import NotFoundError
 from interlock.domain.ids import ToolName, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.record import object_to_json, to_json
 from interlock.domain.release import Release, pin_of
+from interlock.domain.text import difference
 from interlock.domain.tool import ToolVersion
-from interlock.domain.workflow import WorkflowSpec
+from interlock.domain.workflow import WORKFLOW_AGENT, WorkflowSpec
+from interlock.manifest.diff import GRAVE
 from interlock.serve.auth import App
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import StrictRoute
@@ -21,33 +23,49 @@ router = APIRouter(tags=["catalog"], route_class=StrictRoute)
 
 
 @router.get("/tools")
-def list_tools(app: App, _reader: Reader) -> JsonObject:
-    """List the live tools: version, owner, class, risk, labels and environments."""
+def list_tools(app: App, reader: Reader) -> JsonObject:
+    """List the live tools: version, owner, class, risk, labels, bindings and the seats they have.
+
+    Of another tenant's systems and workflows nothing is told.
+    """
     with app.db.reading() as tx:
         release = app.release(tx)
-    return {"tools": [_row(tool) for _, tool in sorted(release.tools.items())]}
+    own = [tool for _, tool in sorted(release.tools.items()) if _is_told(release, reader, tool)]
+    return {"tools": [_row(release, reader, tool) for tool in own]}
 
 
 @router.get("/tools/{name}")
-def show_tool(app: App, _reader: Reader, name: str) -> JsonObject:
+def show_tool(app: App, reader: Reader, name: str) -> JsonObject:
     """Return one tool: its manifest, its pin, and which seats may propose it."""
     with app.db.reading() as tx:
         release = app.release(tx)
-    tool = release.tools.get(ToolName(name))
-    if tool is None:
-        raise NotFoundError(f"there is no tool `{name}`")
-    seats = [
-        f"{workflow.name}/{seat.agent}"
-        for workflow in release.workflows.values()
-        for seat in workflow.seats
-        if name in seat.tools
-    ]
+    tool = _told(release, reader, name)
     return object_to_json(tool) | {
         "pin": pin_of(tool),
-        "seats": to_json(sorted(seats)),
+        "seats": to_json(_seats(release, reader, tool)),
+        "versions": to_json(release.versions_of(tool.name)),
         "quarantine": to_json(
             {k: why for k, why in release.quarantine.items() if k.startswith(f"{name}@")}
         ),
+    }
+
+
+@router.get("/tools/{name}/diff")
+def diff_tool(
+    app: App, reader: Reader, name: str, before: int, after: int | None = None
+) -> JsonObject:
+    """Compare two versions of a tool, the second one the live one if nothing is said."""
+    with app.db.reading() as tx:
+        release = app.release(tx)
+    live = _told(release, reader, name)
+    numbers = (before, live.version if after is None else after)
+    sides = [_manifest(release, live.name, number) for number in numbers]
+    names = (f"{name}@{numbers[0]}", f"{name}@{numbers[1]}")
+    return {
+        "before": numbers[0],
+        "after": numbers[1],
+        "grave": to_json([key for key in GRAVE if sides[0][key] != sides[1][key]]),
+        "lines": to_json(difference(sides[0], sides[1], names=names)),
     }
 
 
@@ -82,7 +100,52 @@ def own_workflow(release: Release, reader: Principal, name: str) -> WorkflowSpec
     return found
 
 
-def _row(tool: ToolVersion) -> JsonObject:
+def _is_told(release: Release, reader: Principal, tool: ToolVersion) -> bool:
+    system = release.systems.get(tool.system)
+    return system is None or system.tenant in {None, reader.tenant}
+
+
+def _told(release: Release, reader: Principal, name: str) -> ToolVersion:
+    tool = release.tools.get(ToolName(name))
+    if tool is None or not _is_told(release, reader, tool):
+        raise NotFoundError(f"there is no tool `{name}`")
+    return tool
+
+
+def _manifest(release: Release, name: ToolName, version: int) -> JsonObject:
+    tool = release.tool_version(name, version)
+    if tool is None:
+        known = ", ".join(map(str, release.versions_of(name)))
+        raise NotFoundError(f"there is no version {version} of `{name}`, only {known}")
+    return object_to_json(tool)
+
+
+def _seats(release: Release, reader: Principal, tool: ToolVersion) -> list[str]:
+    return sorted(
+        f"{workflow.name}/{seat}"
+        for workflow in release.workflows.values()
+        if workflow.tenant == reader.tenant
+        for seat in (*(each.agent for each in workflow.seats), WORKFLOW_AGENT)
+        if tool.name in workflow.tools_of(seat)
+    )
+
+
+def _bindings(release: Release, tool: ToolVersion) -> list[Json]:
+    found = [release.bind(tool, environment) for environment in sorted(tool.environments)]
+    return [
+        {
+            "environment": binding.environment,
+            "server": binding.server.name,
+            "protocol": binding.server.kind,
+            "credentials": binding.credentials,
+            "quarantine": binding.reason,
+        }
+        for binding in found
+        if binding is not None
+    ]
+
+
+def _row(release: Release, reader: Principal, tool: ToolVersion) -> JsonObject:
     return {
         "name": tool.name,
         "version": tool.version,
@@ -96,4 +159,6 @@ def _row(tool: ToolVersion) -> JsonObject:
         "source_labels": to_json(tool.source.labels),
         "accepts": to_json(tool.sink.accepts),
         "environments": to_json(sorted(tool.environments)),
+        "bindings": _bindings(release, tool),
+        "seats": to_json(_seats(release, reader, tool)),
     }

@@ -1,0 +1,53 @@
+"""The catalog over REST: what a reader is told of tools, and nothing of another tenant's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+
+from interlock.domain.ids import TenantId
+from interlock.domain.principal import Role
+from tests.runtime.mcp_project import OFFERED, TOOL, files, offer
+from tests.serve.plane import API, Plane, body_of, rows
+
+OWN = TenantId("acme")
+
+
+async def test_a_tool_of_another_tenants_system_is_unknown(plane: Plane, tmp_path: Path) -> None:
+    """As one that does not exist; its own readers see it with the seats of their workflows."""
+    project = files(offer(tmp_path, OFFERED), pin=None)
+    text = project["project.yaml"]
+    for line in ("title: Notes\n", "department: it\n"):
+        text = text.replace(line, f"{line}tenant: {OWN}\n")
+    plane.apply({**project, "project.yaml": text})
+    own, foreign = plane.key(Role.VIEWER, tenant=OWN), plane.key(Role.VIEWER)
+
+    told = {
+        token: (
+            [row["name"] for row in rows(body_of(await get(plane, token, "/tools")), "tools")],
+            (await get(plane, token, f"/tools/{TOOL}")).status_code,
+            (await get(plane, token, f"/tools/{TOOL}/diff?before=1")).status_code,
+        )
+        for token in (own, foreign)
+    }
+
+    assert ([TOOL], 200, 200) == told[own]
+    assert ([], 404, 404) == told[foreign]
+
+
+async def test_seats_are_those_of_the_readers_workflows(plane: Plane, tmp_path: Path) -> None:
+    """A shared tool does not tell who else uses it."""
+    plane.apply(files(offer(tmp_path, OFFERED), pin=None))
+    own, foreign = plane.key(Role.VIEWER), plane.key(Role.VIEWER, tenant=OWN)
+
+    seats = [
+        body_of(await get(plane, token, f"/tools/{TOOL}"))["seats"] for token in (own, foreign)
+    ]
+
+    assert [["notes/workflow"], []] == seats
+
+
+async def get(plane: Plane, token: str, path: str) -> httpx2.Response:
+    """Read one resource with a key."""
+    return await plane.send("GET", f"{API}{path}", token=token)
