@@ -12,6 +12,7 @@ from interlock.domain.effect import EffectState
 from interlock.domain.errors import InputError, UnavailableError
 from interlock.domain.ids import ExecutorId
 from interlock.domain.run import RunState
+from interlock.manifest import apply
 from interlock.runtime.upstreams import Upstreams, UpstreamWatch
 from interlock.store import leases, registry, upstreams
 from interlock.tools.upstream import pin_of
@@ -122,9 +123,13 @@ def test_a_new_version_with_the_new_pin_lifts_it_and_nothing_else_does(bench: No
     bench.apply({**again, "policies/grants/more.cedar": ""})
     still = bench.write()
 
+    planned = apply.plan(bench.db, files(bench.path, pin=PIN, version=2)).diff
     bench.apply(files(bench.path, pin=PIN, version=2))
 
     assert "tool.quarantined" == still[2]
+    assert ("quarantine", f"{TOOL}@dev", True) in {
+        (change.kind, change.name, change.is_widening) for change in planned.changes
+    }
     assert (RunState.SUCCEEDED, EffectState.SUCCEEDED, None) == bench.write()
     assert {} == bench.quarantine()
 

@@ -74,6 +74,7 @@ def diff(old: Release, new: Release) -> Diff:
         *_words("label", old.labels, new.labels),
         *_words("team", old.teams, new.teams),
         *_tool_risks(old.tools, new.tools),
+        *_lifted(old.quarantine, new.quarantine),
         *_rights(old, new),
         *_autonomy(old.workflows, new.workflows),
         *_policies(old, new),
@@ -128,6 +129,17 @@ def _tool_risks(old: Mapping[N, ToolVersion], new: Mapping[N, ToolVersion]) -> I
                 is_widening=True,
                 details=tuple(details),
             )
+
+
+def _lifted(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
+    for binding in sorted(old.keys() - new.keys()):
+        yield Change(
+            kind="quarantine",
+            name=binding,
+            action="removed",
+            is_widening=True,
+            details=(old[binding],),
+        )
 
 
 def _targets(old: ToolVersion, new: ToolVersion) -> Iterator[str]:

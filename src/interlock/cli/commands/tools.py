@@ -152,7 +152,7 @@ def show_tool(name: ToolArgument, *, as_json: AsJson = False) -> None:
         "seats": body["seats"],
         "versions": body["versions"],
         "pin": body["pin"],
-        "quarantine": body["quarantine"] or None,
+        "quarantine": _quarantined(body),
         "input": canonical_text(body["input_schema"]),
         "output": canonical_text(body["output_schema"]),
     }
@@ -288,6 +288,12 @@ def import_python(server: ServerName, owner: Owner, *, folder: Folder = Path()) 
     from interlock.cli import importing  # noqa: PLC0415  # as above
 
     importing.from_python(folder, server=server, owner=owner)
+
+
+def _quarantined(body: JsonObject) -> str | None:
+    held = body["quarantine"]
+    reasons = held.items() if isinstance(held, dict) else ()
+    return "; ".join(f"in {key.rpartition('@')[2]}: {why}" for key, why in reasons) or None
 
 
 def _version(text: str) -> tuple[str, int]:
