@@ -37,6 +37,8 @@ from scripts import postgres
 
 WORKERS = 3
 RUNS = 50
+AT_ONCE = 20
+"""For each worker: two cannot have all runs, so that whichever dies has some."""
 SAMPLES, LONG_SAMPLES = 3, 10
 CUT_OFF, CUT_AND_STOPPED = "cut off", "cut off and stopped"
 GOALS = {
@@ -185,7 +187,7 @@ def _workers(
     url = database
     if death.is_of_first:
         url = make_url(database).set(host=address).render_as_string(hide_password=False)
-    found = [Worker(folder, url, prefix=prefix) for prefix in death.prefixes]
+    found = [Worker(folder, url, at_once=AT_ONCE, prefix=prefix) for prefix in death.prefixes]
     try:
         for worker in found:
             worker.ready()
