@@ -36,6 +36,7 @@ nothing works on runs. The data folder is `.interlock`, see [settings](settings.
 
 - `INTERLOCK_TOKEN` acts by that key instead of as this machine's user, who may do all but approve.
 - `INTERLOCK_URL` (with a token) asks the server at that address.
+- `INTERLOCK_AGENT_KEY` is the key of an outside agent, for `token mint`.
 - Answers go to stdout, errors and hints to stderr. Exit code 0 is success, 1 a refusal (one line
   for each problem), 2 a command that was not understood. `--json` prints what REST answers.
 """

@@ -14,9 +14,11 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.effect import Effect
 from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
-from interlock.domain.run import Run
+from interlock.domain.run import Run, RunOutcome
 from interlock.manifest import apply
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import Segment
+from interlock.runtime.outside.desk import Desks
+from interlock.runtime.outside.sessions import Sessions
 from interlock.runtime.steps import Services
 from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.workflows import close_trace, run_segment
@@ -66,10 +68,12 @@ class RoadBench:
             approval_ttl_us=approval_ttl_s * 1_000_000,
         )
         self._services = Services(road=self.road, catalog=ModelCatalog({}))
+        self._desks = Desks(idle_s=0.01)
         self.engine = MemoryEngine(
             self.db, self._code, clock=self.clock, on_end=close_trace, on_stop=self.pool.aclose
         )
-        self._intake = Intake(
+        self.sessions = Sessions(self._desks, self.engine)
+        self.intake = Intake(
             db=self.db, dispatch=self.engine.dispatch, live=live, resolve=lambda _: _NO_SECRET
         )
         self.apply(project)
@@ -81,7 +85,7 @@ class RoadBench:
     def start(self, workflow: str, value: JsonObject, *, key: str | None = None) -> RunId:
         """Accept a run by hand; nothing runs yet."""
         accepted = start_manual(
-            self._intake,
+            self.intake,
             WorkflowName(workflow),
             environment="dev",
             value=value,
@@ -114,7 +118,7 @@ class RoadBench:
             return [seen.kind for seen in effects.list_evidence(tx, effect.effect_id)]
 
     async def _code(self, durable: Segment) -> RunOutcome:
-        return await run_segment(self._services, durable)
+        return await run_segment(self._services, durable, desks=self._desks)
 
     def __enter__(self) -> Self:
         """Start the engine."""

@@ -32,7 +32,7 @@ CODED = (
     "runtime/**/*.py",
 )
 NOT_CODES = {"call.late", "model.request", "owner.lost", "recheck.due"}
-NOT_CODES |= {"gate.ask", "run.park", "run.pause", "run.resume", "run.wait"}
+NOT_CODES |= {"session.call", "gate.ask", "run.park", "run.pause", "run.resume", "run.wait"}
 # Made of parts, or raised at an edge.
 OTHER_CODES = {"effect.absent", "effect.abandoned", "http", "refused"}
 NAMED_CALLS = {"commit", "reach", "run", "transact", "transaction"}
@@ -105,7 +105,7 @@ def test_every_setting_is_documented() -> None:
     rows = _rows(REFERENCE / "settings.md")
 
     keys = {field.name for kind in (Config, ModelSettings) for field in fields(kind)} - {"name"}
-    variables = {CONFIG_VARIABLE, "INTERLOCK_TOKEN", "INTERLOCK_URL"}
+    variables = {CONFIG_VARIABLE, "INTERLOCK_AGENT_KEY", "INTERLOCK_TOKEN", "INTERLOCK_URL"}
     assert keys | variables == set(rows)
     for field in fields(Config):
         default, _, variable, _ = rows[field.name]

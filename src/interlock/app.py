@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,17 +15,17 @@ from interlock.agents.models import ModelCatalog
 from interlock.calls import compensate
 from interlock.calls.durable import Dispatch
 from interlock.calls.execute import ConnectorSender
-from interlock.calls.road import LiveProject, Price, Road
+from interlock.calls.road import CallResult, LiveProject, Price, Road
 from interlock.config import Config, ModelSettings
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
 from interlock.domain.effect import Effect
-from interlock.domain.errors import ConflictError, ForbiddenError
-from interlock.domain.ids import ExecutorId, RunId, WorkflowName
+from interlock.domain.errors import ConflictError, ForbiddenError, UnavailableError
+from interlock.domain.ids import ExecutorId, RunId, ToolName, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.release import RELEASE_FORMAT, Release
-from interlock.domain.run import UNDO, Abilities, Run, RunState, follow_up
-from interlock.domain.tool import Environment
+from interlock.domain.run import UNDO, Abilities, Run, RunOutcome, RunState, follow_up
+from interlock.domain.tool import Environment, ToolVersion
 from interlock.manifest import apply
 from interlock.observe import cost
 from interlock.observe.bodies import redacted_effect
@@ -33,8 +34,14 @@ from interlock.policy.engine import ModelResource
 from interlock.policy.lint import check
 from interlock.runtime import control
 from interlock.runtime.durable.engine import DbosEngine
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.runtime.durable.versions import Versions
+from interlock.runtime.outside import exchange
+from interlock.runtime.outside.desk import Asked, Desks, Pending
+from interlock.runtime.outside.exchange import Tokens
+from interlock.runtime.outside.offer import granted_schema, offered
+from interlock.runtime.outside.session import END_TOPIC, find_asked
+from interlock.runtime.outside.sessions import Sessions
 from interlock.runtime.retention import Retention
 from interlock.runtime.schedule import ScheduleLoop
 from interlock.runtime.steps import Services
@@ -42,8 +49,10 @@ from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.upstreams import Upstreams, UpstreamWatch
 from interlock.runtime.versions import ReleaseNeeds
 from interlock.runtime.workflows import close_trace, run_segment
-from interlock.store import migrate, registry, retention, spans
+from interlock.store import migrate, registry, retention, spans, tokens
 from interlock.store.engine import CrashPoints, Database
+from interlock.store.keys import AgentPlace, ApiKey
+from interlock.store.tokens import Session
 from interlock.store.tx import Tx
 from interlock.tools.connectors.pool import ConnectorPool
 from interlock.tools.credentials import Credentials
@@ -101,6 +110,8 @@ class Interlock:
             approval_ttl_us=config.approval_ttl_s * 1_000_000,
         )
         self._services = Services(road=self._road, catalog=self._catalog)
+        self._desks = Desks()
+        self._sessions = Sessions(self._desks, self._engine)
         self.intake = Intake(
             db=db, dispatch=self.dispatch, live=self._live, resolve=credentials.resolve
         )
@@ -115,6 +126,7 @@ class Interlock:
         self.upstreams = upstreams
         self._watch = UpstreamWatch(upstreams, self._engine.executor_id)
         self._is_working = self._is_scheduling = False
+        self._attending = threading.Lock()
 
     @classmethod
     def open(
@@ -162,8 +174,9 @@ class Interlock:
             self._schedule.stop()
             self._retention.stop()
             self._watch.stop()
-        if self._is_working:
-            self._engine.stop()
+        with self._attending:
+            if self._is_working:
+                self._engine.stop()
         self.db.close()
 
     async def _close_clients(self) -> None:
@@ -183,6 +196,59 @@ class Interlock:
         """Apply files as the next release, whole or not at all; `diff` is the digest shown."""
         done = apply.apply(self.db, files, by=by.name, expected_diff_digest=diff, lint=self._lint)
         return _shown(done) | {"release": done.release.number}
+
+    # --- sessions of outside agents
+
+    def open_session(self, key: ApiKey) -> Tokens:
+        """Open a session for the agent of a key; see `exchange.open_session`."""
+        return exchange.open_session(self.intake, key)
+
+    def check_place(self, tx: Tx, place: AgentPlace) -> None:
+        """Raise `ForbiddenError` unless a live workflow lets this agent open sessions there."""
+        exchange.door_of(self._live.at(tx), place)
+
+    def refresh_session(self, key: ApiKey, refresh: str) -> Tokens:
+        """Give a session another token; raises `UnauthenticatedError` if it has ended."""
+        return exchange.refresh_session(self.intake, key, refresh)
+
+    def end_session(self, run_id: RunId, *, by: str) -> bool:
+        """End a session once nothing of it is open; False if it was ended before."""
+        end = partial(self.dispatch.signal, run_id=run_id, topic=END_TOPIC, value={"by": by})
+        return self.db.run("run.signal", lambda tx: end(tx, dedupe_key=END_TOPIC))
+
+    def offered(self, tx: Tx, run: Run) -> list[ToolVersion]:
+        """Return the tools that a session may call with some arguments, now or once approved."""
+        return offered(tx, self._road, run)
+
+    def session_of(self, tx: Tx, token: str) -> Session | None:
+        """Return the session that a token leads to now; None if it does to none."""
+        return exchange.session_of(tx, token)
+
+    def granted_schema(self, run: Run, tool: ToolName) -> JsonObject | None:
+        """Return the input contract of a tool, as last seen live, if the run's seat has it."""
+        return granted_schema(self._live.last, run, tool)
+
+    def find_asked(self, tx: Tx, run_id: RunId, key: str, *, key_id: str) -> Asked | None:
+        """Return a call of a session by its key, if the session was opened with this API key."""
+        if tokens.key_of(tx, run_id) != key_id:
+            return None
+        return find_asked(tx, run_id, key)
+
+    async def call_in_session(self, run_id: RunId, asked: Asked) -> CallResult | Pending:
+        """Make a call of an outside agent; see `Sessions.call`."""
+        if not self._is_working:
+            await asyncio.to_thread(self._attend)
+        return await asyncio.wrap_future(self._engine.submit(self._sessions.call(run_id, asked)))
+
+    def _attend(self) -> None:
+        """Own the runs of sessions here although this process takes no other work."""
+        with self._attending:
+            if self._is_working:
+                return
+            if self.db.dialect == "sqlite":
+                raise UnavailableError("calls need the worker of `interlock serve` here")
+            self._engine.start_attending()
+            self._is_working = True
 
     # --- runs
 
@@ -283,7 +349,7 @@ class Interlock:
         return None if found is None else Price(micro_usd=found[0], version=found[1])
 
     async def _code(self, durable: Segment) -> RunOutcome:
-        return await run_segment(self._services, durable)
+        return await run_segment(self._services, durable, desks=self._desks)
 
 
 def _declared(settings: ModelSettings) -> cost.Price | None:

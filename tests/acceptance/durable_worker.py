@@ -12,9 +12,8 @@ from pathlib import Path
 from interlock.calls.durable import Durable
 from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName, TenantId, WorkflowName
-from interlock.domain.run import Expired, RunState, StartRequest, TriggerRef
+from interlock.domain.run import Expired, RunOutcome, RunState, StartRequest, TriggerRef
 from interlock.runtime.durable.engine import DbosEngine
-from interlock.runtime.durable.segment import RunOutcome
 from interlock.store import migrate
 from interlock.store.engine import CrashPoints, Database
 

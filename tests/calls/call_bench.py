@@ -15,9 +15,9 @@ from interlock.domain.effect import Effect, EffectState, Reply, Transport
 from interlock.domain.errors import UnavailableError
 from interlock.domain.ids import EffectId, ExecutorId, RunId, StepName, ToolName
 from interlock.domain.principal import Seat
-from interlock.domain.run import RunState
+from interlock.domain.run import RunOutcome, RunState
 from interlock.domain.workflow import WORKFLOW_AGENT
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.runtime.steps import Services
 from interlock.store import approvals, effects, leases
 from interlock.store.engine import CrashPoints

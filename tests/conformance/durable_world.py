@@ -16,13 +16,13 @@ from interlock.domain.run import (
     DEFAULT_PRIORITY,
     Abilities,
     Run,
+    RunOutcome,
     RunState,
     StartRequest,
     TriggerRef,
 )
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.runner import Runner
-from interlock.runtime.durable.segment import RunOutcome
 from interlock.runtime.durable.versions import Versions
 from interlock.store import migrate, runs, waits
 from interlock.store.engine import Database

@@ -14,7 +14,7 @@ from interlock.domain.errors import InputError, NotFoundError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, RunState
 from interlock.store.tx import Tx
-from tests.conformance.durable_world import World
+from tests.conformance.durable_world import TIMEOUT_S, World
 
 
 async def _hear_one(durable: Durable) -> Json:
@@ -262,3 +262,25 @@ def test_no_signal_passes_the_wait_it_is_for(world: World) -> None:
             sender.join()
 
     assert [["a", "b", "c"]] * 8 == [world.output(run_id) for run_id in run_ids]
+
+
+def test_answer_is_heard_while_another_branch_goes_on(world: World) -> None:
+    """A branch that waits does not have to wait for the others as well."""
+    heard = threading.Event()
+
+    async def body(durable: Durable) -> Json:
+        async def waits() -> Json:
+            said = await durable.wait(StepName("answer"), "go", until_us=None)
+            heard.set()
+            return str(said)
+
+        async def is_busy() -> Json:
+            async def until_heard() -> Json:
+                await asyncio.to_thread(world.signal, durable.run.run_id, "go", "now")
+                return await asyncio.to_thread(heard.wait, TIMEOUT_S)
+
+            return await durable.step(StepName("busy"), until_heard)
+
+        return [str(each) for each in await durable.gather([waits, is_busy])]
+
+    assert ["now", "True"] == world.output(world.begin(body))

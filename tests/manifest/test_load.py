@@ -199,7 +199,7 @@ def test_all_problems_of_all_files_are_reported_together() -> None:
             "by_hand: {manual: true, cron: x}",
             (
                 "workflows/triage.yaml:15:"
-                " a trigger has exactly one of `webhook`, `queue`, `cron` and `manual`"
+                " a trigger has exactly one of `webhook`, `queue`, `cron`, `manual` and `session`"
             ),
         ),
         (

@@ -22,6 +22,10 @@ from tests.serve.plane import API, EVERY_ROLE, Plane, body_of, error_of
 
 OPEN = {
     ("POST", "/webhooks/{source}"),  # proved by its signature
+    ("POST", "/oauth/token"),  # proved by the key in it
+    ("GET", "/.well-known/oauth-protected-resource"),
+    ("GET", "/.well-known/oauth-protected-resource/mcp"),
+    ("GET", "/.well-known/oauth-authorization-server"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/sign-in"),

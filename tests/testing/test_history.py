@@ -12,7 +12,8 @@ import structlog
 from interlock.domain.canonical import JsonObject, parse
 from interlock.domain.errors import InputError
 from interlock.domain.ids import StepName
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.domain.run import RunOutcome
+from interlock.runtime.durable.segment import Segment
 from interlock.runtime.workflows import run_segment
 from interlock.store import tables
 from interlock.testing import history

@@ -11,7 +11,7 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from interlock.agents.turns import Turns, offered_name
 from interlock.calls.durable import Durable
 from interlock.calls.pipeline import call_tool
-from interlock.calls.road import CallResult, CallState, Proposal, Road
+from interlock.calls.road import CallState, Proposal, Road, answer_of
 from interlock.domain.canonical import Json
 from interlock.domain.errors import JsonError
 from interlock.domain.ids import ToolName
@@ -19,12 +19,6 @@ from interlock.domain.principal import Seat
 from interlock.domain.tool import ToolVersion
 
 _REFUSED = frozenset({CallState.DENIED, CallState.REJECTED})
-_WORDS: Mapping[CallState, str] = {
-    CallState.DENIED: "refused",
-    CallState.REJECTED: "refused by a person",
-    CallState.DRAFTED: "recorded as a draft, nothing was sent",
-    CallState.FAILED: "failed",
-}
 
 
 class _Unchecked:
@@ -102,7 +96,7 @@ class GovernedToolset(AbstractToolset[None]):
             ),
         )
         self._turns.answered(call, is_refused=result.state in _REFUSED)
-        return _answer(result)
+        return answer_of(result)
 
 
 def _definition(tool: ToolVersion) -> ToolDefinition:
@@ -112,10 +106,3 @@ def _definition(tool: ToolVersion) -> ToolDefinition:
         parameters_json_schema=tool.input_schema,
         sequential=tool.is_write,
     )
-
-
-def _answer(result: CallResult) -> Json:
-    if result.state is CallState.SUCCEEDED:
-        return result.output
-    words, code = _WORDS[result.state], result.code or result.state.value
-    return f"{words} ({code}): {result.message}" if result.message else f"{words} ({code})"

@@ -6,6 +6,9 @@ effect's state says which station is next, so a replay after a crash goes on whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import structlog
 
 from interlock.calls import approve, execute, protocol, reconcile
@@ -20,7 +23,19 @@ from interlock.store.tx import Tx
 _log = structlog.get_logger(__name__)
 
 
-async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallResult:
+WaitsFor = Literal["approval", "person", "rate", "server"]
+"""People who approve, a person who settles what is unknown, a rate, a server that fails."""
+Told = Callable[[Call], None]
+"""Hears where a call stands, before it goes to each station."""
+
+
+def _nobody(_call: Call) -> None:
+    """Hear nothing."""
+
+
+async def call_tool(
+    road: Road, durable: Durable, proposal: Proposal, *, told: Told = _nobody
+) -> CallResult:
     """Take one proposed call down the road and return how it ended.
 
     Guarantees by effect class: docs/guarantees.md. A deny, a rejection or a failed call is a
@@ -31,8 +46,22 @@ async def call_tool(road: Road, durable: Durable, proposal: Proposal) -> CallRes
         return CallResult.from_journal(entry.value)
     at: Call | CallResult = await execute.begin(road, durable, proposal)
     while isinstance(at, Call):
+        told(at)
         at = await _next_station(road, durable, at)
     return at
+
+
+def waits_for(call: Call) -> WaitsFor | None:
+    """Return what a call waits for at its next station; None if it goes on by itself."""
+    if call.not_before_us is not None:
+        return "rate" if call.waits_for is None else "server"
+    match call.effect.state:
+        case EffectState.PROPOSED if call.is_stored and call.refusal is None:
+            return "approval"
+        case EffectState.PARKED:
+            return "person"
+        case _:
+            return None
 
 
 def end_calls(tx: Tx, run: Run) -> None:

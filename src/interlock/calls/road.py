@@ -68,6 +68,11 @@ class LiveProject:
         built = self._built
         return built.release if built is not None and built.release.number == number else None
 
+    @property
+    def last(self) -> Release:
+        """Return the release that was seen live last; the empty one before the first look."""
+        return Release() if self._built is None else self._built.release
+
     def at(self, tx: Tx) -> Live:
         """Return what is live in this transaction."""
         number = registry.live_number(tx)
@@ -128,6 +133,22 @@ class CallResult:
     def from_journal(cls, value: Json) -> CallResult:
         """Read back what `to_json` wrote."""
         return from_json(cls, value)
+
+
+_WORDS: Mapping[CallState, str] = {
+    CallState.DENIED: "refused",
+    CallState.REJECTED: "refused by a person",
+    CallState.DRAFTED: "recorded as a draft, nothing was sent",
+    CallState.FAILED: "failed",
+}
+
+
+def answer_of(result: CallResult) -> Json:
+    """Return what an agent reads of a call: its output, or a sentence that says why none."""
+    if result.state is CallState.SUCCEEDED:
+        return result.output
+    words, code = _WORDS[result.state], result.code or result.state.value
+    return f"{words} ({code}): {result.message}" if result.message else f"{words} ({code})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

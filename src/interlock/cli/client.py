@@ -28,6 +28,7 @@ from interlock.domain.errors import InputError, InterlockError, JsonError, Unava
 ADDRESS_FILE = "address.json"
 TOKEN_VARIABLE = "INTERLOCK_TOKEN"  # noqa: S105  # the name of a variable
 URL_VARIABLE = "INTERLOCK_URL"
+AGENT_KEY_VARIABLE = "INTERLOCK_AGENT_KEY"
 _TIMEOUT_S = 30
 
 
@@ -148,6 +149,28 @@ def find_address(config: Config) -> Address | None:
     return address if address is None or not token else replace(address, token=token)
 
 
+def mint_token(config: Config) -> JsonObject:
+    """Exchange the agent's key of the environment for the tokens of a new session.
+
+    Raises `InputError` without key or server, `RefusedError` if the key is not accepted.
+    """
+    key = os.environ.get(AGENT_KEY_VARIABLE)
+    if not key:
+        raise InputError(f"set `{AGENT_KEY_VARIABLE}` to the agent's key")
+    address, url = running_server(config), os.environ.get(URL_VARIABLE)
+    if url is None and address is None:
+        raise InputError(f"no server runs here; set `{URL_VARIABLE}` to the address of one")
+    form = {"grant_type": "client_credentials", "client_secret": key}
+    base = url or (address.url if address is not None else "")
+    try:
+        answer = httpx2.post(
+            f"{base.rstrip('/')}/oauth/token", data=form, timeout=_TIMEOUT_S, trust_env=False
+        )
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise UnavailableError(f"the server at `{base}` does not answer: {error}") from None
+    return _checked(answer)
+
+
 def running_server(config: Config) -> Address | None:
     """Return the address that a server left in the data folder, if it answers there."""
     try:
@@ -210,7 +233,9 @@ def _checked(answer: httpx2.Response) -> JsonObject:
     if answer.is_success:
         return body
     error = body.get("error")
-    found = error if isinstance(error, dict) else {}
+    # The token endpoint answers as OAuth has it.
+    plain: JsonObject = {"message": body.get("error_description", error)}
+    found = error if isinstance(error, dict) else plain if error else {}
     problems = found.get("problems")
     raise RefusedError(
         str(found.get("message", f"the server answered {answer.status_code}")),

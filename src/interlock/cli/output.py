@@ -21,7 +21,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interlock.cli.client import TOKEN_VARIABLE, URL_VARIABLE, Client, RefusedError
+from interlock.cli.client import (
+    AGENT_KEY_VARIABLE,
+    TOKEN_VARIABLE,
+    URL_VARIABLE,
+    Client,
+    RefusedError,
+)
 from interlock.cli.log import record_fault
 from interlock.config import Config, load
 from interlock.domain.canonical import Json, JsonObject
@@ -58,7 +64,7 @@ _STYLES = {
 
 def settings() -> Config:
     """Read the settings of this folder and of the environment."""
-    ours = {TOKEN_VARIABLE, URL_VARIABLE}
+    ours = {AGENT_KEY_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE}
     return load(Path.cwd(), {name: text for name, text in os.environ.items() if name not in ours})
 
 

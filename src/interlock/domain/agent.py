@@ -23,7 +23,8 @@ class AgentSpec:
 
     `model` is the name of a model in the settings (`default` if the project does not care).
     `output_schema` is the contract of its final answer; None means plain text. `sponsor` is the
-    person who answers for it.
+    person who answers for it. One that `is_outside` runs elsewhere, comes in by the gateway and has
+    neither instructions nor model here.
     """
 
     name: AgentName
@@ -31,7 +32,8 @@ class AgentSpec:
     title: str
     owner: str
     sponsor: str
-    instructions: str
+    instructions: str = ""
     model: str = "default"
     output_schema: JsonObject | None = None
     limits: AgentLimits = field(default_factory=AgentLimits)
+    is_outside: bool = False

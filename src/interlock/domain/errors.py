@@ -11,7 +11,8 @@ InterlockError
 │   └── ContractError     a value that breaks a JSON Schema contract
 ├── NotFoundError         no such thing, or not for this caller (the two look the same)
 ├── ConflictError         the thing changed or exists already; read it again
-│   └── DedupeConflictError  a delivery id that came before with another body
+│   ├── DedupeConflictError  a delivery id that came before with another body
+│   └── KeyTakenError        an agent's key that came before with another call
 ├── ForbiddenError        this caller may not do this
 ├── UnauthenticatedError  nobody is signed in, or a signature does not hold
 ├── UnavailableError      the store or an upstream is away; may be retried
@@ -138,6 +139,12 @@ class DedupeConflictError(ConflictError):
     """The same delivery id came before with another body."""
 
     code = "trigger.body_changed"
+
+
+class KeyTakenError(ConflictError):
+    """The key by which an outside agent names a call is that of another call of its session."""
+
+    code = "call.key_taken"
 
 
 class ForbiddenError(InterlockError):

@@ -25,10 +25,11 @@ class Role(StrEnum):
 
 
 class PrincipalKind(StrEnum):
-    """People answer approvals; services start runs and send events."""
+    """People answer approvals; services start runs and send events; agents only call tools."""
 
     USER = "user"
     SERVICE = "service"
+    AGENT = "agent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

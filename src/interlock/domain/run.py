@@ -36,6 +36,8 @@ UNDO: Literal["undo"] = "undo"
 """Kind of the trigger of a run that undoes the ended run which its input names (`run_id`)."""
 RECHECK: Literal["recheck"] = "recheck"
 """Kind of the trigger of a run that looks a second time for an effect (`effect_id`, `at_us`)."""
+SESSION: Literal["session"] = "session"
+"""Kind of the trigger of a run that is one session of an outside agent: its steps are its calls."""
 
 
 DEFAULT_PRIORITY = 4
@@ -172,6 +174,17 @@ class JournalEntry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expired:
     """The answer of a wait whose time ran out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How the code of a run ended: a final state, the result, and why if it failed."""
+
+    state: RunState
+    output: Json = None
+    end_state: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

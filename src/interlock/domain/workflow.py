@@ -51,17 +51,18 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """What starts a run: exactly one of webhook source, queue, cron schedule or manual.
+    """What starts a run: a webhook source, a queue, a cron schedule, a person or an outside agent.
 
     `source` names a webhook door (`/webhooks/<source>`), its signing secret is `secret`
     (`secret://...`); or it names the messages of `queue`. `schedule` is five cron fields in
     `timezone`; with `is_paused` it waits to be resumed from the start. `when` picks events; `input`
     holds templates over `body:` (webhook, queue) or `tick:` (cron) and must fit the workflow's
-    input contract. `priority` counts instead of the workflow's.
+    input contract. `agent` is who opens a `session`: such a run has no steps, only that agent's
+    calls. `priority` counts instead of the workflow's.
     """
 
     name: str
-    kind: Literal["webhook", "queue", "cron", "manual"]
+    kind: Literal["webhook", "queue", "cron", "manual", "session"]
     environment: Environment = "dev"
     source: str | None = None
     secret: str | None = None
@@ -72,6 +73,7 @@ class Trigger:
     is_paused: bool = False
     when: tuple[Condition, ...] = ()
     input: Json = None
+    agent: AgentName | None = None
     priority: int | None = None
 
 

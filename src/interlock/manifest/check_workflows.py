@@ -69,6 +69,7 @@ def check_workflow(
     found = chain(
         _inputs(spec),
         _triggers(spec, release),
+        _sessions(spec, release),
         _steps(spec, release),
         _rights(spec, release),
         _approvals(spec, release),
@@ -143,6 +144,8 @@ def _trigger(trigger: Trigger) -> Iterator[tuple[str, str | None]]:
         yield from _queue(trigger.queue, trigger.environment)
     if trigger.kind == "manual" and trigger.input is not None:
         yield "a manual trigger takes no `input`: the person gives it", None
+    if trigger.kind == "session" and (trigger.input is not None or trigger.when):
+        yield "a session takes neither `input` nor `when`: it begins empty", None
     if trigger.kind != "cron":
         return
     try:
@@ -175,6 +178,36 @@ def _queue(queue: Queue, environment: Environment) -> Iterator[tuple[str, str | 
     taken = re.escape(queue.name).replace(r"\*", "[^.]+").replace(">", ".+")
     if queue.dead_letter is not None and re.fullmatch(taken, queue.dead_letter):
         yield "the dead letters would be taken as messages again", "name another `dead_letter`"
+
+
+def _sessions(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
+    """Yield what is wrong with the sessions of outside agents, or with an outside agent's place."""
+    outside = {seat.agent for seat in spec.seats if _is_outside(seat.agent, release)}
+    sessions = [trigger for trigger in spec.triggers if trigger.kind == "session"]
+    for trigger in sessions:
+        place: Place = ("triggers", trigger.name)
+        agent = trigger.agent or AgentName("")
+        if agent not in {seat.agent for seat in spec.seats}:
+            message = f"the agent `{agent}` has no seat in this workflow"
+            yield (*place, "session"), message, "list it under `agents`"
+        elif agent not in outside:
+            message = f"the agent `{agent}` runs here, so nobody opens sessions for it"
+            yield (*place, "session"), message, "write `outside: true` in its file"
+        yield from _fits({}, spec.input_schema, (*place, "session"))
+    for index, step in enumerate(spec.steps):
+        for key in ("agent", "handoff", "plan"):
+            if getattr(step, key) in outside:
+                message = f"the agent `{getattr(step, key)}` runs outside and takes no step"
+                yield ("steps", index, key), message, "give it a trigger `session`"
+    if spec.steps and len(sessions) == len(spec.triggers):
+        yield ("steps",), "no trigger starts these steps: a session has none", None
+    if not spec.steps and len(sessions) < len(spec.triggers):
+        yield (), "a workflow has `steps`, unless all its triggers are sessions", None
+
+
+def _is_outside(name: AgentName, release: Release) -> bool:
+    agent = release.agents.get(name)
+    return agent is not None and agent.is_outside
 
 
 def _fits(template: Json, schema: JsonObject, place: Place) -> Iterator[Finding]:
@@ -225,7 +258,7 @@ def _steps(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
             shared[step.share] = output
     used = {
         agent for step in spec.steps for agent in (step.agent, step.handoff, step.plan, step.under)
-    }
+    } | {trigger.agent for trigger in spec.triggers}
     for agent in sorted(agents - used):
         yield ("agents", agent), f"no step uses the agent `{agent}`", "drop it, or add its step"
 

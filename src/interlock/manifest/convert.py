@@ -136,6 +136,7 @@ def agent(file: form.AgentFile, *, instructions: str, output: JsonObject | None)
         model=file.model,
         output_schema=output,
         limits=from_json(AgentLimits, _plain(file.limits)),
+        is_outside=file.outside,
     )
 
 
@@ -279,7 +280,7 @@ def reference(text: str) -> tuple[ToolName, int]:
 
 
 def _trigger(name: str, part: form.TriggerPart) -> Trigger:
-    kind: Literal["webhook", "queue", "cron", "manual"] = "manual"
+    kind: Literal["webhook", "queue", "cron", "manual", "session"] = "manual"
     queue = None if part.queue is None else Queue(**part.queue.model_dump())
     if part.webhook is not None:
         kind = "webhook"
@@ -287,6 +288,8 @@ def _trigger(name: str, part: form.TriggerPart) -> Trigger:
         kind = "queue"
     elif part.cron is not None:
         kind = "cron"
+    elif part.session is not None:
+        kind = "session"
     return Trigger(
         name=name,
         kind=kind,
@@ -300,6 +303,7 @@ def _trigger(name: str, part: form.TriggerPart) -> Trigger:
         is_paused=part.paused,
         when=_conditions(part.when),
         input=part.input,
+        agent=None if part.session is None else AgentName(part.session),
         priority=part.priority,
     )
 

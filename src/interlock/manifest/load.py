@@ -34,6 +34,7 @@ F = TypeVar("F", bound=form.AnyFile)
 Lint = Callable[[Release], tuple[Problem, ...]]
 
 _POLICY_FOLDER = "policies/"
+_TRIGGER_KEYS = ("webhook", "queue", "cron", "manual", "session")
 _CONNECTOR_KEY = {"http": "request", "mcp": "upstream", "python": "function"}
 
 
@@ -167,7 +168,8 @@ class _Loader:
                 output = self._schema(document, ("output",), file.output)
                 for message in check_schema(output or {}):
                     self.problems.append(document.problem(("output",), message))
-            text = file.instructions
+            text = file.instructions or ""
+            self.problems.extend(_misused(document, file))
             if re.fullmatch(r"\S+\.md", text):
                 text = self.files.get(text, "")
                 if not text.strip():
@@ -179,11 +181,10 @@ class _Loader:
         for document, file in self._files(form.WorkflowFile):
             is_sound = True
             for name, part in file.triggers.items():
-                given = [
-                    key for key in ("webhook", "queue", "cron", "manual") if getattr(part, key)
-                ]
+                given = [key for key in _TRIGGER_KEYS if getattr(part, key)]
                 if len(given) != 1:
-                    message = "a trigger has exactly one of `webhook`, `queue`, `cron` and `manual`"
+                    *most, last = (f"`{key}`" for key in _TRIGGER_KEYS)
+                    message = f"a trigger has exactly one of {', '.join(most)} and {last}"
                     self.problems.append(document.problem(("triggers", name), message))
                     is_sound = False
             inputs = self._schema(document, ("inputs",), file.inputs)
@@ -298,6 +299,18 @@ class _Loader:
                 "label": set(release.labels) if is_read else every,
             }
         )
+
+
+def _misused(document: Document, file: form.AgentFile) -> Iterator[Problem]:
+    """Yield what does not go together with where an agent runs."""
+    if not file.outside and file.instructions is None:
+        fix = "write them, or `outside: true` if it runs elsewhere"
+        yield document.problem((), "`instructions` is missing", fix)
+    if file.outside:
+        for key in ("instructions", "model", "output", "limits"):
+            if key in file.model_fields_set:
+                message = f"an agent that runs outside has its `{key}` there"
+                yield document.problem((key,), message, f"drop `{key}`")
 
 
 class _Everything(frozenset[str]):

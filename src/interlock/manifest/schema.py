@@ -337,9 +337,11 @@ class AgentFile(Part):
     owner: TeamName
     sponsor: PersonName
     """The person who answers for it and cannot approve its calls: the name of that person's key."""
+    outside: bool = False
+    """Whether it runs elsewhere, in any framework, and calls tools through the gateway."""
     model: Annotated[str, Field(min_length=1)] = "default"
-    instructions: Text
-    """The instructions, or the path of a `.md` file that holds them."""
+    instructions: Text | None = None
+    """The instructions, or the path of a `.md` file that holds them; none for an outside agent."""
     output: Schema | None = None
     """JSON Schema of the final answer; absent means text."""
     limits: AgentLimitsPart = AgentLimitsPart()
@@ -371,7 +373,7 @@ class QueuePart(Part):
 
 
 class TriggerPart(Part):
-    """What starts a run: exactly one of `webhook`, `queue`, `cron` and `manual`."""
+    """What starts a run: exactly one of `webhook`, `queue`, `cron`, `manual` and `session`."""
 
     webhook: ServerName | None = None
     """Source of signed deliveries to `/webhooks/<source>`."""
@@ -385,6 +387,8 @@ class TriggerPart(Part):
     paused: bool = False
     """Whether a new schedule waits for `interlock trigger resume`."""
     manual: Literal[True] | None = None
+    session: Name | None = None
+    """The outside agent whose sessions are runs: its calls take the place of steps."""
     environment: Environment = "dev"
     when: list[ConditionPart] = []
     input: Template = None
@@ -494,7 +498,8 @@ class WorkflowFile(Part):
     agents: dict[Name, SeatPart] = {}
     tools: list[ToolName] = []
     """Tools of plain tool steps."""
-    steps: Annotated[list[StepPart], Field(min_length=1)]
+    steps: list[StepPart] = []
+    """What its runs do, in this order; none if all it has are sessions of outside agents."""
     approvals: list[ApprovalPart]
     """Who approves what; an empty list says that nobody has to."""
     fallbacks: Annotated[list[FallbackPart], Field(min_length=1)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from interlock.domain.ids import StepName
-from interlock.domain.run import RECHECK, UNDO, JournalEntry, Run, RunState
+from interlock.domain.run import RECHECK, SESSION, UNDO, JournalEntry, Run, RunState
 from interlock.domain.trace import Span
 from interlock.domain.workflow import FailureMode, Step, WorkflowSpec, begin_name, failed_name
 from interlock.store import journal, spans
@@ -38,7 +38,7 @@ class StepProgress:
 def progress(tx: Tx, run: Run, spec: WorkflowSpec) -> tuple[StepProgress, ...]:
     """Return the steps of a run in the order declared, each with how it stands.
 
-    The child run of a hand-off has one step, its agent; an undo and a recheck have none.
+    The child run of a hand-off has one step, its agent; an undo, a recheck and a session have none.
     """
     entries = journal.load(tx, run.run_id)
     opened = {span.key: span for span in spans.list_for_run(tx, run.run_id)}
@@ -58,7 +58,7 @@ def progress(tx: Tx, run: Run, spec: WorkflowSpec) -> tuple[StepProgress, ...]:
 
 def _steps(run: Run, spec: WorkflowSpec) -> tuple[Step, ...]:
     agent = run.request.agent
-    if run.request.trigger.kind in {UNDO, RECHECK}:
+    if run.request.trigger.kind in {UNDO, RECHECK, SESSION}:
         return ()
     return spec.steps if agent is None else (Step(name=agent, agent=agent),)
 

@@ -15,10 +15,9 @@ from interlock.calls.road import Road, view_of
 from interlock.domain.canonical import Json
 from interlock.domain.effect import Effect, EffectState
 from interlock.domain.ids import EffectId, StepName
-from interlock.domain.run import RunState
+from interlock.domain.run import RunOutcome, RunState
 from interlock.domain.tool import ToolVersion
 from interlock.observe import emit
-from interlock.runtime.durable.segment import RunOutcome
 from interlock.store import effects, journal, runs
 from interlock.store.tx import Tx
 

@@ -14,7 +14,7 @@ from interlock.domain.ids import EffectId, RunId, StepName
 from interlock.domain.pointer import fill
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json, to_json
-from interlock.domain.run import RECHECK, UNDO, Run, RunState
+from interlock.domain.run import RECHECK, SESSION, UNDO, Run, RunOutcome, RunState
 from interlock.domain.trace import SpanStatus
 from interlock.domain.workflow import (
     WORKFLOW_AGENT,
@@ -24,8 +24,9 @@ from interlock.domain.workflow import (
     failed_name,
 )
 from interlock.observe import emit, semconv
-from interlock.runtime.durable.segment import RunOutcome
 from interlock.runtime.limits import enter_gates
+from interlock.runtime.outside.desk import Desks
+from interlock.runtime.outside.session import run_session
 from interlock.runtime.recheck import recheck
 from interlock.runtime.steps import Services, Walk, close_failed, run_step
 from interlock.store import effects, registry, runs, spans
@@ -38,13 +39,17 @@ _STANDING = frozenset(
 _NO_MODE = FailureMode(code="*", then="stop")
 
 
-async def run_segment(services: Services, durable: Durable) -> RunOutcome:
+async def run_segment(
+    services: Services, durable: Durable, *, desks: Desks | None = None
+) -> RunOutcome:
     """Walk a run from its start to its end; what is recorded is answered from the journal.
 
     The run is bound to its release and workflow version. A child run of a hand-off only runs its
-    agent, an undo only undoes, a recheck only looks. Control errors (fenced, cancelled, store away)
-    come out; every failure of a step leads to the failure mode that the workflow declares for its
-    code.
+    agent, an undo only undoes, a recheck only looks, a session only makes the calls of its agent.
+    Control errors (fenced, cancelled, store away) come out; every failure of a step leads to the
+    failure mode that the workflow declares for its code.
+
+    `desks` is where calls of outside agents arrive; without them a session finishes what is open.
     """
     request = durable.run.request
     release = services.road.live.known(request.release)
@@ -60,6 +65,8 @@ async def run_segment(services: Services, durable: Durable) -> RunOutcome:
         return await _walk_undo(walk)
     if request.trigger.kind == RECHECK:
         return await _walk_recheck(walk)
+    if request.trigger.kind == SESSION:
+        return await run_session(walk, desks or Desks())
     return await (_walk_steps(walk) if request.agent is None else _walk_agent(walk))
 
 

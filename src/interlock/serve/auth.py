@@ -20,6 +20,7 @@ from interlock.domain.errors import ForbiddenError, UnauthenticatedError
 from interlock.domain.ids import TenantId
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
 from interlock.store import keys
+from interlock.store.keys import AgentPlace
 from interlock.store.tx import Tx
 
 KEY_PREFIX = "ilk_"
@@ -64,12 +65,13 @@ def mint_key(
     tenant: TenantId = DEFAULT_TENANT,
     by: str,
     expires_us: int | None = None,
+    place: AgentPlace | None = None,
 ) -> tuple[str, str]:
     """Store a new key and return its id and its token, which cannot be read again."""
     token = KEY_PREFIX + secrets.token_urlsafe(32)
     principal = Principal(name=name, kind=kind, tenant=tenant, roles=roles, groups=groups)
     key_id = keys.put_key(
-        tx, principal, secret_hash=hash_secret(token), by=by, expires_us=expires_us
+        tx, principal, secret_hash=hash_secret(token), by=by, expires_us=expires_us, place=place
     )
     return key_id, token
 

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interlock.app import Interlock
@@ -28,6 +29,9 @@ from interlock.domain.errors import (
 )
 from interlock.serve import health, webhooks
 from interlock.serve.console import pages
+from interlock.serve.gateway import oauth
+from interlock.serve.gateway.door import Gateway
+from interlock.serve.gateway.oauth import MCP_PATH
 from interlock.serve.queues.loop import QueueLoop
 from interlock.serve.routes import (
     approvals,
@@ -55,7 +59,9 @@ _PORT: Final = re.compile(r":[0-9]*$")
 
 def create_app(interlock: Interlock) -> FastAPI:
     """Build the application over an open `Interlock`; routes say themselves who may call them."""
+    gateway = Gateway(interlock)
     app = FastAPI(
+        lifespan=lambda _: gateway.running(),
         title="Interlock",
         version=version("interlock"),
         description="The control plane for AI agents. Errors are `{error: {code, message}}`.",
@@ -65,6 +71,8 @@ def create_app(interlock: Interlock) -> FastAPI:
         openapi_url=None,
     )
     app.state.interlock = interlock
+    app.router.routes.append(Route(MCP_PATH, gateway))
+    app.include_router(oauth.router)
     app.state.queues = QueueLoop(interlock.intake)
     app.state.is_closing = False
     app.state.proof_key = secrets.token_hex(32)

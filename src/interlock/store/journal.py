@@ -28,6 +28,16 @@ def load(
         if kinds is None
         else tx.connection.execute(_FOUND.where(table.c.kind.in_(kinds)), of_run).mappings()
     )
+    return _entries(rows)
+
+
+def find(tx: Tx, run_id: RunId, names: Collection[StepName]) -> dict[StepName, JournalEntry]:
+    """Return what a run has recorded under these names."""
+    query = _FOUND.where(table.c.name.in_(names))
+    return _entries(tx.connection.execute(query, {"run_id": run_id}).mappings())
+
+
+def _entries(rows: Iterable[Row]) -> dict[StepName, JournalEntry]:
     entries = (
         JournalEntry(
             name=StepName(row["name"]),

@@ -6,17 +6,29 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, RowMapping, Select, or_, select, update
 
-from interlock.domain.ids import TenantId
-from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.ids import AgentName, TenantId, WorkflowName
+from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
 from interlock.domain.record import to_json
+from interlock.domain.tool import Environment
 from interlock.store.columns import pack, unpack_texts
 from interlock.store.tables import api_key, session, sign_in_link
 from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentPlace:
+    """Where an outside agent works: its seat, and in which environment."""
+
+    seat: Seat
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key and whose it is; it works until `expires_us` (None: for ever) unless revoked."""
+    """A key and whose it is; it works until `expires_us` (None: for ever) unless revoked.
+
+    `place` is set for the key of an outside agent: all that it opens are sessions there.
+    """
 
     key_id: str
     principal: Principal
@@ -24,6 +36,7 @@ class ApiKey:
     created_by: str
     expires_us: int | None = None
     revoked_us: int | None = None
+    place: AgentPlace | None = None
 
     def works_at(self, now_us: int) -> bool:
         """Return whether the key lets its principal in at a moment."""
@@ -43,7 +56,13 @@ class Session:
 
 
 def put_key(
-    tx: Tx, principal: Principal, *, secret_hash: str, by: str, expires_us: int | None = None
+    tx: Tx,
+    principal: Principal,
+    *,
+    secret_hash: str,
+    by: str,
+    expires_us: int | None = None,
+    place: AgentPlace | None = None,
 ) -> str:
     """Store a new key and return its id."""
     key_id = tx.new_id()
@@ -59,6 +78,9 @@ def put_key(
             created_us=tx.now_us,
             created_by=by,
             expires_us=expires_us,
+            workflow=None if place is None else place.seat.workflow,
+            agent=None if place is None else place.seat.agent,
+            environment=None if place is None else place.environment,
         )
     )
     return key_id
@@ -179,7 +201,15 @@ def _key(row: RowMapping) -> ApiKey:
         created_by=row["created_by"],
         expires_us=row["expires_us"],
         revoked_us=row["revoked_us"],
+        place=_place(row),
     )
+
+
+def _place(row: RowMapping) -> AgentPlace | None:
+    if row["agent"] is None:
+        return None
+    seat = Seat(workflow=WorkflowName(row["workflow"]), agent=AgentName(row["agent"]))
+    return AgentPlace(seat=seat, environment=row["environment"])
 
 
 def _principal(row: RowMapping) -> Principal:

@@ -503,6 +503,22 @@ api_key = Table(
     Column("created_by", Text, nullable=False),
     Column("expires_us", BigInteger),
     Column("revoked_us", BigInteger),
+    Column("workflow", Text),
+    Column("agent", Text),
+    Column("environment", Text),
+)
+
+run_token = Table(
+    "run_token",
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("run_id", Text, ForeignKey("run.run_id"), nullable=False),
+    Column("key_id", Text, ForeignKey("api_key.key_id"), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Index("ix_run_token_run", "run_id"),
+    Index("ix_run_token_key", "key_id", "created_us"),
 )
 
 session = Table(

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from functools import partial
+from typing import TypeVar
 
 from interlock.domain.errors import InvariantError
 from interlock.domain.ids import ExecutorId, RunId
-from interlock.domain.run import Run, RunState
+from interlock.domain.run import Run, RunOutcome, RunState
 from interlock.runtime.durable import waiting
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.runtime.durable.threads import LoopThread, StoreThreads
 from interlock.runtime.durable.versions import Versions
 from interlock.store import runs
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
+
+T = TypeVar("T")
 
 _EXECUTOR = ExecutorId("memory")
 _ENOUGH = 10_000
@@ -115,6 +119,18 @@ class MemoryEngine:
         if run.state not in states:
             raise InvariantError(f"the run is `{run.state}`: {run.error_code} {run.error_message}")
         return run
+
+    async def attend(self, run_id: RunId) -> None:
+        """Claim a run that waits or is queued, now; on this engine's loop only."""
+        await self._runner.attend(run_id)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in a read-only transaction; on this engine's loop only."""
+        return await self._threads.read(fn)
+
+    def submit(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
+        """Run a coroutine on this engine's loop."""
+        return self._loop.submit(coroutine)
 
     async def _until_idle(self) -> None:
         tasks: dict[RunId, asyncio.Task[None]] = {}

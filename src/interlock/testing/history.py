@@ -15,9 +15,9 @@ from interlock.calls.durable import Retry
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError, InterlockError, UnavailableError
 from interlock.domain.ids import ExecutorId, RunId, StepName
-from interlock.domain.run import Expired, JournalEntry, Run
+from interlock.domain.run import Expired, JournalEntry, Run, RunOutcome
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.store import histories, journal, runs
 from interlock.store.engine import Database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 CLASSES = ("read", "keyed", "conditional", "probed", "blind")
 WORKFLOW_OF = {name: f"call_{name}" for name in CLASSES}
@@ -108,6 +108,64 @@ fallbacks:
 success: {{end_state: done, counts: [done], objective: 0.9, within_s: 60}}
 autonomy: {{dev: {{level: {level}, by: ops, reason: tests}}}}
 """
+
+
+SESSIONS = "outside"
+"""The workflow of sessions of the outside agent `OUTSIDE_AGENT`."""
+OUTSIDE_AGENT = "helper"
+_AGENT = """
+interlock: v1
+kind: Agent
+name: helper
+version: 1
+title: An agent of another framework
+owner: platform
+sponsor: sam
+outside: true
+"""
+_SESSIONS = """
+interlock: v1
+kind: Workflow
+name: outside
+version: 1
+title: What the helper does
+owner: platform
+department: it
+triggers:
+  gateway: {{session: helper, environment: dev}}
+inputs: {{type: object, additionalProperties: false}}
+agents:
+  helper: {{tools: [{tools}]}}
+approvals: {approvals}
+fallbacks:
+  - {{code: "*", then: stop}}
+success: {{end_state: closed, counts: [closed, expired], objective: 0.9, within_s: 86400}}
+autonomy: {{dev: {{level: {level}, by: ops, reason: tests}}}}
+"""
+
+
+def session_files(
+    url: str,
+    *,
+    granted: Sequence[str] = CLASSES,
+    approved: Sequence[str] = (),
+    level: int = 3,
+    timeout_s: float = 5.0,
+) -> dict[str, str]:
+    """Return the project for a recording server, with sessions of an outside agent.
+
+    It is granted the tools of the classes `granted`; those of `approved` wait for `data-owners`.
+    """
+    texts = files(url, timeout_s=timeout_s)
+    texts |= {f"workflows/{name}.yaml": "" for name in WORKFLOW_OF.values()}
+    rules = [f"{{tool: {TOOL_OF[name]}, by: data-owners, why: tests}}" for name in approved]
+    texts["agents/helper.yaml"] = _AGENT
+    texts["workflows/outside.yaml"] = _SESSIONS.format(
+        tools=", ".join(TOOL_OF[name] for name in granted),
+        approvals=f"[{', '.join(rules)}]",
+        level=level,
+    )
+    return {path: text for path, text in texts.items() if text}
 
 
 def files(

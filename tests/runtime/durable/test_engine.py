@@ -16,10 +16,9 @@ from dbos._serialization import DefaultSerializer
 from interlock.calls.durable import Durable
 from interlock.domain.errors import ConflictError, InputError, InvariantError
 from interlock.domain.ids import ExecutorId, RunId, StepName, TenantId, WorkflowName
-from interlock.domain.run import Run, RunState, StartRequest, TriggerRef
+from interlock.domain.run import Run, RunOutcome, RunState, StartRequest, TriggerRef
 from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.lease import Lease
-from interlock.runtime.durable.segment import RunOutcome
 from interlock.store import gates, leases, migrate, runs, triggers
 from interlock.store.engine import Database
 from interlock.store.tx import Tx

@@ -1,4 +1,4 @@
-"""`interlock key` and `interlock secret`: who may come in, and what tools authenticate with."""
+"""`interlock key`, `token` and `secret`: who may come in, and what tools authenticate with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from interlock.cli.client import AGENT_KEY_VARIABLE, TOKEN_VARIABLE, mint_token
 from interlock.cli.output import (
     AsJson,
     connected,
@@ -19,11 +20,13 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
+from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.principal import Role
 from interlock.tools.credentials import Credentials
 
 app = typer.Typer(help="API keys of people and services.", no_args_is_help=True)
+tokens = typer.Typer(help="Sessions of outside agents.", no_args_is_help=True)
 secrets = typer.Typer(help="Credentials of tools, by reference.", no_args_is_help=True)
 
 
@@ -36,27 +39,38 @@ def _secrets() -> None:
 @tells_errors
 def create(
     name: Annotated[str, typer.Argument(help="Who the key is for, as dana or ci-bot.")],
-    role: Annotated[list[Role], typer.Option(help="What it may do.")],
+    role: Annotated[list[Role] | None, typer.Option(help="What it may do.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="A team it answers for.")] = None,
     *,
     is_service: Annotated[bool, typer.Option("--service", help="Not a person.")] = False,
+    seat: Annotated[
+        str | None, typer.Option("--agent", help="An outside agent's seat, as workflow/agent.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--env", help="Where that agent works: dev, stage or prod.")
+    ] = None,
     expires_in_s: Annotated[
         int | None, typer.Option("--expires-in", min=60, help="Seconds; without it, never.")
     ] = None,
 ) -> None:
     """Create a key; its token is printed once and cannot be read again."""
+    if (seat is None) != (environment is None):
+        raise typer.BadParameter("`--agent` and `--env` go together")
+    body: JsonObject = {
+        "name": name,
+        "kind": "service" if is_service else "user",
+        "roles": [str(one) for one in role or ()],
+        "groups": list(group or ()),
+        "expires_in_s": expires_in_s,
+    }
+    if seat is not None:
+        body |= {"kind": "agent", "place": {"seat": seat, "environment": environment}}
+    elif not role:
+        raise typer.BadParameter("a key needs a `--role`, or `--agent` and `--env`")
     with connected() as client:
-        made = client.post(
-            "keys",
-            body={
-                "name": name,
-                "kind": "service" if is_service else "user",
-                "roles": [str(one) for one in role],
-                "groups": list(group or ()),
-                "expires_in_s": expires_in_s,
-            },
-        )
-    note(f"key {made['key_id']}; to use it: export INTERLOCK_TOKEN=<the token>")
+        made = client.post("keys", body=body)
+    variable = TOKEN_VARIABLE if seat is None else AGENT_KEY_VARIABLE
+    note(f"key {made['key_id']}; to use it: export {variable}=<the token>")
     say(str(made["token"]))
 
 
@@ -128,3 +142,36 @@ def set_(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     Credentials(folder / "secrets").store(reference, value)
     say("stored")
+
+
+@tokens.command()
+@tells_errors
+def mint(
+    *,
+    as_headers: Annotated[
+        bool, typer.Option("--headers", help="Print HTTP headers as JSON, as MCP clients ask.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Open a session for the agent whose key is in INTERLOCK_AGENT_KEY, and print its token."""
+    made = mint_token(settings())
+    token = str(made["access_token"])
+    if as_headers:
+        show_json({"Authorization": f"Bearer {token}"})
+        return
+    if as_json:
+        show_json(made)
+        return
+    note(f"session {made['run_id']}; the token works for {made['expires_in']} s")
+    say(token)
+
+
+@tokens.command("revoke")
+@tells_errors
+def revoke_(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The session's run.")],
+) -> None:
+    """End a session at once: its tokens stop, and what was not sent is not sent any more."""
+    with connected() as client:
+        client.post("runs", run_id, "cancel")
+    say("revoked")

@@ -1,13 +1,16 @@
-"""The branches of one `gather`: stopped together, their results in the order given."""
+"""Branches of a segment: stopped together, told to go on, their results in the order given."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal
 
 from interlock.domain.canonical import Json
+from interlock.domain.ids import StepName
+from interlock.runtime.durable.waiting import Wait
 
 
 class Group:
@@ -25,6 +28,22 @@ class Group:
     def stop(self) -> None:
         """Refuse further operations in these branches."""
         self._is_stopped = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Waiter:
+    """A branch that waits, until it is told that its wait may end."""
+
+    wait: Wait
+    group: Group | None
+    ready: asyncio.Future[None]
+
+
+def go_on(waiters: Mapping[StepName, Waiter], names: Sequence[StepName]) -> None:
+    """Let these branches look whether their wait has ended."""
+    for name in names:
+        if not waiters[name].ready.done():
+            waiters[name].ready.set_result(None)
 
 
 group_of_branch: ContextVar[Group | None] = ContextVar("interlock_group", default=None)

@@ -12,9 +12,9 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NoReturn, TypeVar
@@ -26,12 +26,12 @@ from uuid_utils import uuid7
 
 from interlock.domain.errors import InvariantError, UnavailableError
 from interlock.domain.ids import ExecutorId, RunId
-from interlock.domain.run import Run, RunState
+from interlock.domain.run import Run, RunOutcome, RunState
 from interlock.runtime.durable import waiting
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.lease import Lease, find_dead, leave_process
 from interlock.runtime.durable.runner import OnEnd, Runner, nothing_more
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.runtime.durable.threads import LoopThread, StoreThreads
 from interlock.runtime.durable.versions import Versions
 from interlock.store import leases, runs
@@ -150,6 +150,7 @@ class DbosEngine:
             versions=self._versions,
         )
         self._dbos: DBOS | None = None
+        self._duties: list[Future[None]] = []
         self._moved = threading.Condition()
         self._hints_due_s = time.monotonic() + _RENEW_HINTS_S
 
@@ -176,13 +177,7 @@ class DbosEngine:
 
         Raises `ConflictError` if another process serves this SQLite file.
         """
-        if not _one_per_process.acquire(blocking=False):
-            raise InvariantError("this process runs an engine already")
-        with ExitStack() as undo:
-            undo.callback(_one_per_process.release)
-            self.install()
-            self._lease.start()
-            undo.callback(self._lease.stop, is_clean=True)
+        with self._starting():
             self._check_pickle_ban()
             self._reap()
             self._versions.take_up(self._db, self._dispatch)
@@ -190,14 +185,51 @@ class DbosEngine:
             self._hints.client.register_queue(
                 QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=POLL_S
             )
-            self._loop.start()
-            undo.callback(self._loop.stop)
             # DBOS adopts a running event loop of the thread that launches it; this one has none.
             with ThreadPoolExecutor(1) as launcher:
                 launcher.submit(self._launch).result()
-            undo.pop_all()
         self._duties = [self._loop.submit(each) for each in (self._wake_due(), self._sweep())]
         _log.info("worker.started", executor_id=self._executor_id)
+
+    def start_attending(self) -> None:
+        """Own only the runs that `attend` is called for; nothing is taken from the queue.
+
+        Raises `ConflictError` if another process serves this SQLite file.
+        """
+        self._lease.offer_nothing()
+        with self._starting():
+            pass
+        _log.info("attendant.started", executor_id=self._executor_id)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Hold lease and loop; give both back if what else is needed fails."""
+        if not _one_per_process.acquire(blocking=False):
+            raise InvariantError("this process runs an engine already")
+        with ExitStack() as undo:
+            undo.callback(_one_per_process.release)
+            self.install()
+            self._lease.start()
+            undo.callback(self._lease.stop, is_clean=True)
+            self._loop.start()
+            undo.callback(self._loop.stop)
+            yield
+            undo.pop_all()
+
+    async def attend(self, run_id: RunId) -> None:
+        """Claim a run that waits or is queued, now and here; on this engine's loop only.
+
+        See `Runner.attend`.
+        """
+        await self._runner.attend(run_id)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in a read-only transaction, on a thread; on this engine's loop only."""
+        return await self._threads.read(fn)
+
+    def submit(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
+        """Run a coroutine on this engine's loop; cancelling the future cancels it."""
+        return self._loop.submit(coroutine)
 
     def stop(self, *, timeout_s: int = 30) -> None:
         """Claim nothing more, hand runs back at their next operation, and leave no lease behind.
@@ -207,11 +239,13 @@ class DbosEngine:
         self._loop.call(self._drain())
         # It warns of hints that it may not see the end of; nothing depends on them.
         logging.getLogger("dbos").setLevel(logging.ERROR)
-        self._end_queue()
-        DBOS.destroy(
-            destroy_registry=True,
-            workflow_completion_timeout_sec=timeout_s if self._runner.active else 0,
-        )
+        if self._dbos is not None:
+            self._end_queue()
+            DBOS.destroy(
+                destroy_registry=True,
+                workflow_completion_timeout_sec=timeout_s if self._runner.active else 0,
+            )
+        self._loop.call(self._runner.idle(timeout_s=timeout_s))
         if self._on_stop is not None:
             self._loop.call(self._on_stop())
         self._loop.stop()
@@ -275,8 +309,8 @@ class DbosEngine:
         DBOS does it the other way round, and a hint that is taken in between is lost until a new
         one is given.
         """
-        if self._dbos is None:
-            return
+        # INVARIANT: `stop` comes here only if DBOS was launched.
+        assert self._dbos is not None
         for event in self._dbos.background_thread_stop_events:
             event.set()
         for thread in threading.enumerate():

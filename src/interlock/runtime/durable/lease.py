@@ -89,6 +89,10 @@ class Lease:
             thread.start()
             self._threads.append(thread)
 
+    def offer_nothing(self) -> None:
+        """Let others hand nothing on to this worker: it takes only what comes to it."""
+        self._abilities = None
+
     def may_send(self) -> bool:
         """Return whether nobody can have taken this worker's runs: ask right before each send."""
         return _uptime_s() - self._renewed_s < NO_SEND_AFTER_S

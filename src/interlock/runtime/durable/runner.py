@@ -20,22 +20,33 @@ from interlock.domain.errors import (
 )
 from interlock.domain.ids import ExecutorId, RunId, StepName
 from interlock.domain.record import to_json
-from interlock.domain.run import RECHECK, Abilities, ChildOutcome, JournalEntry, Run, RunState
+from interlock.domain.run import (
+    RECHECK,
+    Abilities,
+    ChildOutcome,
+    JournalEntry,
+    Run,
+    RunOutcome,
+    RunState,
+)
 from interlock.runtime.durable import codec
 from interlock.runtime.durable.children import child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.entries import Notes, may_cancel
-from interlock.runtime.durable.segment import RunOutcome, Segment
+from interlock.runtime.durable.segment import Segment
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.versions import Versions
 from interlock.runtime.durable.waiting import HOLD_S
-from interlock.store import effects, gates, journal, registry, runs
+from interlock.store import effects, gates, journal, registry, runs, waits
 from interlock.store.tx import Tx
 
 Code = Callable[[Segment], Awaitable[RunOutcome]]
 """What a run does; takes the segment as its `Durable`."""
 OnEnd = Callable[[Tx, Run, RunOutcome], None]
 """Called in the transaction that ends a run, whichever way it ends."""
+
+_Claimed = tuple[Run, dict[StepName, JournalEntry], int]
+"""A claimed run, what it has recorded, and database time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +95,7 @@ class Runner:
         self._pause = pause
         self._hold_s = hold_s
         self._attempts: set[_Attempt] = set()
+        self._left = asyncio.Event()
         self._draining: UnavailableError | None = None
 
     @property
@@ -98,13 +110,25 @@ class Runner:
             # The hint is used up, so that another worker needs a new one.
             await self._threads.run("run.hint", partial(self._dispatch.hint, run_id=run_id))
             return
+        claim = partial(self._claim, run_id=run_id, number=segment_number)
+        await self._claim_and_run(run_id, claim)
+
+    async def attend(self, run_id: RunId) -> None:
+        """Claim a run that waits, or is queued, without a hint and run it to its next wait.
+
+        Does nothing if it is neither, as while somebody else owns it; raises `UnavailableError` if
+        this worker is stopping.
+        """
+        if self._draining is not None:
+            raise self._draining
+        await self._claim_and_run(run_id, partial(self._claim_waiting, run_id=run_id))
+
+    async def _claim_and_run(self, run_id: RunId, claim: Callable[[Tx], _Claimed | None]) -> None:
         # Not by run: the next segment may be hinted at while the last one is still cleaning up.
         attempt = _Attempt(run_id)
         self._attempts.add(attempt)
         try:
-            claimed = await self._threads.run(
-                "run.claim", partial(self._claim, run_id=run_id, number=segment_number)
-            )
+            claimed = await self._threads.run("run.claim", claim)
             if claimed is not None:
                 await self._run(attempt, *claimed)
         except FencedError:
@@ -115,6 +139,7 @@ class Runner:
             )
         finally:
             self._attempts.discard(attempt)
+            self._left.set()
 
     def drain(self) -> None:
         """Claim nothing more and hand every run back at its next operation."""
@@ -123,9 +148,24 @@ class Runner:
             if attempt.segment is not None:
                 attempt.segment.stop(self._draining)
 
-    def _claim(
-        self, tx: Tx, *, run_id: RunId, number: int
-    ) -> tuple[Run, dict[StepName, JournalEntry], int] | None:
+    async def idle(self, *, timeout_s: float) -> None:
+        """Return when no run is owned any more; after `timeout_s` others have to take over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._attempts:
+                    self._left.clear()
+                    await self._left.wait()
+        except TimeoutError:
+            _log.warning("runs.left", runs=len(self._attempts))
+
+    def _claim_waiting(self, tx: Tx, *, run_id: RunId) -> _Claimed | None:
+        run = runs.lock_any(tx, run_id)
+        if run.state is RunState.WAITING:
+            waits.close_all(tx, run_id)
+            runs.requeue(tx, run_id, state=run.state, epoch=run.epoch)
+        return self._claim(tx, run_id=run_id, number=run.segment)
+
+    def _claim(self, tx: Tx, *, run_id: RunId, number: int) -> _Claimed | None:
         journal.expect(tx, run_id)
         # What every run needs depends on it.
         registry.expect_live_format(tx)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 import structlog
@@ -33,11 +33,17 @@ from interlock.domain.run import (
     Expired,
     JournalEntry,
     Run,
-    RunState,
+    RunOutcome,
     StartRequest,
 )
 from interlock.runtime.durable import codec, waiting
-from interlock.runtime.durable.branches import Group, group_of_branch, results_of
+from interlock.runtime.durable.branches import (
+    Group,
+    Waiter,
+    go_on,
+    group_of_branch,
+    results_of,
+)
 from interlock.runtime.durable.children import child_of, child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.runtime.durable.entries import (
@@ -62,25 +68,7 @@ _SETTLE_S = 0.02
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOutcome:
-    """How the code of a run ended: a final state, the result, and why if it failed."""
-
-    state: RunState
-    output: Json = None
-    end_state: str | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-
-
 _is_in_flight: ContextVar[bool] = ContextVar("interlock_in_flight", default=False)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Waiter:
-    wait: Wait
-    group: Group | None
-    ready: asyncio.Future[None]
 
 
 class Segment:
@@ -117,9 +105,10 @@ class Segment:
         self._was_refused = False
         self._moving = 0
         self._moves = 0
-        self._waiters: dict[StepName, _Waiter] = {}
+        self._waiters: dict[StepName, Waiter] = {}
         self._code: asyncio.Task[RunOutcome] | None = None
         self._settling: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._parking: asyncio.Task[None] | None = None
         self._has_gates = False
         self.is_parked = False
@@ -156,8 +145,9 @@ class Segment:
                 raise
             return None
         finally:
-            if self._settling is not None:
-                self._settling.cancel()
+            for timer in (self._settling, self._looking):
+                if timer is not None:
+                    timer.cancel()
             if self._parking is not None:
                 await self._parking
 
@@ -393,11 +383,6 @@ class Segment:
         """Tell that a step was recorded for another input than it has now; the record wins."""
         _log.warning("replay.diverged", run_id=self._run.run_id, step=name)
 
-    @property
-    def _is_undoing(self) -> bool:
-        """Whether the run has failed and undoes what it did, which no cancel stops halfway."""
-        return is_undoing(self._run, self._journal)
-
     def _enter(self, name: StepName | None = None) -> None:
         """Refuse the operation if the segment or its branch is to stop, or the name is taken."""
         if self.is_parked:
@@ -447,7 +432,8 @@ class Segment:
             if first is not None:
                 first(tx)
             run = runs.lock_again(tx, self._run)
-            if run.is_cancel_requested and not is_exempt and not self._is_undoing:
+            is_wanted = is_exempt or is_undoing(self._run, self._journal)
+            if run.is_cancel_requested and not is_wanted:
                 raise CancelledRunError(f"the run `{run.run_id}` was asked to stop")
             if run.is_pause_requested and not is_exempt:
                 raise PausedRunError(f"the run `{run.run_id}` is to pause")
@@ -542,7 +528,7 @@ class Segment:
         """Block this branch until parking finds that its wait may end."""
         self._enter()  # whatever stops it later finds it among the waiters
         ready = asyncio.get_running_loop().create_future()
-        self._waiters[name] = _Waiter(wait=wait, group=group_of_branch.get(), ready=ready)
+        self._waiters[name] = Waiter(wait=wait, group=group_of_branch.get(), ready=ready)
         self._consider_parking()
         try:
             await ready
@@ -551,16 +537,34 @@ class Segment:
             self._moves += 1
 
     def _consider_parking(self) -> None:
-        if self._moving or not self._waiters or self._settling is not None or self.is_parked:
+        if not self._waiters or self.is_parked:
             return
         loop = asyncio.get_running_loop()
-        self._settling = loop.call_later(_SETTLE_S, self._try_parking, self._moves)
+        if not self._moving and self._settling is None:
+            self._settling = loop.call_later(_SETTLE_S, self._try_parking, self._moves)
+        elif self._moving and self._looking is None:
+            # However long other branches go on, an answer is heard.
+            self._looking = loop.call_later(waiting.LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        if self._moving and self._waiters and (self._parking is None or self._parking.done()):
+            self._parking = asyncio.get_running_loop().create_task(self._hear())
+
+    async def _hear(self) -> None:
+        """Let those branches go on whose wait may end, while others keep the run from parking."""
+        waiters = dict(self._waiters)
+        open_waits = {name: waiter.wait for name, waiter in waiters.items()}
+        look = partial(waiting.ready, run_id=self._run.run_id, open_waits=open_waits)
+        with suppress(UnavailableError):
+            go_on(waiters, await self._threads.read(look))
+        self._consider_parking()
 
     def _try_parking(self, moves: int) -> None:
         self._settling = None
         if moves != self._moves:
             self._consider_parking()
-        elif self._waiters and not self._moving:
+        elif self._waiters and not self._moving and (self._parking is None or self._parking.done()):
             _is_in_flight.set(False)
             self._parking = asyncio.get_running_loop().create_task(self._park())
 
@@ -587,11 +591,7 @@ class Segment:
             # INVARIANT: the waits belong to the code, so it was started.
             assert self._code is not None
             self._code.cancel()
-        for name in ready:
-            if not waiters[name].ready.done():
-                waiters[name].ready.set_result(None)
-
-    # --- branches
+        go_on(waiters, ready)
 
     def _stop_group(self, group: Group) -> None:
         group.stop()

@@ -14,7 +14,7 @@ from interlock.calls.durable import Retry
 from interlock.domain import breaker
 from interlock.domain.canonical import Json
 from interlock.domain.clock import Clock
-from interlock.domain.ids import StepName
+from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import Expired, JournalEntry, Run
 from interlock.runtime.durable.dispatch import StoreDispatch
 from interlock.store import gates, journal, runs, waits
@@ -110,20 +110,24 @@ def answer_of(entry: JournalEntry) -> Json | Expired:
     return entry.value["signal"] if "signal" in entry.value else Expired()
 
 
+def ready(tx: Tx, run_id: RunId, open_waits: Mapping[StepName, Wait]) -> list[StepName]:
+    """Return the waits that can end now."""
+    return [
+        name
+        for name, wait in open_waits.items()
+        if waits.has_signal(tx, run_id, wait.topic)
+        or (wait.until_us is not None and wait.until_us <= tx.now_us)
+        or (wait.is_gate and gates.is_held(tx, run_id, name))
+    ]
+
+
 def park(tx: Tx, run: Run, open_waits: Mapping[StepName, Wait]) -> list[StepName]:
     """Let the run wait, unless some of its waits can end now; return those and change nothing then.
 
     The run's row is locked in this transaction, so no signal can pass unseen.
     """
-    ready = [
-        name
-        for name, wait in open_waits.items()
-        if waits.has_signal(tx, run.run_id, wait.topic)
-        or (wait.until_us is not None and wait.until_us <= tx.now_us)
-        or (wait.is_gate and gates.is_held(tx, run.run_id, name))
-    ]
-    if ready:
-        return ready
+    if found := ready(tx, run.run_id, open_waits):
+        return found
     for name, wait in open_waits.items():
         waits.open_wait(tx, run.run_id, name, wait.topic, wait.until_us)
     topics = sorted({wait.topic for wait in open_waits.values()})

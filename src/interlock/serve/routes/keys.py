@@ -7,13 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
+from interlock.app import Interlock
 from interlock.domain.canonical import JsonObject
-from interlock.domain.errors import ForbiddenError, NotFoundError
-from interlock.domain.principal import Principal, PrincipalKind, Role
+from interlock.domain.errors import ForbiddenError, InputError, NotFoundError
+from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
 from interlock.domain.record import to_json
+from interlock.domain.tool import Environment
 from interlock.serve.auth import App, SignedIn, mint_key, mint_link, needs
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import keys
+from interlock.store.keys import AgentPlace
 from interlock.store.tx import Tx
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
@@ -22,14 +25,27 @@ _ANYONE = needs(*Role)
 _LONGEST_S = 100 * 365 * 86_400
 
 
+class PlaceBody(Body):
+    """Where an outside agent works: `seat` is `<workflow>/<agent>`."""
+
+    seat: str = Field(max_length=200)
+    environment: Environment
+
+
 class KeyBody(Body):
-    """A new key; `expires_in_s` None never expires."""
+    """A new key; `expires_in_s` None never expires.
+
+    One of the kind `agent` has a `place`, where it opens sessions, and neither roles nor groups.
+    """
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[a-z0-9][a-z0-9._@-]*$")
     kind: PrincipalKind = Field(default=PrincipalKind.USER, strict=False)
-    roles: frozenset[Annotated[Role, Field(strict=False)]] = Field(strict=False)
+    roles: frozenset[Annotated[Role, Field(strict=False)]] = Field(
+        default=frozenset(), strict=False
+    )
     groups: frozenset[str] = Field(default=frozenset(), strict=False)
     expires_in_s: int | None = Field(default=None, ge=60, le=_LONGEST_S)
+    place: PlaceBody | None = None
 
 
 @router.get("")
@@ -45,6 +61,7 @@ def create_key(app: App, admin: Admin, body: KeyBody) -> JsonObject:
 
     def create(tx: Tx) -> tuple[str, str]:
         _check_duties(tx, admin, body)
+        place = _place(app, tx, admin, body)
         return mint_key(
             tx,
             name=body.name,
@@ -56,6 +73,7 @@ def create_key(app: App, admin: Admin, body: KeyBody) -> JsonObject:
             expires_us=None
             if body.expires_in_s is None
             else tx.now_us + body.expires_in_s * 1_000_000,
+            place=place,
         )
 
     key_id, token = app.db.run("key.create", create)
@@ -73,6 +91,25 @@ def revoke_key(app: App, admin: Admin, key_id: str) -> JsonObject:
 
     app.db.run("key.revoke", revoke)
     return {"key_id": key_id}
+
+
+def _place(app: Interlock, tx: Tx, admin: Principal, body: KeyBody) -> AgentPlace | None:
+    """Return where the agent of a new key works; only what is declared live is a place."""
+    is_agent = body.kind is PrincipalKind.AGENT
+    if is_agent != (body.place is not None) or (is_agent and (body.roles or body.groups)):
+        raise InputError("a key of an agent has a place, and neither roles nor groups; others none")
+    if body.place is None:
+        return None
+    try:
+        seat = Seat.parse(body.place.seat)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    place = AgentPlace(seat=seat, environment=body.place.environment)
+    spec = app.release(tx).workflows.get(seat.workflow)
+    if spec is None or spec.tenant != admin.tenant:
+        raise NotFoundError(f"there is no workflow `{seat.workflow}`")
+    app.check_place(tx, place)
+    return place
 
 
 def _check_duties(tx: Tx, admin: Principal, body: KeyBody) -> None:

@@ -1,0 +1,66 @@
+"""Which tools an outside agent is told of: those that some arguments could let it call.
+
+Hiding is a courtesy, not the control: every call is decided when it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from interlock.calls.propose import new_call
+from interlock.calls.road import Live, Proposal, Road
+from interlock.calls.validate import Foreseen, foresee
+from interlock.domain.canonical import JsonObject
+from interlock.domain.decision import Outcome
+from interlock.domain.ids import StepName, ToolName
+from interlock.domain.release import Release
+from interlock.domain.run import Run
+from interlock.domain.tool import ToolVersion
+from interlock.store.tx import Tx
+
+_STEP = StepName("#offer")
+
+
+def offered(tx: Tx, road: Road, run: Run) -> list[ToolVersion]:
+    """Return the tools that a session may call with some arguments, now or once approved."""
+    live = road.live.at(tx)
+    return [
+        tool for tool in _granted(live.release, run) if _may_be_called(tx, road, live, run, tool)
+    ]
+
+
+def granted_schema(release: Release, run: Run, name: ToolName) -> JsonObject | None:
+    """Return the input contract of a tool that is bound here and granted to a session's seat."""
+    found = (tool for tool in _granted(release, run) if tool.name == name)
+    tool = next(found, None)
+    return None if tool is None else tool.input_schema
+
+
+def _granted(release: Release, run: Run) -> Iterator[ToolVersion]:
+    """Yield the tools of the seats' workflows that are bound here, by name."""
+    names: set[ToolName] | None = None
+    for seat in run.request.deciding:
+        spec = release.workflows.get(seat.workflow)
+        own = set() if spec is None else set(spec.tools_of(seat.agent))
+        names = own if names is None else names & own
+    for name in sorted(names or ()):
+        tool = release.tools.get(name)
+        if tool is not None and release.bind(tool, run.request.environment) is not None:
+            yield tool
+
+
+def _may_be_called(tx: Tx, road: Road, live: Live, run: Run, tool: ToolVersion) -> bool:
+    properties = tool.input_schema.get("properties")
+    names = list(properties) if isinstance(properties, dict) else []
+    blanks: JsonObject = dict.fromkeys(names)
+    unknown = frozenset(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
+    proposal = Proposal(
+        step_name=_STEP,
+        tool=tool.name,
+        arguments=blanks,
+        seats=run.request.deciding,
+        parent_span="",
+    )
+    call = new_call(road, live, run, proposal, now_us=tx.now_us, unknown=unknown)
+    (lenient, *_), _ = foresee(tx, live, run, call, before=Foreseen(), unknown=unknown)
+    return lenient.outcome is not Outcome.DENY

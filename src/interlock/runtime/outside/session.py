@@ -1,0 +1,154 @@
+"""The run of one session of an outside agent: makes its calls, finishes those left, and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from interlock.calls.pipeline import Told, WaitsFor, call_tool
+from interlock.calls.road import CallResult, Proposal
+from interlock.domain.canonical import Json
+from interlock.domain.effect import EffectState
+from interlock.domain.ids import RunId, StepName, ToolName, effect_id_of
+from interlock.domain.run import Expired, JournalEntry, RunOutcome, RunState
+from interlock.observe import emit
+from interlock.runtime.outside.desk import Asked, Desk, Desks, Pending, key_conflict
+from interlock.runtime.steps import Walk
+from interlock.store import effects, journal, runs, spans, tokens
+from interlock.store.tx import Tx
+
+END_TOPIC = "session/end"
+"""Signal that ends a session before its token does."""
+_ASKED = "session.call"
+_BEGIN = StepName("#session")
+_WITH_PEOPLE: Mapping[EffectState, WaitsFor] = MappingProxyType(
+    {EffectState.PROPOSED: "approval", EffectState.PARKED: "person"}
+)
+
+
+async def run_session(walk: Walk, desks: Desks) -> RunOutcome:
+    """Take calls until the session is ended or its last token is over, and nothing is open.
+
+    Every call is noted with its first write. Whoever owns the run next finds there what is open,
+    asks for it again, and so goes on where the ledger stands.
+    """
+    durable, run = walk.durable, walk.run
+    asked = await durable.read(lambda tx: journal.load(tx, run.run_id, kinds=(_ASKED,)))
+    durable.note(_BEGIN, lambda tx: _open(tx, walk), kind="session.begin")
+    noted = {call.key: call for call in map(_asked, asked.values())}
+
+    async def answer(call: Asked, told: Told) -> CallResult:
+        return await _answer(walk, call, told, noted)
+
+    desk = desks.at(run.run_id)
+    desk.open(answer)
+    try:
+        for call in noted.values():
+            if durable.recorded(_step(call.key)) is None:
+                desk.begin(call)
+        return await _until_end(walk, desk, idle_s=desks.idle_s)
+    finally:
+        desks.drop(run.run_id, desk)
+        await desk.close()
+
+
+def standing(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
+    """Return how a call of a session ended, or that people have it; None if it has to be made.
+
+    Raises `KeyTakenError` if its key is that of another call.
+    """
+    note, step = _note(asked.key), _step(asked.key)
+    entries = journal.find(tx, run_id, (note, step))
+    if note not in entries:
+        return None
+    if _asked(entries[note]).digest != asked.digest:
+        raise key_conflict(asked.key)
+    if step in entries:
+        return CallResult.from_journal(entries[step].value)
+    effect = effects.find(tx, effect_id_of(run_id, step))
+    if effect is None or runs.get(tx, run_id).state is not RunState.WAITING:
+        return None
+    for state, who in _WITH_PEOPLE.items():
+        if effect.state is state:
+            return Pending(key=asked.key, waits_for=who, effect_id=effect.effect_id)
+    return None
+
+
+def find_asked(tx: Tx, run_id: RunId, key: str) -> Asked | None:
+    """Return a call of a session by its key, as it was asked for."""
+    note = journal.find(tx, run_id, (_note(key),)).get(_note(key))
+    return None if note is None else _asked(note)
+
+
+async def _answer(walk: Walk, call: Asked, told: Told, noted: dict[str, Asked]) -> CallResult:
+    durable, before = walk.durable, noted.get(call.key)
+    if before is not None and before.digest != call.digest:
+        raise key_conflict(call.key)
+    if before is None:
+        value: Json = {"key": call.key, "tool": call.tool, "arguments": call.arguments}
+        durable.note(_note(call.key), lambda _tx: value, kind=_ASKED)
+        noted[call.key] = call
+    proposal = Proposal(
+        step_name=_step(call.key),
+        tool=call.tool,
+        arguments=call.arguments,
+        seats=walk.run.request.deciding,
+        parent_span=_agent(walk),
+    )
+    return await call_tool(walk.services.road, durable, proposal, told=told)
+
+
+async def _until_end(walk: Walk, desk: Desk, *, idle_s: float) -> RunOutcome:
+    durable, run_id = walk.durable, walk.run.run_id
+    while True:
+        with durable.in_flight():
+            await desk.quiet(idle_s)
+        until_us = await durable.read(lambda tx: tokens.last_expiry(tx, run_id))
+        # Named by its time: a token that came meanwhile is another wait, and an old one is over.
+        name = StepName(f"#end.{until_us}")
+        ended = await durable.wait(name, END_TOPIC, until_us=until_us)
+        if not isinstance(ended, Expired):
+            return _ended("closed")
+        if await durable.read(lambda tx: tokens.last_expiry(tx, run_id)) > until_us:
+            continue
+        # What people still have to answer is not taken back because their agent has left.
+        await desk.settled()
+        return _ended("expired")
+
+
+def _ended(state: str) -> RunOutcome:
+    return RunOutcome(state=RunState.SUCCEEDED, end_state=state)
+
+
+def _open(tx: Tx, walk: Walk) -> Json:
+    (seat,) = walk.run.request.seats
+    agent = walk.release.agents.get(seat.agent)
+    version = None if agent is None else agent.version
+    spans.put(
+        tx,
+        emit.agent_span(
+            walk.run.run_id, _agent(walk), seat=seat, start_us=tx.now_us, agent_version=version
+        ),
+    )
+    return None
+
+
+def _agent(walk: Walk) -> str:
+    return str(walk.run.request.agent)
+
+
+def _step(key: str) -> StepName:
+    return StepName(f"call/{key}")
+
+
+def _note(key: str) -> StepName:
+    return StepName(f"call/{key}#asked")
+
+
+def _asked(entry: JournalEntry) -> Asked:
+    # INVARIANT: `_answer` writes what is recorded of this kind.
+    assert isinstance(entry.value, dict)
+    found = entry.value
+    return Asked(
+        key=str(found["key"]), tool=ToolName(str(found["tool"])), arguments=found["arguments"]
+    )

@@ -1,0 +1,114 @@
+"""The way in to the gateway: a token that leads to a session, strict JSON, then the MCP SDK.
+
+The SDK is given what was parsed strictly, byte for byte. It keeps no sessions: which session a
+request is in is said by its token alone, so that any server may answer it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from interlock.app import Interlock
+from interlock.domain.canonical import JsonObject, parse
+from interlock.domain.errors import JsonError
+from interlock.serve.gateway.oauth import MCP_PATH, RESOURCE_METADATA
+from interlock.serve.gateway.server import Visitor, build_server
+
+_PARSE_ERROR: Final = -32700
+_INTERNAL: Final = -32603
+_METHODS: Final = frozenset({"GET", "POST", "DELETE"})
+
+visitor: ContextVar[Visitor] = ContextVar("interlock_visitor")
+
+
+class Gateway:
+    """Answers MCP requests of both eras, each for the session of its token."""
+
+    def __init__(self, interlock: Interlock) -> None:
+        self._interlock = interlock
+        server = build_server(interlock, visitor)
+        self._manager = StreamableHTTPSessionManager(
+            server,
+            json_response=True,
+            stateless=True,
+            # Hosts and origins are checked in front of every route, and again here.
+            security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve for as long as the block lasts."""
+        async with self._manager.run():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request to the gateway."""
+        request = Request(scope, receive)
+        if request.headers.get("origin") not in {None, self._interlock.url}:
+            await _error(403, _INTERNAL, "requests from web pages are not accepted")(
+                scope, receive, send
+            )
+            return
+        found = await run_in_threadpool(self._visitor, request.headers)
+        if found is None:
+            await self._unknown(scope, receive, send)
+            return
+        body = await request.body()
+        if request.method == "POST":
+            try:
+                await run_in_threadpool(parse, body) if len(body) > _LARGE else parse(body)
+            except JsonError as error:
+                await _error(400, _PARSE_ERROR, error.message)(scope, receive, send)
+                return
+        token = visitor.set(found)
+        try:
+            await self._manager.handle_request(scope, _again(body, receive), send)
+        finally:
+            visitor.reset(token)
+
+    def _visitor(self, headers: Mapping[str, str]) -> Visitor | None:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        with self._interlock.db.reading() as tx:
+            session = self._interlock.session_of(tx, token.strip())
+        return None if session is None else Visitor(run=session.run, key_id=session.key_id)
+
+    async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
+        url = f"{self._interlock.url}{RESOURCE_METADATA}{MCP_PATH}"
+        answer = _error(401, _INTERNAL, "the token is missing, has expired or was revoked")
+        answer.headers["WWW-Authenticate"] = f'Bearer resource_metadata="{url}"'
+        await answer(scope, receive, send)
+
+
+_LARGE: Final = 64 * 1024
+"""Bytes from which parsing is not done between other requests."""
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that hands out a body that was read, then what else there is."""
+    is_told = False
+
+    async def again() -> Message:
+        nonlocal is_told
+        if is_told:
+            return await receive()
+        is_told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _error(status: int, code: int, message: str) -> JSONResponse:
+    error: JsonObject = {"code": code, "message": message}
+    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, status)

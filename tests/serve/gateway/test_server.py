@@ -1,0 +1,136 @@
+"""The gateway to a stock MCP client: one road, one effect, one list for each seat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from interlock.testing.recorder import Recorder
+from interlock.testing.recorder_project import session_files
+from tests.serve.gateway.door import Door, meta_of, named, text_of
+
+MODES = ("auto", "legacy")
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
+    """The recording tool server."""
+    with Recorder(tmp_path_factory.mktemp("recorder")) as server:
+        yield server
+
+
+@pytest.fixture
+def door(tmp_path: Path, recorder: Recorder, default_database_url: str) -> Iterator[Door]:
+    """A gateway whose agent may call every tool but for the blind one."""
+    project = session_files(recorder.url, granted=("read", "keyed"))
+    with Door(tmp_path, project, url=default_database_url) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_stock_client_lists_and_calls(door: Door, mode: str) -> None:
+    """In both eras a call is one effect of the session's run, with its output as the result."""
+    async with door.client(door.token(), mode=mode) as client:
+        listed = await client.list_tools()
+        made = await client.call_tool("recorder__item__create_keyed", {"text": "hello"})
+
+    assert ["interlock__result", "recorder__item__create_keyed", "recorder__item__find"] == sorted(
+        tool.name for tool in listed.tools
+    )
+    assert not made.is_error, text_of(made)
+    (session,) = door.sessions()
+    (effect,) = door.effects(session.run_id)
+    assert "succeeded" == effect.state
+    assert effect.effect_id == meta_of(made)["interlock/effect-id"]
+
+
+async def test_the_same_key_is_the_same_call(door: Door) -> None:
+    """A repeat by `_meta` gives the recorded result; other arguments under it are refused."""
+    key = named("order-7")
+    async with door.client(door.token()) as client:
+        first = await client.call_tool("recorder__item__create_keyed", {"text": "a"}, meta=key)
+        again = await client.call_tool("recorder__item__create_keyed", {"text": "a"}, meta=key)
+        other = await client.call_tool("recorder__item__create_keyed", {"text": "b"}, meta=key)
+
+    assert text_of(first) == text_of(again)
+    assert "call.key_taken" == meta_of(other)["interlock/code"], text_of(other)
+    (session,) = door.sessions()
+    assert 1 == len(door.effects(session.run_id))
+
+
+async def test_fifty_parallel_repeats_are_one_effect(door: Door, recorder: Recorder) -> None:
+    """Whoever joins a call that is under way hears how it ended."""
+    before = len(recorder.log().effects)
+    key = named("burst")
+    async with door.client(door.token()) as client, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(
+                client.call_tool("recorder__item__create_keyed", {"text": "once"}, meta=key)
+            )
+            for _ in range(50)
+        ]
+
+    assert 1 == len({text_of(task.result()) for task in tasks})
+    assert 1 == len(recorder.log().effects) - before
+
+
+async def test_hidden_and_unknown_tools_answer_alike(door: Door) -> None:
+    """What a seat was not granted cannot be told from what does not exist; both are recorded."""
+    async with door.client(door.token()) as client:
+        hidden = await client.call_tool("recorder__item__create_blind", {"text": "a"})
+        unknown = await client.call_tool("recorder__item__create_bland", {"text": "a"})
+
+    assert text_of(hidden).replace("blind", "bland") == text_of(unknown)
+    assert meta_of(hidden)["interlock/code"] == meta_of(unknown)["interlock/code"]
+    assert set(meta_of(hidden)) == set(meta_of(unknown))
+    (session,) = door.sessions()
+    assert ["denied", "denied"] == [effect.state for effect in door.effects(session.run_id)]
+
+
+async def test_bad_arguments_are_refused_in_words(door: Door) -> None:
+    """The message says what is wrong, and nothing is sent."""
+    async with door.client(door.token()) as client:
+        refused = await client.call_tool("recorder__item__create_keyed", {"txt": "a"})
+
+    assert "contract.violated" == meta_of(refused)["interlock/code"]
+    assert "`text`" in text_of(refused) or "txt" in text_of(refused)
+
+
+async def test_a_call_that_needs_people_is_pending_until_they_answer(
+    tmp_path: Path, recorder: Recorder, default_database_url: str
+) -> None:
+    """The agent gets a handle at once; the call is made when it is approved, without the agent."""
+    project = session_files(recorder.url, approved=("keyed",))
+    with Door(tmp_path, project, url=default_database_url) as door:
+        before = len(recorder.log().effects)
+        async with door.client(door.token()) as client:
+            asked = await client.call_tool("recorder__item__create_keyed", {"text": "please"})
+            handle = str(meta_of(asked)["interlock/handle"])
+            (session,) = door.sessions()
+            still = await client.call_tool("interlock__result", {"handle": handle})
+            assert 0 == len(recorder.log().effects) - before
+            door.approve(session.run_id)
+            recorder.wait_for(effects=before + 1)
+            done = await client.call_tool("interlock__result", {"handle": handle})
+
+        assert "pending" == meta_of(asked)["interlock/state"]
+        assert "people are asked" in text_of(asked)
+        assert handle == meta_of(still)["interlock/handle"]
+        assert "succeeded" == meta_of(done)["interlock/state"], text_of(done)
+        assert 1 == len(recorder.log().effects) - before
+
+
+async def test_a_handle_is_no_right(door: Door) -> None:
+    """A call of a session that another key has opened is not there."""
+    async with door.client(door.token()) as client:
+        key = named("mine")
+        await client.call_tool("recorder__item__create_keyed", {"text": "a"}, meta=key)
+    (session,) = door.sessions()
+    handle = f"{session.run_id}/mine"
+    async with door.client(door.token()) as client:
+        refused = await client.call_tool("interlock__result", {"handle": handle})
+
+    assert "not_found" == meta_of(refused)["interlock/code"], text_of(refused)
