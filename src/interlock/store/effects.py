@@ -6,7 +6,19 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from sqlalchemy import ColumnElement, Text, bindparam, func, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Text,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from interlock.domain.effect import Effect, EffectState, Evidence
@@ -317,20 +329,40 @@ _NOT_DONE = (
     EffectState.ABANDONED,
 )
 _FAILURES_SEEN = 100
+_OTHERS = (table.c.run_id == bindparam("run_id"), table.c.effect_id != bindparam("other_than"))
+
+
+def _how_many(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.sum(case((and_(*conditions), 1), else_=0), type_=BigInteger)
+
+
+def _in(states: tuple[EffectState, ...]) -> ColumnElement[bool]:
+    return or_(*(table.c.state == state.value for state in states))
+
+
+# One row for each tool: a session may have very many calls.
 _OF_RUN = Statement(
-    select(table.c.tool, table.c.is_write, table.c.state, table.c.intent_us)
-    .where(table.c.run_id == bindparam("run_id"), table.c.effect_id != bindparam("other_than"))
+    select(
+        table.c.tool,
+        _how_many(*_COUNTED).label("calls"),
+        _how_many(*_COUNTED, table.c.is_write).label("writes"),
+        _how_many(_in(_DONE)).label("done"),
+        _how_many(_in(_NOT_DONE)).label("not_done"),
+    )
+    .where(*_OTHERS)
+    .group_by(table.c.tool)
+)
+_LAST = Statement(
+    select(table.c.state)
+    .where(*_OTHERS, table.c.tool == bindparam("of_tool"), _in(_DONE + _NOT_DONE))
     .order_by(table.c.intent_us.desc())
+    .limit(_FAILURES_SEEN)
 )
 
 
-def _counts(intent_us: int | None, state: str) -> bool:
-    """Return whether an effect counts as a call, as `_COUNTED` says it in SQL."""
-    return intent_us is not None and state not in _NOTHING_DONE
-
-
 def _is_counted(effect: Effect) -> bool:
-    return _counts(effect.intent_us, effect.state)
+    """Return whether an effect counts as a call, as `_COUNTED` says it in SQL."""
+    return effect.intent_us is not None and effect.state not in _NOTHING_DONE
 
 
 def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
@@ -399,17 +431,18 @@ def tally(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId) -> Tal
 
     One look at the run's effects answers all of what policy asks about the run.
     """
-    rows = tx.rows(_OF_RUN, _others_of(run_id, other_than))
-    counted = [row for row in rows if _counts(row["intent_us"], row["state"])]
-    ended = [
-        row["state"] for row in rows if row["tool"] == tool and row["state"] in _DONE + _NOT_DONE
-    ]
-    failures = sum(1 for _ in takewhile(lambda state: state in _NOT_DONE, ended))
+    others = _others_of(run_id, other_than)
+    found = {row["tool"]: row for row in tx.rows(_OF_RUN, others)}
+    own = found.get(tool)
+    failures = 0
+    if own is not None and own["not_done"]:
+        last = (row["state"] for row in tx.rows(_LAST, {**others, "of_tool": tool}))
+        failures = sum(1 for _ in takewhile(lambda state: state in _NOT_DONE, last))
     return Tally(
-        calls=sum(row["tool"] == tool for row in counted),
-        writes=sum(row["is_write"] for row in counted),
-        failures=min(failures, _FAILURES_SEEN),
-        done=frozenset(row["tool"] for row in rows if row["state"] in _DONE),
+        calls=own["calls"] if own is not None else 0,
+        writes=sum(row["writes"] for row in found.values()),
+        failures=failures,
+        done=frozenset(name for name, row in found.items() if row["done"]),
     )
 
 
