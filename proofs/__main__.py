@@ -22,6 +22,7 @@ CLAIMS = (
     "waiting",
     "throughput",
     "scaleout",
+    "gateway-attacks",
 )
 HOLDS, FAILS, UNKNOWN = 0, 1, 2
 

@@ -212,3 +212,11 @@ def test_what_we_say_of_a_failure_raises_no_labels(untrusting: CallBench, reply:
     run_id = untrusting.call("blind")
 
     assert not untrusting.get(run_id).labels.is_untrusted
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_what_cannot_become_a_request_is_not_tried_again(*, is_final: bool) -> None:
+    """A call that did not leave may leave later, unless its arguments are to blame."""
+    reply = Reply(transport=Transport.NOT_SENT, is_final=is_final)
+
+    assert is_final is not classify(reply, TOOL, is_in_doubt=False).is_retryable

@@ -61,7 +61,12 @@ def classify(reply: Reply, tool: ToolVersion, *, is_in_doubt: bool) -> Reading:
     """
     if reply.transport is Transport.NOT_SENT:
         message = reply.problem or "the call was not sent"
-        return Reading(verdict=Verdict.NOT_SENT, code=NOT_SENT, message=message, is_retryable=True)
+        return Reading(
+            verdict=Verdict.NOT_SENT,
+            code=NOT_SENT,
+            message=message,
+            is_retryable=not reply.is_final,
+        )
     if reply.transport is Transport.UNKNOWN:
         return _unknown("call.unanswered", reply.problem or "no answer came")
     spec, status = tool.effect, reply.status or 0

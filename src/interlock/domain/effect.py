@@ -46,7 +46,8 @@ class Reply:
     code) and `body` (parsed strict JSON; None with `problem` set if it could not be read).
     `is_error` is MCP's `isError` or a raised exception of a Python tool. `problem` says in one
     sentence what went wrong; only that of a REPLY may hold words of the outside. `retry_after_s`
-    is an upstream's hint. `is_unreachable` says of NOT_SENT that it was the server's fault.
+    is an upstream's hint. `is_unreachable` says of NOT_SENT that it was the server's fault,
+    `is_final` that the arguments make no request, so that no later attempt can do better.
     """
 
     transport: Transport
@@ -57,6 +58,7 @@ class Reply:
     problem: str | None = None
     retry_after_s: float | None = None
     is_unreachable: bool = False
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,10 @@ SEAT = Seat(workflow=WorkflowName(SESSIONS), agent=AgentName(OUTSIDE_AGENT))
 class Door:
     """A running installation, and the ways of outside agents into it."""
 
-    def __init__(self, folder: Path, project: Mapping[str, str], *, url: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, project: Mapping[str, str], *, url: str | None = None, seat: Seat = SEAT
+    ) -> None:
+        self._seat = seat
         self.interlock = Interlock.open(Config(data_dir=folder / "data", database_url=url, port=0))
         apply.apply(self.interlock.db, project, by="tests")
         config = uvicorn.Config(create_app(self.interlock), port=0, log_level="critical")
@@ -54,7 +57,7 @@ class Door:
     def key(self, *, environment: str = "dev", expires_us: int | None = None) -> tuple[str, str]:
         """Return id and secret of a new key of the agent."""
         assert environment in {"dev", "stage", "prod"}
-        place = AgentPlace(seat=SEAT, environment=environment)  # type: ignore[arg-type]
+        place = AgentPlace(seat=self._seat, environment=environment)  # type: ignore[arg-type]
         return self.interlock.db.run(
             "test.key",
             lambda tx: mint_key(

@@ -246,6 +246,7 @@ async def test_call_that_cannot_be_built_is_not_sent(
 
     reply = await connector.send(_call(server, request, arguments=arguments))
 
+    assert reply.is_final
     assert Transport.NOT_SENT is reply.transport
     assert [] == site.seen
 
@@ -256,6 +257,7 @@ async def test_missing_credential_is_not_sent(
     """A server that wants credentials is not asked without."""
     reply = await connector.send(replace(_call(server), secret=None))
 
+    assert not reply.is_final
     assert Transport.NOT_SENT is reply.transport
     assert [] == site.seen
 

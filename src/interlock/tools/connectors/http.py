@@ -71,9 +71,12 @@ class HttpConnector:
                 key=call.idem_key,
                 guard=call.binding.tool.effect.guard,
             )
-            limit = call.binding.tool.limits.request_bytes
-            if outgoing.content is not None and len(outgoing.content) > limit:
-                return _not_sent(f"the request has more than {limit} bytes")
+        except InputError as error:
+            return _never_sent(error.message)
+        limit = call.binding.tool.limits.request_bytes
+        if outgoing.content is not None and len(outgoing.content) > limit:
+            return _never_sent(f"the request has more than {limit} bytes")
+        try:
             reply = await self._exchange(call, outgoing)
         except InterlockError as error:
             return _not_sent(error.message)
@@ -174,6 +177,10 @@ def _mapped(declared: HttpRequest, reply: Reply) -> Reply:
 
 def _not_sent(problem: str) -> Reply:
     return Reply(transport=Transport.NOT_SENT, problem=problem)
+
+
+def _never_sent(problem: str) -> Reply:
+    return Reply(transport=Transport.NOT_SENT, problem=problem, is_final=True)
 
 
 def _no_link(call: OutgoingCall, reply: Reply) -> str:

@@ -112,7 +112,8 @@ class McpConnector:
             arguments[declared.key_argument] = call.idem_key
         limits, wire = call.binding.tool.limits, Wire()
         if len(canonical(arguments)) > limits.request_bytes:
-            return _not_sent(f"the request has more than {limits.request_bytes} bytes")
+            too_large = _not_sent(f"the request has more than {limits.request_bytes} bytes")
+            return replace(too_large, is_final=True)
         token = WIRE.set(wire)
         try:
             reply = await self._exchange(call, wire, _request(call, declared.upstream, arguments))
