@@ -20,6 +20,7 @@ from interlock.store.keys import ApiKey
 MCP_PATH: Final = "/mcp"
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105  # a path
 RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
+_AUTHORIZE_PATH: Final = "/oauth/authorize"
 _SERVER_METADATA: Final = "/.well-known/oauth-authorization-server"
 
 router = APIRouter(tags=["gateway"], include_in_schema=False)
@@ -47,11 +48,20 @@ def server_metadata(app: App) -> JsonObject:
     none: list[Json] = []
     return {
         "issuer": app.url,
+        # Clients of the MCP SDK read no metadata without one; it supports no response type.
+        "authorization_endpoint": f"{app.url}{_AUTHORIZE_PATH}",
         "token_endpoint": f"{app.url}{TOKEN_PATH}",
         "grant_types_supported": grants,
         "response_types_supported": none,
         "token_endpoint_auth_methods_supported": methods,
     }
+
+
+@router.get(_AUTHORIZE_PATH)
+def authorize() -> JSONResponse:
+    """Refuse to hand a person's rights to a client: agents come in by keys of their own."""
+    message = f"agents exchange a key of their own at {TOKEN_PATH}; nobody signs in for them"
+    return _refused(400, "unsupported_response_type", message)
 
 
 @router.post(TOKEN_PATH)
