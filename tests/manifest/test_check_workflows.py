@@ -4,6 +4,7 @@ import pytest
 
 from interlock.domain.ids import WorkflowName
 from interlock.manifest.load import load
+from interlock.testing.recorder_project import session_files
 from tests.manifest.sample import FILES, changed, problems
 
 PATH = "workflows/triage.yaml"
@@ -237,3 +238,51 @@ def test_one_queue_is_declared_in_one_way() -> None:
 
     message = "`nats://mq/orders#interlock` is declared in another way in another trigger"
     assert any(message in problem for problem in problems(files))
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "expected"),
+    [
+        ("agents/helper.yaml", "outside: true", "instructions: x", "runs here, so nobody opens"),
+        ("agents/helper.yaml", "outside: true", "outside: false", "`instructions` is missing"),
+        ("agents/helper.yaml", "outside: true", "outside: true\nmodel: x", "has its `model` there"),
+        ("workflows/outside.yaml", "session: helper", "session: nobody", "has no seat in this"),
+        (
+            "workflows/outside.yaml",
+            "session: helper",
+            "manual: true",
+            "a workflow has `steps`, unless all its triggers are sessions",
+        ),
+        (
+            "workflows/outside.yaml",
+            "approvals: []",
+            "approvals: []\nsteps: [{name: a, agent: helper}]",
+            "runs outside and takes no step",
+        ),
+        (
+            "workflows/outside.yaml",
+            "approvals: []",
+            "approvals: []\nsteps: [{name: a, wait: go, timeout_s: 1}]",
+            "no trigger starts these steps",
+        ),
+        (
+            "workflows/outside.yaml",
+            "session: helper,",
+            'session: helper, input: {a: "body:/a"},',
+            "a session takes neither `input` nor `when`",
+        ),
+        (
+            "workflows/outside.yaml",
+            "additionalProperties: false}",
+            "additionalProperties: false, required: [a], properties: {a: {type: string}}}",
+            "the input contract needs `a`",
+        ),
+    ],
+)
+def test_session_that_cannot_work_is_refused(path: str, old: str, new: str, expected: str) -> None:
+    """An outside agent has a door and no steps, and runs nowhere here."""
+    files = session_files("http://127.0.0.1:9")
+    assert old in files[path]
+    found = problems({**files, path: files[path].replace(old, new, 1)})
+
+    assert [problem for problem in found if expected in problem], found

@@ -7,6 +7,7 @@ import pytest
 from interlock.domain.release import Release
 from interlock.manifest.diff import Change, diff
 from interlock.manifest.load import load
+from interlock.testing.recorder_project import session_files
 from tests.manifest.sample import FILES, changed
 
 LIVE = replace(load(FILES), number=4)
@@ -147,3 +148,18 @@ def test_digest_fixes_both_sides() -> None:
 
 def _key(change: Change) -> tuple[str, str, str, bool]:
     return change.kind, change.name, change.action, change.is_widening
+
+
+def test_a_door_for_an_outside_agent_is_a_right() -> None:
+    """Where an agent may come in from outside is listed among the rights; its end is none."""
+    with_door = load(session_files("http://127.0.0.1:9"))
+
+    opened, closed = (
+        [change for change in diff(*sides).changes if change.kind == "sessions of"]
+        for sides in ((Release(), with_door), (with_door, Release()))
+    )
+
+    name = "outside/helper in dev"
+    assert [(name, "added", True), (name, "removed", False)] == [
+        (change.name, change.action, change.is_widening) for change in (*opened, *closed)
+    ]

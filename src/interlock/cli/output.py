@@ -76,7 +76,10 @@ def connected() -> Iterator[Client]:
 
 
 def tells_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn our errors into one sentence on stderr and exit code 1; faults of ours too."""
+    """Turn our errors into one sentence on stderr and exit code 1; faults of ours too.
+
+    What was not understood (`typer.BadParameter`) has the exit code 2.
+    """
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -92,7 +95,7 @@ def tells_errors(command: Callable[P, R]) -> Callable[P, R]:
             _complain((error.message,))
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+        except (typer.BadParameter, typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except OSError as error:
             _complain((f"{error.strerror or error}: `{error.filename}`",))

@@ -76,6 +76,7 @@ def diff(old: Release, new: Release) -> Diff:
         *_tool_risks(old.tools, new.tools),
         *_lifted(old.quarantine, new.quarantine),
         *_rights(old, new),
+        *_doors(old.workflows, new.workflows),
         *_autonomy(old.workflows, new.workflows),
         *_policies(old, new),
     ]
@@ -178,6 +179,23 @@ def _seats(workflows: Mapping[N, WorkflowSpec]) -> dict[str, set[str]]:
         for name, spec in workflows.items()
         for agent in [*(seat.agent for seat in spec.seats), WORKFLOW_AGENT]
     }
+
+
+def _doors(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> Iterator[Change]:
+    """Compare where outside agents may open sessions."""
+    before, after = (
+        {
+            f"{name}/{trigger.agent} in {trigger.environment}"
+            for name, spec in side.items()
+            for trigger in spec.triggers
+            if trigger.agent is not None
+        }
+        for side in (old, new)
+    )
+    for name in sorted(before ^ after):
+        is_new = name in after
+        action: Action = "added" if is_new else "removed"
+        yield Change(kind="sessions of", name=name, action=action, is_widening=is_new)
 
 
 def _autonomy(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> Iterator[Change]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from interlock.testing.recorder_project import session_files
 from interlock.tools.credentials import Credentials
 from tests.cli.terminal import done, interlock
 
@@ -97,3 +98,33 @@ def test_a_bad_secret_is_refused(folder: Path, reference: str, value: str, probl
 
     assert (1, True) == (code, problem in error)
     assert not list(folder.rglob("bot"))
+
+
+def test_a_key_of_an_agent_names_its_seat(folder: Path) -> None:
+    """It is made for a seat that is declared live, and the list says what it opens."""
+    for path, text in session_files("http://127.0.0.1:9").items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    done("apply", "--yes")
+    making = ("key", "create", "helper-1", "--agent", "outside/helper", "--env")
+    made = interlock(*making, "dev")
+    elsewhere = interlock(*making, "prod")
+
+    assert made.out.startswith("ilk_")
+    assert "sessions of outside/helper in dev" in done("key", "list")
+    assert "no live workflow lets `outside/helper` open sessions in `prod`" in elsewhere.refusal[1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_key_of_an_agent_needs_seat_and_environment() -> None:
+    """One without the other is a usage error."""
+    assert 2 == interlock("key", "create", "helper-1", "--agent", "outside/helper").code
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_token_needs_a_key_and_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named."""
+    monkeypatch.delenv("INTERLOCK_AGENT_KEY", raising=False)
+    assert "INTERLOCK_AGENT_KEY" in interlock("token", "mint").refusal[1]
+    monkeypatch.setenv("INTERLOCK_AGENT_KEY", "ilk_x")
+    assert "INTERLOCK_URL" in interlock("token", "mint").refusal[1]

@@ -84,13 +84,13 @@ def list_(*, as_json: AsJson = False) -> None:
         show_json(body)
         return
     table(
-        ("key", "name", "kind", "roles", "groups", "created", "expires", "revoked"),
+        ("key", "name", "kind", "may", "groups", "created", "expires", "revoked"),
         [
             (
                 key["key_id"],
                 key["principal"]["name"],
                 key["principal"]["kind"],
-                key["principal"]["roles"],
+                _place(key) or key["principal"]["roles"],
                 key["principal"]["groups"],
                 when(key["created_us"]),
                 when(key["expires_us"]),
@@ -101,6 +101,14 @@ def list_(*, as_json: AsJson = False) -> None:
         ],
         empty="no keys",
     )
+
+
+def _place(key: JsonObject) -> str | None:
+    place = key["place"]
+    seat = place["seat"] if isinstance(place, dict) else None
+    if not isinstance(place, dict) or not isinstance(seat, dict):
+        return None
+    return f"sessions of {seat['workflow']}/{seat['agent']} in {place['environment']}"
 
 
 @app.command()
