@@ -23,6 +23,7 @@ CLAIMS = (
     "throughput",
     "scaleout",
     "gateway-attacks",
+    "tools-duplicates",
 )
 HOLDS, FAILS, UNKNOWN = 0, 1, 2
 
