@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from interlock.domain.ids import ToolName
+from interlock.domain.ids import ToolName, WorkflowName
 from interlock.domain.release import Release, pin_of
 from interlock.domain.tool import (
     ConnectorKind,
@@ -87,3 +87,19 @@ def test_pin_changes_with_the_definition_alone() -> None:
     assert pin_of(tool) == pin_of(replace(tool, environments={}))
     assert pin_of(tool) != pin_of(replace(tool, description="Creates an issue!"))
     assert pin_of(tool) != pin_of(replace(tool, request=McpCall(upstream="create2")))
+
+
+def test_credentials_for_some_workflows_are_no_one_elses() -> None:
+    """A workflow that is not named has none, as has a caller that names no workflow."""
+    given = {WorkflowName("triage"): "secret://desk/dev/triage"}
+    target = EnvironmentBinding(server="desk-dev", credentials=given)
+    tool = replace(_tool(), environments={"dev": target})
+
+    bound = [
+        RELEASE.bind(tool, "dev", workflow)
+        for workflow in (WorkflowName("triage"), WorkflowName("billing"), None)
+    ]
+
+    assert [("secret://desk/dev/triage", False), (None, True), (None, True)] == [
+        (one.credentials, one.lacks_credentials) for one in bound if one is not None
+    ]

@@ -92,6 +92,18 @@ CREATE, FIND, SERVER = "tools/create.yaml", "tools/find.yaml", "servers/dev.yaml
         (CREATE, "/dev/bot", "/prod/bot", "`dev` cannot use the credentials of `prod`"),
         (
             CREATE,
+            '"secret://desk/dev/bot"',
+            "{triage: secret://desk/prod/bot}",
+            "`dev` cannot use the credentials of `prod`",
+        ),
+        (
+            CREATE,
+            '"secret://desk/dev/bot"',
+            "{triaje: secret://desk/dev/bot}",
+            "there is no workflow `triaje`",
+        ),
+        (
+            CREATE,
             ', credentials: "secret://desk/dev/bot"',
             "",
             "the server `desk-dev` wants credentials",

@@ -83,6 +83,14 @@ def test_lost_right_is_no_widening() -> None:
             "dev/other",
             "dev: desk-dev with secret://desk/dev/bot -> desk-dev with secret://desk/dev/other",
         ),
+        (
+            '"secret://desk/dev/bot"',
+            "{triage: secret://desk/dev/own}",
+            (
+                "dev: desk-dev with secret://desk/dev/bot -> "
+                "desk-dev with secret://desk/dev/own for triage"
+            ),
+        ),
     ],
 )
 def test_what_a_tool_may_do_outside_is_listed_first(old: str, new: str, detail: str) -> None:

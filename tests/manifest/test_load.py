@@ -144,6 +144,24 @@ def test_all_problems_of_all_files_are_reported_together() -> None:
         ),
         (
             "tools/create.yaml",
+            '"secret://desk/dev/bot"',
+            "{triage: hunter2}",
+            (
+                "tools/create.yaml:31: `environments.dev.credentials` should be "
+                "secret://<system>/<environment>/<name>; a value never stands here"
+            ),
+        ),
+        (
+            "tools/create.yaml",
+            '"secret://desk/dev/bot"',
+            "[hunter2]",
+            (
+                "tools/create.yaml:31: `environments.dev.credentials` should be one reference, "
+                "or one for each workflow that may use the tool"
+            ),
+        ),
+        (
+            "tools/create.yaml",
             "  dev: {server",
             "  test: {server",
             (

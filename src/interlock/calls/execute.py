@@ -339,7 +339,9 @@ def _digested(tx: Tx, live: Live, run: Run, call: Call) -> Call:
     stored = effects.find(tx, call.effect.effect_id)
     if stored is not None:
         call = replace(call, effect=replace(stored, guard=call.effect.guard), is_stored=True)
-    bound = None if call.tool is None else live.release.bind(call.tool, call.effect.environment)
+    bound = None
+    if call.tool is not None:
+        bound = live.release.bind(call.tool, call.effect.environment, run.request.workflow)
     return _with_digest(live, run, replace(call, binding=bound))
 
 

@@ -30,13 +30,15 @@ def propose(tx: Tx, road: Road, live: Live, run: Run, proposal: Proposal) -> Cal
     """
     stored = effects.find(tx, effect_id_of(run.run_id, proposal.step_name))
     if stored is not None:
-        return _resumed(live, proposal, stored)
+        return _resumed(live, run, proposal, stored)
     return new_call(road, live, run, proposal, now_us=tx.now_us)
 
 
-def _resumed(live: Live, proposal: Proposal, effect: Effect) -> Call:
+def _resumed(live: Live, run: Run, proposal: Proposal, effect: Effect) -> Call:
     tool = live.release.tool_version(effect.tool, effect.tool_version)
-    binding = None if tool is None else live.release.bind(tool, effect.environment)
+    binding = None
+    if tool is not None:
+        binding = live.release.bind(tool, effect.environment, run.request.workflow)
     return Call(
         proposal=proposal,
         effect=effect,
@@ -65,7 +67,9 @@ def new_call(
     tool = live.release.tools.get(proposal.tool)
     if proposal.version is not None:
         tool = live.release.tool_version(proposal.tool, proposal.version)
-    binding = None if tool is None else live.release.bind(tool, environment)
+    binding = None
+    if tool is not None:
+        binding = live.release.bind(tool, environment, run.request.workflow)
     arguments, refusal = _checked(tool if binding else None, proposal, unknown)
     effect_id = effect_id_of(run.run_id, proposal.step_name)
     key = tool.business_key if tool and not refusal else None

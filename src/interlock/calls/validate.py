@@ -171,7 +171,9 @@ def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
     run, effect and the version of the policies that can match this call.
     """
     tool = live.release.tool_version(effect.tool, effect.tool_version)
-    binding = None if tool is None else live.release.bind(tool, effect.environment)
+    binding = (
+        None if tool is None else live.release.bind(tool, effect.environment, run.request.workflow)
+    )
     world = live.worlds.get(effect.environment)
     slices = [] if world is None else [world.slice_version(s, effect.tool) for s in effect.seats]
     return digest(
@@ -214,4 +216,7 @@ def _refused_before_policy(call: Call) -> Reason | None:
     if call.binding.is_quarantined:
         why = call.binding.reason or "its upstream changed"
         return Reason(code="tool.quarantined", message=f"the tool is quarantined: {why}")
+    if call.binding.lacks_credentials:
+        message = f"the tool has no credentials for the workflow `{call.effect.workflow}` here"
+        return Reason(code="tool.no_credentials", message=message)
     return None

@@ -62,22 +62,29 @@ class Release:
         tool = self.tools.get(name)
         return None if tool is None else self.bind(tool, environment)
 
-    def bind(self, tool: ToolVersion, environment: Environment) -> Binding | None:
-        """Return a given version of a tool as bound in an environment, or None."""
+    def bind(
+        self, tool: ToolVersion, environment: Environment, workflow: WorkflowName | None = None
+    ) -> Binding | None:
+        """Return a given version of a tool as bound in an environment, or None.
+
+        A call names its `workflow`, since credentials may be for some only.
+        """
         target = tool.environments.get(environment)
         server = None if target is None else self.servers.get(target.server)
         if target is None or server is None:
             return None
         reason = self.quarantine.get(f"{tool.name}@{environment}")
+        credentials = target.credentials_of(workflow)
         return Binding(
             tool=tool,
             environment=environment,
             server=server,
             pin=pin_of(tool),
-            credentials=target.credentials,
+            credentials=credentials,
             rate=target.rate,
             is_quarantined=reason is not None,
             reason=reason,
+            lacks_credentials=target.credentials is not None and credentials is None,
         )
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from interlock.domain.canonical import Json, JsonObject
-from interlock.domain.ids import TenantId, ToolName
+from interlock.domain.ids import TenantId, ToolName, WorkflowName
 
 Environment = Literal["dev", "stage", "prod"]
 ENVIRONMENTS: tuple[Environment, ...] = ("dev", "stage", "prod")
@@ -267,11 +267,27 @@ class PolicyView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentBinding:
-    """Where a tool version goes in one environment: a server name and a credential reference."""
+    """Where a tool version goes in one environment: a server name and a credential reference.
+
+    `credentials` may be a reference for each workflow; a workflow that it does not name has none.
+    """
 
     server: str
-    credentials: str | None = None
+    credentials: str | Mapping[WorkflowName, str] | None = None
     rate: Rate | None = None
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Return every credential that it names."""
+        if self.credentials is None or isinstance(self.credentials, str):
+            return () if self.credentials is None else (self.credentials,)
+        return tuple(self.credentials[name] for name in sorted(self.credentials))
+
+    def credentials_of(self, workflow: WorkflowName | None) -> str | None:
+        """Return the credential that a workflow uses, or None if it has none here."""
+        if self.credentials is None or isinstance(self.credentials, str):
+            return self.credentials
+        return None if workflow is None else self.credentials.get(workflow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,10 +333,11 @@ class ToolVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A tool version in one environment, with the pin that fixes it.
+    """A tool version in one environment, with the pin that fixes it, as one workflow has it.
 
     `pin` is the digest of the manifest without `environments`. A quarantined binding denies every
-    call; `reason` says why.
+    call; `reason` says why. So does one that `lacks_credentials`: it names them for each workflow,
+    and not for this one.
     """
 
     tool: ToolVersion
@@ -331,3 +348,4 @@ class Binding:
     rate: Rate | None = None
     is_quarantined: bool = False
     reason: str | None = None
+    lacks_credentials: bool = False

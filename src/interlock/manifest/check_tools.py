@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from interlock.domain.canonical import Json
@@ -199,10 +199,8 @@ def _bindings(tool: ToolVersion, release: Release) -> Iterator[Finding]:
         if (server.auth != "none") != (target.credentials is not None):
             verb = "wants" if server.auth != "none" else "takes no"
             yield place, f"the server `{server.name}` {verb} credentials", None
-        secret = (target.credentials or "").split("/")
-        if target.credentials is not None and secret[3] != environment:
-            message = f"`{environment}` cannot use the credentials of `{secret[3]}`"
-            yield place, message, None
+        for other in sorted({one.split("/")[3] for one in target.references} - {environment}):
+            yield place, f"`{environment}` cannot use the credentials of `{other}`", None
 
 
 def _related(
@@ -212,6 +210,10 @@ def _related(
     for environment, target in tool.environments.items():
         place: Place = ("environments", environment, "server")
         yield from names.missing(document, place, "Server", target.server)
+        if isinstance(target.credentials, Mapping):
+            place = ("environments", environment, "credentials")
+            for workflow in sorted(target.credentials):
+                yield from names.missing(document, place, "Workflow", workflow)
     related = (
         (("effect", "probe"), tool.effect.probe),
         (("compensation",), tool.compensation),

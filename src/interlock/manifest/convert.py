@@ -117,7 +117,9 @@ def tool(file: form.ToolFile, *, schemas: tuple[JsonObject, JsonObject]) -> Tool
         price_micro_usd=file.price_micro_usd,
         environments={
             name: EnvironmentBinding(
-                server=part.server, credentials=part.credentials, rate=_rate(part.rate)
+                server=part.server,
+                credentials=_credentials(part.credentials),
+                rate=_rate(part.rate),
             )
             for name, part in file.environments.items()
         },
@@ -228,6 +230,12 @@ def _text(value: object) -> str:
 def _plain(part: BaseModel) -> JsonObject:
     values: JsonObject = part.model_dump(mode="json")
     return values
+
+
+def _credentials(given: str | dict[str, str] | None) -> str | dict[WorkflowName, str] | None:
+    if not isinstance(given, dict):
+        return given
+    return {WorkflowName(workflow): reference for workflow, reference in given.items()}
 
 
 def _rate(part: form.RatePart | None) -> Rate | None:

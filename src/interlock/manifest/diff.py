@@ -153,7 +153,10 @@ def _targets(old: ToolVersion, new: ToolVersion) -> Iterator[str]:
 def _target(binding: EnvironmentBinding | None) -> str:
     if binding is None:
         return "not bound"
-    return f"{binding.server} with {binding.credentials or 'no credentials'}"
+    given = binding.credentials
+    if isinstance(given, Mapping):
+        given = ", ".join(f"{given[name]} for {name}" for name in sorted(given))
+    return f"{binding.server} with {given or 'no credentials'}"
 
 
 def _rights(old: Release, new: Release) -> Iterator[Change]:

@@ -35,7 +35,7 @@ def misfits(document: Document, kind: str, error: ValidationError) -> Iterator[P
                 message = f"`{name}` {wanted}, got `{str(given)[:80]}`"
             case _:
                 text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-                is_secret = place[-1:] in {("credentials",), ("secret",)}
+                is_secret = not {"credentials", "secret"}.isdisjoint(place)
                 shown = "" if is_secret else f", got `{str(given)[:80]}`"
                 message = f"`{name}` {text[:1].lower()}{text[1:]}{shown}"
         yield document.problem(place, message, fix)

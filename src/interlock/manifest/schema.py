@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainValidator,
+    WithJsonSchema,
+)
 
 from interlock.domain.canonical import MAX_RESULT_BYTES, JsonObject
 from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
@@ -25,6 +33,14 @@ def _secret_reference(value: str) -> str:
     if re.fullmatch(r"secret://[a-z0-9][a-z0-9_.-]*/(dev|stage|prod)/[a-z0-9][a-z0-9_.-]*", value):
         return value
     raise ValueError("should be secret://<system>/<environment>/<name>; a value never stands here")
+
+
+def _credentials(value: object) -> str | dict[str, str]:
+    if isinstance(value, str):
+        return _secret_reference(value)
+    if isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
+        return {key: _secret_reference(str(reference)) for key, reference in value.items()}
+    raise ValueError("should be one reference, or one for each workflow that may use the tool")
 
 
 NAME = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$"
@@ -55,6 +71,19 @@ Status = Annotated[int, Field(ge=100, le=599)]
 Seconds = Annotated[float, Field(gt=0)]
 Priority = Annotated[int, Field(ge=0, le=9)]
 SecretReference = Annotated[str, AfterValidator(_secret_reference)]
+Credentials = Annotated[
+    str | dict[str, str],
+    # Not a union: its problems would name each kind, and all but one of them mislead.
+    PlainValidator(_credentials),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
+            ]
+        }
+    ),
+]
 Schema = Annotated[
     JsonValue, AfterValidator(_schema_or_path), WithJsonSchema({"type": ["string", "object"]})
 ]
@@ -274,7 +303,8 @@ class BindingPart(Part):
     """Where the tool goes in one environment."""
 
     server: ServerName
-    credentials: SecretReference | None = None
+    credentials: Credentials | None = None
+    """A reference, or one for each workflow that may use the tool here."""
     rate: RatePart | None = None
     """How often the tool is called here."""
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import structlog
 
@@ -71,8 +72,8 @@ class Upstreams:
 
     async def _offered(self, release: Release, server: Server) -> dict[str, JsonObject]:
         tools = upstream.reviewed(release, server).values()
-        bound = (tool.environments[server.environment].credentials for tool in tools)
-        reference = next((one for one in bound if one is not None), None)
+        bound = (tool.environments[server.environment].references for tool in tools)
+        reference = next(chain.from_iterable(bound), None)
         secret = None if reference is None else self.resolve(reference)
         listed = await offered(server, secret=secret, variables=self.variables)
         return upstream.definitions(listed)

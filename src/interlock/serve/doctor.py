@@ -126,8 +126,7 @@ def _secrets(app: Interlock, release: Release) -> Check:
 def _credentials(release: Release) -> Iterator[str]:
     for tool in release.tools.values():
         for binding in tool.environments.values():
-            if binding.credentials is not None:
-                yield binding.credentials
+            yield from binding.references
     for queue in queues_of(release):
         if queue.secret is not None:
             yield queue.secret

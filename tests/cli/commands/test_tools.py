@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from interlock.testing import recorder_project
 from interlock.tools.upstream import pin_of
 from tests.cli.terminal import done, interlock
 from tests.runtime.mcp_project import OFFERED, TOOL, files, offer
@@ -181,6 +182,19 @@ def test_who_may_call_what_with_which_credentials_is_one_list(folder: Path) -> N
         line.split()
     )
     assert "quarantined" in done("tool", "list", "--grants")
+
+
+def test_credentials_of_each_workflow_are_listed_with_its_name(folder: Path) -> None:
+    """Of a binding that has some for each, none is for all."""
+    project = recorder_project.files("http://127.0.0.1:9")
+    workflow, one = recorder_project.WORKFLOW_OF["keyed"], "secret://recorder/dev/one"
+    bound = f"{{server: recorder-dev, credentials: {{{workflow}: {one}}}}}"
+    project = {p: text.replace("{server: recorder-dev}", bound) for p, text in project.items()}
+    project["servers/recorder-dev.yaml"] += "auth: bearer\n"
+    write(folder, project)
+    done("apply", "--yes")
+
+    assert f"{workflow}: {one}" in done("tool", "list", "--grants")
 
 
 def test_two_versions_are_compared_with_what_is_grave_by_name_first(folder: Path) -> None:

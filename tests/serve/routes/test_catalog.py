@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx2
 
+from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import TenantId
 from interlock.domain.principal import Role
+from interlock.testing import recorder_project
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF
 from tests.runtime.mcp_project import OFFERED, TOOL, files, offer
 from tests.serve.plane import API, Plane, body_of, rows
 
@@ -46,6 +50,36 @@ async def test_seats_are_those_of_the_readers_workflows(plane: Plane, tmp_path: 
     ]
 
     assert [["notes/workflow"], []] == seats
+
+
+async def test_credentials_are_told_for_the_readers_workflows(plane: Plane) -> None:
+    """By reference, in list and manifest; of other tenants' workflows nothing is told."""
+    tool, given = TOOL_OF["keyed"], {WORKFLOW_OF["keyed"]: "secret://recorder/dev/one"}
+    project = recorder_project.files("http://127.0.0.1:9")
+    bound = f"{{server: recorder-dev, credentials: {json.dumps(given)}}}"
+    plane.apply(
+        {
+            path: text.replace("{server: recorder-dev}", bound)
+            + ("auth: bearer\n" if path == "servers/recorder-dev.yaml" else "")
+            for path, text in project.items()
+        }
+    )
+
+    for token, told in (
+        (plane.key(Role.VIEWER), given),
+        (plane.key(Role.VIEWER, tenant=OWN), dict[str, str]()),
+    ):
+        listed = rows(body_of(await get(plane, token, "/tools")), "tools")
+        [row] = [row for row in listed if row["name"] == tool]
+        shown = body_of(await get(plane, token, f"/tools/{tool}"))
+        assert [told] == [binding["credentials"] for binding in rows(row, "bindings")]
+        assert told == _of(_of(shown, "environments"), "dev")["credentials"]
+
+
+def _of(body: JsonObject, name: str) -> JsonObject:
+    found = body[name]
+    assert isinstance(found, dict)
+    return found
 
 
 async def get(plane: Plane, token: str, path: str) -> httpx2.Response:

@@ -19,7 +19,7 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
-from interlock.domain.canonical import JsonObject, canonical_text
+from interlock.domain.canonical import Json, JsonObject, canonical_text
 from interlock.domain.errors import InputError
 
 app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
@@ -79,6 +79,12 @@ def list_tools(
     )
 
 
+def _by_workflow(value: Json) -> Json:
+    if not isinstance(value, dict):
+        return value
+    return [f"{workflow}: {reference}" for workflow, reference in sorted(value.items())]
+
+
 def _list_grants(body: JsonObject) -> None:
     bound = ("environment", "server", "protocol", "credentials")
     table(
@@ -87,7 +93,7 @@ def _list_grants(body: JsonObject) -> None:
             (
                 tool["name"],
                 tool["version"],
-                *(binding[key] for key in bound),
+                *(_by_workflow(binding[key]) for key in bound),
                 tool["seats"],
                 "quarantined" if binding["quarantine"] else "bound",
             )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from fastapi import APIRouter
 
 from interlock.domain.canonical import Json, JsonObject
@@ -31,7 +34,7 @@ def list_tools(app: App, reader: Reader) -> JsonObject:
     with app.db.reading() as tx:
         release = app.release(tx)
     own = [tool for _, tool in sorted(release.tools.items()) if _is_told(release, reader, tool)]
-    return {"tools": [_row(release, reader, tool) for tool in own]}
+    return {"tools": [_row(release, reader, _narrowed(release, reader, tool)) for tool in own]}
 
 
 @router.get("/tools/{name}")
@@ -59,7 +62,7 @@ def diff_tool(
         release = app.release(tx)
     live = _told(release, reader, name)
     numbers = (before, live.version if after is None else after)
-    sides = [_manifest(release, live.name, number) for number in numbers]
+    sides = [_manifest(release, reader, live.name, number) for number in numbers]
     names = (f"{name}@{numbers[0]}", f"{name}@{numbers[1]}")
     return {
         "before": numbers[0],
@@ -109,15 +112,30 @@ def _told(release: Release, reader: Principal, name: str) -> ToolVersion:
     tool = release.tools.get(ToolName(name))
     if tool is None or not _is_told(release, reader, tool):
         raise NotFoundError(f"there is no tool `{name}`")
-    return tool
+    return _narrowed(release, reader, tool)
 
 
-def _manifest(release: Release, name: ToolName, version: int) -> JsonObject:
+def _narrowed(release: Release, reader: Principal, tool: ToolVersion) -> ToolVersion:
+    """Leave out for which workflows of other tenants the tool has credentials."""
+    environments = dict(tool.environments)
+    for name, target in environments.items():
+        if isinstance(target.credentials, Mapping):
+            own = {
+                workflow: reference
+                for workflow, reference in target.credentials.items()
+                if workflow in release.workflows
+                and release.workflows[workflow].tenant == reader.tenant
+            }
+            environments[name] = replace(target, credentials=own)
+    return replace(tool, environments=environments)
+
+
+def _manifest(release: Release, reader: Principal, name: ToolName, version: int) -> JsonObject:
     tool = release.tool_version(name, version)
     if tool is None:
         known = ", ".join(map(str, release.versions_of(name)))
         raise NotFoundError(f"there is no version {version} of `{name}`, only {known}")
-    return object_to_json(tool)
+    return object_to_json(_narrowed(release, reader, tool))
 
 
 def _seats(release: Release, reader: Principal, tool: ToolVersion) -> list[str]:
@@ -137,7 +155,7 @@ def _bindings(release: Release, tool: ToolVersion) -> list[Json]:
             "environment": binding.environment,
             "server": binding.server.name,
             "protocol": binding.server.kind,
-            "credentials": binding.credentials,
+            "credentials": to_json(tool.environments[binding.environment].credentials),
             "quarantine": binding.reason,
         }
         for binding in found
