@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -48,6 +48,7 @@ class RoadBench:
         crash_file: Path | None = None,
         approval_ttl_s: int = 3600,
         clock: ManualClock | None = None,
+        resolve: Callable[[str], str] = lambda _reference: _NO_SECRET,
     ) -> None:
         self.clock = clock or ManualClock()
         self.db = Database(url, clock=self.clock, points=CrashPoints(crash_file))
@@ -59,7 +60,7 @@ class RoadBench:
             live=live,
             sender=ConnectorSender(
                 connect=self.pool.get,
-                resolve=lambda _reference: _NO_SECRET,
+                resolve=resolve,
                 points=self.db.points,
                 may_send=lambda: True,
             ),
@@ -73,9 +74,7 @@ class RoadBench:
             self.db, self._code, clock=self.clock, on_end=close_trace, on_stop=self.pool.aclose
         )
         self.sessions = Sessions(self._desks, self.engine)
-        self.intake = Intake(
-            db=self.db, dispatch=self.engine.dispatch, live=live, resolve=lambda _: _NO_SECRET
-        )
+        self.intake = Intake(db=self.db, dispatch=self.engine.dispatch, live=live, resolve=resolve)
         self.apply(project)
 
     def apply(self, project: Mapping[str, str]) -> None:
