@@ -37,15 +37,17 @@ def granted_schema(release: Release, run: Run, name: ToolName) -> JsonObject | N
 
 
 def _granted(release: Release, run: Run) -> Iterator[ToolVersion]:
-    """Yield the tools of the seats' workflows that are bound here, by name."""
+    """Yield the tools of the seats' workflows that are bound here and can be reached, by name."""
+    request = run.request
     names: set[ToolName] | None = None
-    for seat in run.request.deciding:
+    for seat in request.deciding:
         spec = release.workflows.get(seat.workflow)
         own = set() if spec is None else set(spec.tools_of(seat.agent))
         names = own if names is None else names & own
     for name in sorted(names or ()):
         tool = release.tools.get(name)
-        if tool is not None and release.bind(tool, run.request.environment) is not None:
+        binding = tool and release.bind(tool, request.environment, request.workflow)
+        if tool and binding and not binding.lacks_credentials:
             yield tool
 
 
