@@ -11,10 +11,10 @@ from interlock.domain.effect import Transport
 from interlock.domain.ids import RunId
 from interlock.domain.tool import ConnectorKind, Limits, PythonCall, Server
 from interlock.store.engine import CrashPoints
+from interlock.testing.connectors.outside import outgoing, tool_of
 from interlock.tools.connectors.pool import ConnectorPool
 from interlock.tools.functions import python_function
 from tests.conformance import store_rows
-from tests.conformance.connector_outside import outgoing, tool_of
 
 SERVER = Server(name="code", system="outside", environment="dev", kind="python")
 

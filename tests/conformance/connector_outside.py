@@ -16,39 +16,26 @@ from pathlib import Path
 
 import uvicorn
 
-from interlock.domain.canonical import Json, JsonObject
-from interlock.domain.ids import EffectId, ToolName
-from interlock.domain.tool import (
-    Binding,
-    ConnectorKind,
-    EffectClass,
-    EffectSpec,
-    HttpRequest,
-    Limits,
-    McpCall,
-    PythonCall,
-    Server,
-    ToolVersion,
-)
+from interlock.domain.canonical import Json
+from interlock.domain.tool import ConnectorKind, HttpRequest, McpCall, PythonCall, Server
+from interlock.testing.connectors import calls, outside
+from interlock.tools.connectors.http import HttpConnector
+from interlock.tools.connectors.mcp import McpConnector
 from interlock.tools.connectors.pool import ConnectorPool
-from interlock.tools.connectors.port import Connector, OutgoingCall
+from interlock.tools.connectors.port import Connector
+from interlock.tools.connectors.python import PythonConnector
 from interlock.tools.functions import EffectContext, functions_by_name, python_function
 from tests.conformance.mcp_outside import outside_server
 
-ANY: JsonObject = {"type": "object"}
+_OLD_STREAMS = "in 2025-11-25 each answer is a stream, which the SDK ends with its connection"
 MCP_PROGRAM = str(Path(__file__).with_name("mcp_outside.py"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outside:
-    """One world: its server entry, how it declares an operation, and an entry that is away."""
+class Outside(outside.Outside):
+    """One world, with a pool of its connectors."""
 
-    server: Server
-    declare: Callable[[str], HttpRequest | McpCall | PythonCall]
-    kind: ConnectorKind
     pool: ConnectorPool = field(default_factory=ConnectorPool)
-    away: Server
-    away_operation: str = "echo"
     forget: Callable[[], None] = lambda: None
 
     @property
@@ -56,68 +43,9 @@ class Outside:
         """Return the connector of this world's server."""
         return self.pool.get(self.server)
 
-    def call(
-        self, operation: str, *, timeout_s: float = 20.0, secret: str | None = None, **given: Json
-    ) -> OutgoingCall:
-        """Return one attempt of an operation."""
-        tool = tool_of(self.kind, self.declare(operation))
-        return outgoing(tool, self.server, dict(given), timeout_s=timeout_s, secret=secret)
-
     async def count(self, operation: str) -> Json:
         """Ask the world how often an operation was received."""
-        reply = await self.connector.send(self.call("count", of=operation))
-        assert isinstance(reply.body, dict)
-        return reply.body["count"]
-
-
-def tool_of(
-    kind: ConnectorKind, request: HttpRequest | McpCall | PythonCall, **changes: object
-) -> ToolVersion:
-    """Return a tool version that is blind and open; `changes` replace its members."""
-    tool = ToolVersion(
-        name=ToolName("outside.thing.do"),
-        version=1,
-        owner="team",
-        title="Do a thing",
-        description="Do a thing",
-        system="outside",
-        connector=kind,
-        request=request,
-        input_schema=ANY,
-        output_schema=ANY,
-        limits=Limits(timeout_s=20.0, request_bytes=1000, response_bytes=5000),
-        effect=EffectSpec(effect_class=EffectClass.BLIND),
-    )
-    return replace(tool, **changes)  # type: ignore[arg-type]  # members are named by the caller
-
-
-def outgoing(
-    tool: ToolVersion,
-    server: Server,
-    arguments: JsonObject,
-    *,
-    timeout_s: float = 20.0,
-    secret: str | None = None,
-    guard: JsonObject | None = None,
-) -> OutgoingCall:
-    """Return one attempt of a tool on a server."""
-    return OutgoingCall(
-        binding=Binding(
-            tool=tool,
-            environment=server.environment,
-            server=server,
-            pin="sha256:0",
-            credentials="secret://outside/dev/agent" if secret else None,
-        ),
-        arguments=arguments,
-        effect_id=EffectId("e" * 32),
-        idem_key="k" * 32,
-        attempt=1,
-        timeout_s=timeout_s,
-        secret=secret,
-        guard=guard,
-        traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
-    )
+        return await calls.count(self, self.connector, operation)
 
 
 def free_port() -> int:
@@ -165,6 +93,9 @@ async def http_outside() -> AsyncIterator[Outside]:
         daemon_threads = True
         request_queue_size = 64
 
+        def handle_error(self, *_args: object) -> None:
+            """Say nothing of clients that left: calls that hang are given up."""
+
     httpd = Listening(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
     thread.start()
@@ -176,19 +107,20 @@ async def http_outside() -> AsyncIterator[Outside]:
         url=f"http://127.0.0.1:{httpd.server_port}/base",
         auth="none",
     )
-    outside = Outside(
+    world = Outside(
         server=server,
         declare=lambda operation: HttpRequest(
             method="POST", path=f"/{operation}", body="in:", key_header="Idempotency-Key"
         ),
         kind=ConnectorKind.HTTP,
+        build=HttpConnector,
         away=replace(server, name="away", url=f"http://127.0.0.1:{free_port()}/base"),
     )
     try:
-        yield outside
+        yield world
     finally:
         released.set()
-        await outside.pool.aclose()
+        await world.pool.aclose()
         httpd.shutdown()
         thread.join()
         httpd.server_close()
@@ -211,17 +143,19 @@ async def mcp_http_outside(*, is_old: bool) -> AsyncIterator[Outside]:
         kind="mcp-http",
         url=f"http://127.0.0.1:{listening.getsockname()[1]}/mcp",
     )
-    outside = Outside(
+    world = Outside(
         server=server,
         declare=lambda operation: McpCall(upstream=operation),
         kind=ConnectorKind.MCP,
+        build=McpConnector,
         away=replace(server, name="away", url=f"http://127.0.0.1:{free_port()}/mcp"),
+        cannot={"one-client-for-all-calls": _OLD_STREAMS} if is_old else {},
         forget=mcp.session_manager._server_instances.clear,
     )
     try:
-        yield outside
+        yield world
     finally:
-        await outside.pool.aclose()
+        await world.pool.aclose()
         serving.should_exit = True
         await task
 
@@ -238,17 +172,18 @@ async def mcp_stdio_outside(*, is_old: bool) -> AsyncIterator[Outside]:
         argv=argv,
         environment_variables=("LISTED",),
     )
-    outside = Outside(
+    world = Outside(
         server=server,
         declare=lambda operation: McpCall(upstream=operation),
         kind=ConnectorKind.MCP,
+        build=McpConnector,
         pool=ConnectorPool(variables={"LISTED": "1", "UNLISTED": "1"}),
         away=replace(server, name="away", argv=("/nowhere/at/all",)),
     )
     try:
-        yield outside
+        yield world
     finally:
-        await outside.pool.aclose()
+        await world.pool.aclose()
 
 
 @asynccontextmanager
@@ -283,18 +218,22 @@ async def python_outside() -> AsyncIterator[Outside]:
     }
     functions = [python_function(name, function) for name, function in code.items()]
     server = Server(name="outside-python", system="outside", environment="dev", kind="python")
-    outside = Outside(
+    world = Outside(
         server=server,
         declare=lambda operation: PythonCall(function=operation),
         kind=ConnectorKind.PYTHON,
+        build=lambda _server: PythonConnector(functions_by_name(functions)),
         pool=ConnectorPool(functions_by_name(functions)),
         away=server,
-        away_operation="unregistered",
+        cannot={
+            "request-over-the-limit": "a function is handed its arguments; nothing is serialised",
+            "nothing-answers": "a function is part of this process; there is no server",
+        },
     )
     try:
-        yield outside
+        yield world
     finally:
-        await outside.pool.aclose()
+        await world.pool.aclose()
 
 
 def _counter(counts: Counter[str]) -> Callable[..., Json]:

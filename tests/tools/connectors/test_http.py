@@ -19,9 +19,9 @@ from interlock.domain.tool import (
     HttpRequest,
     Server,
 )
+from interlock.testing.connectors.outside import outgoing, tool_of
 from interlock.tools.connectors.http import HttpConnector
 from interlock.tools.connectors.port import OutgoingCall
-from tests.conformance.connector_outside import outgoing, tool_of
 from tests.tools.outside import Answer, Site
 
 CREATE = HttpRequest(

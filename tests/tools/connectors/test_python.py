@@ -10,9 +10,9 @@ import pytest
 
 from interlock.domain.effect import Reply, Transport
 from interlock.domain.tool import ConnectorKind, PythonCall, Server
+from interlock.testing.connectors.outside import outgoing, tool_of
 from interlock.tools.connectors.python import PythonConnector
 from interlock.tools.functions import EffectContext, python_function
-from tests.conformance.connector_outside import outgoing, tool_of
 
 SERVER = Server(name="code", system="outside", environment="dev", kind="python")
 
