@@ -155,6 +155,56 @@ def test_deep_schema_is_refused() -> None:
     assert "deeper" in " ".join(check_schema(schema))
 
 
+def _doubling(levels: int) -> JsonObject:
+    """Return a schema whose every level applies the next one twice."""
+    definitions: JsonObject = {
+        f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(levels)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        _doubling(40),
+        {"properties": {"x": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}},
+        {"items": {"anyOf": [{"$ref": "#"}, {"$ref": "#/%69tems/anyOf/0"}, {"$ref": "#"}]}},
+        {"properties": {"x": {"$ref": "#"}}, "patternProperties": {"^x": {"$ref": "#"}}},
+        {"$ref": "#/x-hidden", "x-hidden": {"items": {"oneOf": [{"$ref": "#"}, {"$ref": "#"}]}}},
+    ],
+)
+def test_schema_that_doubles_its_work_is_refused(schema: JsonObject) -> None:
+    """A short schema cannot keep the process busy for hours with a small value."""
+    assert "more than 100000 times" in " ".join(check_schema(schema))
+
+
+@pytest.mark.parametrize(
+    "schema", [{"$ref": "#"}, {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "#"}}}]
+)
+def test_schema_that_refers_to_itself_in_place_is_refused(schema: JsonObject) -> None:
+    """A reference must lead further into the value, or to another schema."""
+    assert "refers to itself" in " ".join(check_schema(schema))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        _doubling(10),
+        {"type": "object", "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}},
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"$ref": "#"}},
+                {"type": "object", "additionalProperties": {"$ref": "#"}},
+            ]
+        },
+    ],
+)
+def test_schema_of_nested_values_is_accepted(schema: JsonObject) -> None:
+    """Trees, and JSON itself, cost no more than they are long."""
+    assert check_schema(schema) == ()
+
+
 @pytest.mark.parametrize(
     "part",
     [

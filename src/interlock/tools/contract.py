@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import cast
+from urllib.parse import unquote
 
 import jsonschema_rs
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
+from interlock.domain.canonical import MAX_DEPTH as VALUE_DEPTH
 from interlock.domain.canonical import Json, JsonObject, canonical, parse
 from interlock.domain.errors import ContractError
 
@@ -18,6 +20,8 @@ MAX_DEPTH = 16
 MAX_NODES = 2000
 MAX_COMBINATORS = 64
 MAX_PATTERN = 1024
+MAX_WORK = 100_000
+"""How often the parts of a schema may be applied on the way to one place of a value."""
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REPORTED = 5
@@ -47,6 +51,14 @@ _OF_FORM = frozenset(
     {"additionalProperties", "maxItems", "maxProperties", "minItems", "minProperties"}
     | {"required", "type"}
 )
+# Keywords whose schemas judge the same value, members of an object, items of an array.
+_IN_PLACE = frozenset({"allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then"})
+_OF_MEMBERS = frozenset(
+    {"additionalProperties", "patternProperties", "propertyNames", "unevaluatedProperties"}
+)
+_OF_ITEMS = frozenset({"contains", "items", "unevaluatedItems"})
+_UNEVALUATED = frozenset({"unevaluatedItems", "unevaluatedProperties"})
+_LONGEST_CHAIN = 128
 _CONDITIONAL = frozenset({"dependentSchemas", "else", "then"})
 _FOREIGN = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$vocabulary"})
 
@@ -133,6 +145,7 @@ def check_schema(schema: JsonObject, *, must_be_closed: bool = False) -> tuple[s
     if not problems:
         try:
             Contract(schema)
+            _Work(schema).check()
         except ContractError as error:
             problems.append(error.message)
     return tuple(problems)
@@ -225,3 +238,93 @@ def _escape(part: str) -> str:
 def _first_line(text: str) -> str:
     line = text.partition("\n")[0]
     return line if len(line) <= _MESSAGE_LENGTH else line[:_MESSAGE_LENGTH] + "..."
+
+
+class _Work:
+    """How much work a schema can make of a value, level by level from the innermost.
+
+    References let a short schema say the same thing twice, twice over. A place of a value is an
+    object or an array, so each part has a weight for either.
+    """
+
+    def __init__(self, root: JsonObject) -> None:
+        self._root = root
+        self._parts = self._reachable()
+        self._below = {id(part): (0, 0) for part in self._parts}
+        self._here: dict[int, tuple[int, int]] = {}
+
+    def check(self) -> None:
+        """Raise `ContractError` if it can be too much."""
+        for _ in range(VALUE_DEPTH):
+            self._here = {}
+            for part in self._parts:
+                if max(self._weighed(part, 0)) > MAX_WORK:
+                    msg = (
+                        f"the schema can be applied more than {MAX_WORK} times to one place of a "
+                        "value: use fewer references inside combinators"
+                    )
+                    raise ContractError(msg)
+            if self._here == self._below:
+                return
+            self._below = self._here
+
+    def _reachable(self) -> list[JsonObject]:
+        found = {id(self._root): self._root}
+        waiting = [self._root]
+        while waiting:
+            for _, part in self._inside(waiting.pop()):
+                if id(part) not in found:
+                    found[id(part)] = part
+                    waiting.append(part)
+        return list(found.values())
+
+    def _inside(self, part: JsonObject) -> Iterator[tuple[str, JsonObject]]:
+        yield from ((key, item) for key, _, item in _children(part) if isinstance(item, dict))
+        target = _referred(self._root, part.get("$ref"))
+        if target is not None:
+            yield "$ref", target
+
+    def _weighed(self, part: JsonObject, chain: int) -> tuple[int, int]:
+        known = self._here.get(id(part))
+        if known is not None:
+            return known
+        if chain > _LONGEST_CHAIN:
+            msg = f"the schema refers to itself, or on and on, more than {_LONGEST_CHAIN} times"
+            raise ContractError(msg)
+        as_object = as_array = 1
+        member = item = 0
+        for key, child in self._inside(part):
+            if key in _IN_PLACE or key == "$ref":
+                of_object, of_array = self._weighed(child, chain + 1)
+                as_object, as_array = as_object + of_object, as_array + of_array
+        if _UNEVALUATED & part.keys():
+            # What was evaluated is found out by going through it once more.
+            as_object, as_array = 2 * as_object, 2 * as_array
+        for key, child in self._inside(part):
+            weight = max(self._below[id(child)])
+            if key in _OF_MEMBERS:
+                as_object += weight
+            elif key in _OF_ITEMS:
+                as_array += weight
+            elif key == "properties":
+                member = max(member, weight)
+            elif key == "prefixItems":
+                item = max(item, weight)
+        self._here[id(part)] = as_object + member, as_array + item
+        return self._here[id(part)]
+
+
+def _referred(root: JsonObject, reference: Json) -> JsonObject | None:
+    """Return what a local reference leads to; None if there is no such schema."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found: Json = root
+    for name in unquote(reference[1:]).split("/")[1:]:
+        part = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(part)
+        elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+            found = found[int(part)]
+        else:
+            return None
+    return found if isinstance(found, dict) else None
