@@ -7,25 +7,39 @@ is used at run time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import cast
+from typing import Literal, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from interlock.domain.canonical import DEFAULT_MAX_BYTES, Json, JsonObject, canonical, parse
+from interlock.domain.canonical import (
+    DEFAULT_MAX_BYTES,
+    MAX_DEPTH,
+    Json,
+    JsonObject,
+    canonical,
+    parse,
+)
 from interlock.domain.errors import InputError
 from interlock.domain.pointer import read
-from interlock.domain.tool import Server
+from interlock.domain.tool import HttpRequest, Server
 from interlock.tools.proposal import Draft, Proposal, propose, words_of
-from interlock.tools.request import FORM, is_settable
+from interlock.tools.request import FORM, check_request, is_settable
 
 MAX_OPERATIONS = 500
 
-_METHODS = ("get", "head", "post", "put", "patch", "delete")
+_METHODS: Mapping[str, Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]] = {
+    "get": "GET",
+    "head": "HEAD",
+    "post": "POST",
+    "put": "PUT",
+    "patch": "PATCH",
+    "delete": "DELETE",
+}
 _READS = frozenset({"get", "head"})
 _JSON_TYPE = re.compile(r"application/([a-z0-9.+-]+\+)?json(;.*)?", re.IGNORECASE)
 _DEFS = "#/components/schemas/"
@@ -75,16 +89,8 @@ class _Operation:
         own = self.node.get("parameters")
         for parameter in (*shared, *(own if isinstance(own, list) else [])):
             self._parameter(self._resolved(parameter))
-        request: JsonObject = {"method": self.method.upper(), "path": self._template()}
         body = self._body()
-        for key, value in (
-            ("path_args", self.path_args),
-            ("query", self.query),
-            ("headers", self.headers),
-            ("body", body),
-        ):
-            if value:
-                request[key] = value
+        request = self._request(body)
         arguments: JsonObject = {"type": "object", "properties": self.properties}
         if self.required:
             required: list[Json] = [*dict.fromkeys(self.required)]
@@ -129,6 +135,28 @@ class _Operation:
         if is_required:
             self.required.append(argument)
 
+    def _request(self, body: Json) -> JsonObject:
+        declared = HttpRequest(
+            method=_METHODS[self.method],
+            path=self._template(),
+            path_args={name: str(at) for name, at in self.path_args.items()},
+            headers={name: str(at) for name, at in self.headers.items()},
+            body=body,
+        )
+        problems = check_request(declared)
+        if problems:
+            raise InputError("; ".join(problems))
+        request: JsonObject = {"method": declared.method, "path": declared.path}
+        for key, value in (
+            ("path_args", self.path_args),
+            ("query", self.query),
+            ("headers", self.headers),
+            ("body", body),
+        ):
+            if value:
+                request[key] = value
+        return request
+
     def _template(self) -> str:
         return re.sub(
             r"\{([^}]*)\}",
@@ -150,8 +178,8 @@ class _Operation:
         if kind is None:
             msg = f"its body is {', '.join(sorted(kinds)) or 'of no declared type'}"
             raise InputError(msg)
-        media = cast("JsonObject", kinds[kind])
-        schema = media.get("schema")
+        media = kinds[kind]
+        schema = media.get("schema") if isinstance(media, dict) else None
         self.properties["body"] = schema if isinstance(schema, dict) else {"type": "object"}
         if body.get("required") is True:
             self.required.append("body")
@@ -200,9 +228,7 @@ def _document(text: str) -> JsonObject:
         value = parse(text)
     else:
         try:
-            # Without aliases a document cannot swell; the safe loader builds plain values only.
-            if any(isinstance(event, AliasEvent) for event in YAML(pure=True).parse(text)):
-                raise InputError("the document uses YAML aliases")
+            _check_events(text)
             value = parse(canonical(_plain(YAML(typ="safe", pure=True).load(text))))
         except (YAMLError, TypeError, ValueError) as error:
             msg = f"the document is no YAML: {str(error).partition(chr(10))[0]}"
@@ -210,6 +236,18 @@ def _document(text: str) -> JsonObject:
     if not isinstance(value, dict):
         raise InputError("the document is not an object")
     return value
+
+
+def _check_events(text: str) -> None:
+    """Refuse what would swell (aliases) or is so deep that building it takes very long."""
+    depth = 0
+    for event in YAML(pure=True).parse(text):
+        if isinstance(event, AliasEvent):
+            raise InputError("the document uses YAML aliases")
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            msg = f"the document is nested deeper than {MAX_DEPTH} levels"
+            raise InputError(msg)
 
 
 def _plain(value: object) -> Json:
@@ -255,7 +293,7 @@ def _converted(node: Json) -> Json:
         made["type"] = [made["type"], "null"]
     for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if made.get(bound) is True:
-            made[bound] = made.pop(limit)
+            made[bound] = made.pop(limit, None)
         elif made.get(bound) is False:
             del made[bound]
     return made
