@@ -58,6 +58,12 @@ def put(
     )
 
 
+def drop_expired(tx: Tx, run_id: RunId) -> None:
+    """Forget the tokens of a session that are over, so that they do not pile up."""
+    over = (run_token.c.run_id == run_id, run_token.c.expires_us <= tx.now_us)
+    tx.connection.execute(run_token.delete().where(*over))
+
+
 def find(tx: Tx, token_hash: str, *, kind: Kind) -> Session | None:
     """Return the session of a token, if token, key and session all go on now; else None."""
     found = tx.rows(_FOUND, {"token_hash": token_hash, "of_kind": kind, "now_us": tx.now_us})

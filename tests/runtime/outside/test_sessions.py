@@ -8,10 +8,17 @@ import pytest
 
 from interlock.calls.approve import answer
 from interlock.calls.road import CallResult, CallState
-from interlock.domain.errors import KeyTakenError, UnauthenticatedError, UnavailableError
+from interlock.domain.errors import (
+    InputError,
+    IntakeFullError,
+    KeyTakenError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from interlock.domain.ids import RunId
 from interlock.domain.run import RunState
 from interlock.domain.trace import SpanKind
+from interlock.runtime.outside import session
 from interlock.runtime.outside.desk import Pending
 from interlock.runtime.outside.exchange import ACCESS_S, refresh_session
 from interlock.runtime.outside.session import END_TOPIC
@@ -222,3 +229,26 @@ def test_a_paused_session_says_so(bench: SessionBench) -> None:
     bench.db.run("resume", lambda tx: bench.engine.dispatch.resume(tx, run_id))
 
     assert CallState.SUCCEEDED is ended(bench.call(run_id, key="k2")).state
+
+
+def test_arguments_that_cannot_be_kept_are_refused(bench: SessionBench) -> None:
+    """And the session goes on: what cannot be noted is never noted."""
+    run_id = bench.open().run_id
+    with pytest.raises(InputError, match="the call has 1100075 bytes"):
+        bench.call(run_id, key="large", text="a" * 1_100_000)
+
+    assert CallState.SUCCEEDED is ended(bench.call(run_id)).state
+    assert 1 == len(bench.effects(run_id))
+
+
+def test_calls_of_a_session_are_bounded(
+    bench: SessionBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that made very many is told to open another; what it asked for is still told."""
+    monkeypatch.setattr(session, "MOST_CALLS", 1)
+    run_id = bench.open().run_id
+    first = bench.call(run_id)
+    with pytest.raises(IntakeFullError, match="open another"):
+        bench.call(run_id, key="k2")
+
+    assert first == bench.call(run_id)

@@ -70,3 +70,11 @@ async def test_a_web_page_gets_nothing(plane: Plane) -> None:
     )
 
     assert 403 == answer.status_code
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+async def test_only_posts_are_answered(plane: Plane, method: str) -> None:
+    """No stream is held open for what is never pushed."""
+    answer = await plane.send(method, "/mcp", token=await token(plane))
+
+    assert (405, "POST") == (answer.status_code, answer.headers["Allow"])

@@ -9,7 +9,7 @@ from typing import Literal
 
 from interlock.calls.pipeline import Told, WaitsFor, waits_for
 from interlock.calls.road import Call, CallResult
-from interlock.domain.canonical import Json, digest
+from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.errors import IntakeFullError, JsonError, KeyTakenError
 from interlock.domain.ids import EffectId, RunId, ToolName
 
@@ -27,6 +27,10 @@ class Asked:
     key: str
     tool: ToolName
     arguments: Json
+
+    def to_json(self) -> JsonObject:
+        """Render as the session notes it."""
+        return {"key": self.key, "tool": self.tool, "arguments": self.arguments}
 
     @property
     def digest(self) -> str | None:

@@ -80,6 +80,7 @@ def refresh_session(intake: Intake, key: ApiKey, refresh: str) -> Tokens:
         if session is None or session.key_id != key.key_id:
             raise UnauthenticatedError("the session has ended; open another")
         request = session.run.request
+        tokens.drop_expired(tx, session.run.run_id)
         return _issue(tx, session.run.run_id, key, until_us=request.deadline_us)
 
     return intake.db.run("token.refresh", again)

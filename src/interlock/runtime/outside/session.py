@@ -9,6 +9,7 @@ from interlock.calls.pipeline import Told, WaitsFor, call_tool
 from interlock.calls.road import CallResult, Proposal
 from interlock.domain.canonical import Json
 from interlock.domain.effect import EffectState
+from interlock.domain.errors import IntakeFullError
 from interlock.domain.ids import RunId, StepName, ToolName, effect_id_of
 from interlock.domain.run import Expired, JournalEntry, RunOutcome, RunState
 from interlock.observe import emit
@@ -17,6 +18,8 @@ from interlock.runtime.steps import Walk
 from interlock.store import effects, journal, runs, spans, tokens
 from interlock.store.tx import Tx
 
+MOST_CALLS = 10_000
+"""How many calls a session may make: whoever takes its run over reads all that it has recorded."""
 END_TOPIC = "session/end"
 """Signal that ends a session before its token does."""
 _ASKED = "session.call"
@@ -85,8 +88,11 @@ async def _answer(walk: Walk, call: Asked, told: Told, noted: dict[str, Asked]) 
     if before is not None and before.digest != call.digest:
         raise key_conflict(call.key)
     if before is None:
-        value: Json = {"key": call.key, "tool": call.tool, "arguments": call.arguments}
-        durable.note(_note(call.key), lambda _tx: value, kind=_ASKED)
+        if len(noted) >= MOST_CALLS:
+            raise IntakeFullError(
+                f"this session has made {MOST_CALLS} calls; open another", retry_after_s=0
+            )
+        durable.note(_note(call.key), lambda _tx: call.to_json(), kind=_ASKED)
         noted[call.key] = call
     proposal = Proposal(
         step_name=_step(call.key),

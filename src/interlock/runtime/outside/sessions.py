@@ -16,6 +16,7 @@ from interlock.domain.errors import (
     UnavailableError,
 )
 from interlock.domain.ids import RunId
+from interlock.runtime.durable import codec
 from interlock.runtime.outside.desk import Asked, ClosedDeskError, Desk, Desks, Pending
 from interlock.runtime.outside.session import standing
 from interlock.store import runs
@@ -55,11 +56,14 @@ class Sessions:
         """Make a call in a session, or find what became of it, and return its end if it comes soon.
 
         Raises:
+            InputError: the arguments are too large or too deep to be kept.
             KeyTakenError: the key is that of another call of the session.
             IntakeFullError: too many calls of the session are open.
             UnauthenticatedError: the session has ended.
             UnavailableError: the session is paused, or another process does not let go of it.
         """
+        # What cannot be noted would stop every later write of the session.
+        codec.checked(asked.to_json(), what="the call")
         late_s = time.monotonic() + _OWNER_S
         while True:
             desk = self._desks.find(run_id)

@@ -26,7 +26,6 @@ from interlock.serve.gateway.server import Visitor, build_server
 
 _PARSE_ERROR: Final = -32700
 _INTERNAL: Final = -32603
-_METHODS: Final = frozenset({"GET", "POST", "DELETE"})
 
 visitor: ContextVar[Visitor] = ContextVar("interlock_visitor")
 
@@ -63,13 +62,18 @@ class Gateway:
         if found is None:
             await self._unknown(scope, receive, send)
             return
+        if request.method != "POST":
+            # Nothing is pushed, and a session ends with its token: no stream, nothing to delete.
+            answer = _error(405, _INTERNAL, "send a POST")
+            answer.headers["Allow"] = "POST"
+            await answer(scope, receive, send)
+            return
         body = await request.body()
-        if request.method == "POST":
-            try:
-                await run_in_threadpool(parse, body) if len(body) > _LARGE else parse(body)
-            except JsonError as error:
-                await _error(400, _PARSE_ERROR, error.message)(scope, receive, send)
-                return
+        try:
+            await run_in_threadpool(parse, body) if len(body) > _LARGE else parse(body)
+        except JsonError as error:
+            await _error(400, _PARSE_ERROR, error.message)(scope, receive, send)
+            return
         token = visitor.set(found)
         try:
             await self._manager.handle_request(scope, _again(body, receive), send)
