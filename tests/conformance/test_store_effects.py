@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise, product
 
 import pytest
 
 from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import DecisionId, EffectId, RunId, TenantId, ToolName
-from interlock.store import counts, effects, questions
+from interlock.store import counts, effects, questions, tallies
 from interlock.store.engine import Database
 from interlock.store.questions import DuplicateKey
 from interlock.store.tx import Tx
@@ -231,7 +232,7 @@ def test_facts_count_from_the_intent_on(db: Database, state: EffectState) -> Non
     insert_all(db, replace(effect(RUN), state=state, intent_us=START_US))
 
     with db.reading() as tx:
-        so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
+        so_far = tallies.of_run(tx, RUN, TOOL)
         found = {
             so_far.calls,
             effects.count_tool_since(tx, ANOTHER, START_US),
@@ -255,7 +256,7 @@ def test_facts_count_only_what_they_name(db: Database) -> None:
     )
 
     with db.reading() as tx:
-        so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
+        so_far = tallies.of_run(tx, RUN, TOOL)
         found = (
             so_far.calls,
             so_far.writes,
@@ -268,6 +269,25 @@ def test_facts_count_only_what_they_name(db: Database) -> None:
         )
 
     assert (1, 1, 1, 0, 2, 1) == found
+
+
+def test_tally_follows_calls_from_state_to_state(db: Database) -> None:
+    """From whatever state to whatever other, what is counted is what the rows say."""
+    row = intent(RUN)
+    insert_all(db, row)
+    walk = [state for pair in product(EffectState, EffectState) for state in pair]
+
+    found: list[tuple[tallies.Tally, tallies.Tally]] = []
+    for before, after in pairwise([row.state, *walk]):
+        old = replace(row, state=before)
+        with db.transaction("test.move") as tx:
+            moved = effects.move(tx, old, replace(row, state=after))
+            alone = tallies.of_run(tx, RUN, TOOL, other_than=moved)
+        with db.reading() as tx:
+            found.append((tallies.of_run(tx, RUN, TOOL), alone))
+
+    nothing = tallies.Tally(calls=0, writes=0, failures=0, done=frozenset())
+    assert [(standing(state), nothing) for state in walk] == found
 
 
 @pytest.mark.parametrize("state", EffectState)
@@ -305,6 +325,25 @@ def test_count_over_runs_begins_with_a_minute(db: Database) -> None:
     assert ([1, 0], 0, 1) == (found, kept, deleted)
 
 
+def standing(state: EffectState) -> tallies.Tally:
+    """Return the tally of a run with one call in a state."""
+    is_done = state in {EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE}
+    has_failed = state in {
+        EffectState.FAILED_DEFINITE,
+        EffectState.AMBIGUOUS,
+        EffectState.PROBING,
+        EffectState.PARKED,
+        EffectState.CONFIRMED_ABSENT,
+        EffectState.ABANDONED,
+    }
+    return tallies.Tally(
+        calls=int(COUNTED[state]),
+        writes=int(COUNTED[state]),
+        failures=int(has_failed),
+        done=frozenset({TOOL}) if is_done else frozenset(),
+    )
+
+
 def test_failures_are_counted_since_the_last_success(db: Database) -> None:
     """The last calls in a row that did not succeed; calls in flight and denied ones are aside."""
     states = [
@@ -321,7 +360,7 @@ def test_failures_are_counted_since_the_last_success(db: Database) -> None:
     insert_all(db, *rows, replace(effect(RUN, "denied"), state=EffectState.DENIED))
 
     with db.reading() as tx:
-        found = [effects.tally(tx, RUN, tool, other_than=ABSENT) for tool in (TOOL, OTHER_TOOL)]
+        found = [tallies.of_run(tx, RUN, tool) for tool in (TOOL, OTHER_TOOL)]
 
     assert [2, 0] == [so_far.failures for so_far in found]
 
@@ -337,8 +376,8 @@ def test_done_tools_are_those_that_succeeded(db: Database) -> None:
     )
 
     with db.reading() as tx:
-        done = effects.done_tools(tx, [RUN, OTHER_RUN])
-        so_far = effects.tally(tx, RUN, TOOL, other_than=ABSENT)
+        done = tallies.done_tools(tx, [RUN, OTHER_RUN])
+        so_far = tallies.of_run(tx, RUN, TOOL)
 
     assert frozenset({TOOL, OTHER_TOOL}) == done
     assert frozenset({TOOL}) == so_far.done

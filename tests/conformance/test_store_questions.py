@@ -34,6 +34,7 @@ from interlock.store import (
     questions,
     runs,
     spans,
+    tallies,
     touches,
     waits,
 )
@@ -161,8 +162,8 @@ INDEXED: dict[str, tuple[Callable[[Tx], object], set[str]]] = {
         {"pk_call_count", "sqlite_autoindex_call_count_1"},
     ),
     "calls of a run": (
-        lambda tx: effects.tally(tx, RUN, OFTEN_CALLED, other_than=EFFECT),
-        {"ix_effect_run"},
+        lambda tx: tallies.of_run(tx, RUN, OFTEN_CALLED),
+        {"pk_tally", "sqlite_autoindex_tally_1"},
     ),
     "open effects": (
         lambda tx: effects.list_effects(tx, states=(EffectState.PARKED,)),

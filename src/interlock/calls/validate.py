@@ -8,13 +8,13 @@ from interlock.calls.road import Call, Live, Proposal
 from interlock.domain.canonical import digest
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.effect import Effect
-from interlock.domain.ids import ToolName, effect_id_of
+from interlock.domain.ids import ToolName
 from interlock.domain.label import Labels
 from interlock.domain.record import to_json
 from interlock.domain.run import Run
 from interlock.domain.tool import ToolVersion
 from interlock.policy.engine import World
-from interlock.store import counts, effects, runs
+from interlock.store import counts, effects, runs, tallies
 from interlock.store.counts import Counted
 from interlock.store.tx import Tx
 
@@ -38,8 +38,7 @@ class Foreseen:
 def expect_facts(tx: Tx, run: Run, proposal: Proposal) -> None:
     """Say what `facts_of` will ask for a new call."""
     request = run.request
-    effect_id = effect_id_of(run.run_id, proposal.step_name)
-    effects.expect_tally(tx, run.run_id, other_than=effect_id)
+    tallies.expect(tx, run.run_id)
     counted = Counted(
         tenant=request.tenant,
         workflow=request.workflow,
@@ -76,7 +75,7 @@ def facts_of(
             tx.now_us - window_us,
             other_than=effect.effect_id,
         )
-    so_far = effects.tally(tx, run.run_id, effect.tool, other_than=effect.effect_id)
+    so_far = tallies.of_run(tx, run.run_id, effect.tool, other_than=effect)
     above = runs.ancestors(tx, run.run_id) if request.depth else []
     return Facts(
         labels=run.labels,
@@ -86,7 +85,7 @@ def facts_of(
         writes_this_run=so_far.writes,
         same_key_count=same_key,
         failures_this_tool=so_far.failures,
-        done=so_far.done | (effects.done_tools(tx, above) if above else frozenset()),
+        done=so_far.done | (tallies.done_tools(tx, above) if above else frozenset()),
         depth=request.depth,
         now_us=tx.now_us,
     )

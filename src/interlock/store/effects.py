@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
-from itertools import takewhile
+from dataclasses import replace
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Text,
-    and_,
     bindparam,
-    case,
     func,
     or_,
     select,
@@ -25,7 +21,7 @@ from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import DecisionId, EffectId, RunId, StepName, TenantId, ToolName
 from interlock.domain.tool import EffectClass
-from interlock.store import counts
+from interlock.store import counts, tallies
 from interlock.store.columns import (
     pack,
     pack_optional,
@@ -37,6 +33,7 @@ from interlock.store.columns import (
 from interlock.store.statement import Row, Statement
 from interlock.store.tables import dup, evidence
 from interlock.store.tables import effect as table
+from interlock.store.tallies import NOTHING_DONE, is_counted
 from interlock.store.tx import Tx
 
 _UNDONE_ELSEWHERE = "what it undoes has another undo, which is open or may have been done"
@@ -142,8 +139,9 @@ def insert(tx: Tx, effect: Effect) -> None:
             f"the effect `{effect.effect_id}` exists, or {_UNDONE_ELSEWHERE}"
         ),
     )
-    if _is_counted(effect):
+    if is_counted(effect):
         _note_calls(tx, effect, 1)
+    tallies.note(tx, None, effect)
 
 
 def move(tx: Tx, before: Effect, after: Effect) -> Effect:
@@ -173,8 +171,9 @@ def move(tx: Tx, before: Effect, after: Effect) -> Effect:
             raise ConflictError(f"the effect stays `{before.state}`: {_UNDONE_ELSEWHERE}") from None
         if not moved:
             raise moved_on()
-    if _is_counted(before) != _is_counted(stands_now):
-        _note_calls(tx, stands_now, 1 if _is_counted(stands_now) else -1)
+    if is_counted(before) != is_counted(stands_now):
+        _note_calls(tx, stands_now, 1 if is_counted(stands_now) else -1)
+    tallies.note(tx, before, stands_now)
     return stands_now
 
 
@@ -307,62 +306,10 @@ def effect_of(row: Row) -> Effect:
 # What policy asks of the ledger. "Counted" are effects from the intent on, except those that
 # certainly did nothing: calls in flight on other workers count, denied ones do not, nor does one
 # whose attempt failed for sure and whose next was refused.
-_NOTHING_DONE = (
-    EffectState.PROPOSED,
-    EffectState.AUTHORIZED,
-    EffectState.DENIED,
-    EffectState.DRAFTED,
-    EffectState.FAILED_DEFINITE,
-    EffectState.CONFIRMED_ABSENT,
-)
 _COUNTED = (
     table.c.intent_us.is_not(None),
-    *(table.c.state != state.value for state in _NOTHING_DONE),
+    *(table.c.state != state.value for state in NOTHING_DONE),
 )
-_DONE = (EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE)
-_NOT_DONE = (
-    EffectState.FAILED_DEFINITE,
-    EffectState.AMBIGUOUS,
-    EffectState.PROBING,
-    EffectState.PARKED,
-    EffectState.CONFIRMED_ABSENT,
-    EffectState.ABANDONED,
-)
-_FAILURES_SEEN = 100
-_OTHERS = (table.c.run_id == bindparam("run_id"), table.c.effect_id != bindparam("other_than"))
-
-
-def _how_many(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
-    return func.sum(case((and_(*conditions), 1), else_=0), type_=BigInteger)
-
-
-def _in(states: tuple[EffectState, ...]) -> ColumnElement[bool]:
-    return or_(*(table.c.state == state.value for state in states))
-
-
-# One row for each tool: a session may have very many calls.
-_OF_RUN = Statement(
-    select(
-        table.c.tool,
-        _how_many(*_COUNTED).label("calls"),
-        _how_many(*_COUNTED, table.c.is_write).label("writes"),
-        _how_many(_in(_DONE)).label("done"),
-        _how_many(_in(_NOT_DONE)).label("not_done"),
-    )
-    .where(*_OTHERS)
-    .group_by(table.c.tool)
-)
-_LAST = Statement(
-    select(table.c.state)
-    .where(*_OTHERS, table.c.tool == bindparam("of_tool"), _in(_DONE + _NOT_DONE))
-    .order_by(table.c.intent_us.desc())
-    .limit(_FAILURES_SEEN)
-)
-
-
-def _is_counted(effect: Effect) -> bool:
-    """Return whether an effect counts as a call, as `_COUNTED` says it in SQL."""
-    return effect.intent_us is not None and effect.state not in _NOTHING_DONE
 
 
 def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
@@ -371,7 +318,7 @@ def count_tool_since(tx: Tx, effect: Effect, since_us: int) -> int:
     Since the beginning of the minute of an instant. `effect` is as its row stands, if it has one.
     """
     counted = counts.since(tx, _counted_with(effect), since_us)
-    is_own = _is_counted(effect) and (effect.intent_us or 0) >= counts.minute_of(since_us)
+    is_own = is_counted(effect) and (effect.intent_us or 0) >= counts.minute_of(since_us)
     return counted - is_own
 
 
@@ -405,52 +352,6 @@ def count_same_key(
         *same_key(tenant, tool, key_hash, since_us),
         *_others(other_than),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """What a run has called so far; `failures` are the last calls in a row that did not succeed."""
-
-    calls: int
-    writes: int
-    failures: int
-    done: frozenset[str]
-
-
-def expect_tally(tx: Tx, run_id: RunId, *, other_than: EffectId) -> None:
-    """Say that what a run has called so far will be asked for."""
-    tx.expect(_OF_RUN, _others_of(run_id, other_than))
-
-
-def _others_of(run_id: RunId, effect_id: EffectId) -> dict[str, object]:
-    return {"run_id": run_id, "other_than": effect_id}
-
-
-def tally(tx: Tx, run_id: RunId, tool: ToolName, *, other_than: EffectId) -> Tally:
-    """Count what a run has called: a tool's calls and its last failures (up to 100), all writes.
-
-    One look at the run's effects answers all of what policy asks about the run.
-    """
-    others = _others_of(run_id, other_than)
-    found = {row["tool"]: row for row in tx.rows(_OF_RUN, others)}
-    own = found.get(tool)
-    failures = 0
-    if own is not None and own["not_done"]:
-        last = (row["state"] for row in tx.rows(_LAST, {**others, "of_tool": tool}))
-        failures = sum(1 for _ in takewhile(lambda state: state in _NOT_DONE, last))
-    return Tally(
-        calls=own["calls"] if own is not None else 0,
-        writes=sum(row["writes"] for row in found.values()),
-        failures=failures,
-        done=frozenset(name for name, row in found.items() if row["done"]),
-    )
-
-
-def done_tools(tx: Tx, run_ids: Collection[RunId]) -> frozenset[str]:
-    """Return the tools that succeeded in any of these runs."""
-    query = select(table.c.tool).distinct()
-    query = query.where(table.c.run_id.in_(run_ids), table.c.state.in_(_DONE))
-    return frozenset(tx.connection.execute(query).scalars())
 
 
 _LOCK_KEY = Statement(

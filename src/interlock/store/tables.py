@@ -420,6 +420,17 @@ call_count = Table(
     Column("n", Integer, nullable=False),
 )
 
+tally = Table(
+    "tally",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("tool", Text, primary_key=True),
+    Column("calls", Integer, nullable=False),
+    Column("writes", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("not_done", Integer, nullable=False),
+)
+
 touch = Table(
     "touch",
     metadata,
