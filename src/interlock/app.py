@@ -15,7 +15,7 @@ from interlock.agents.models import ModelCatalog
 from interlock.calls import compensate
 from interlock.calls.durable import Dispatch
 from interlock.calls.execute import ConnectorSender
-from interlock.calls.road import CallResult, LiveProject, Price, Road
+from interlock.calls.road import CallResult, Live, LiveProject, Price, Road
 from interlock.config import Config, ModelSettings
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
@@ -187,6 +187,10 @@ class Interlock:
     def release(self, tx: Tx) -> Release:
         """Return the live release; the empty one, number 0, if nothing was applied."""
         return self._live.at(tx).release
+
+    def live(self, tx: Tx) -> Live:
+        """Return the live release with what its policies come to in each environment."""
+        return self._live.at(tx)
 
     def plan(self, files: Mapping[str, str]) -> JsonObject:
         """Say what applying these files would change; raises `ManifestError` with every problem."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.ids import AgentName, EffectId, StepName, ToolName
-from interlock.domain.pointer import fill
+from interlock.domain.pointer import escaped, fill
 from interlock.domain.record import to_json
 
 MAX_CALLS = 50
@@ -226,4 +226,4 @@ def _references(template: Json, at: str) -> Iterator[Reference]:
             yield from _references(item, f"{at}/{index}")
     elif isinstance(template, dict):
         for key, item in template.items():
-            yield from _references(item, f"{at}/{key.replace('~', '~0').replace('/', '~1')}")
+            yield from _references(item, f"{at}/{escaped(key)}")

@@ -41,6 +41,15 @@ def parts_of(pointer: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
 
 
+def escaped(name: str) -> str:
+    """Return a name as it stands in a pointer.
+
+    >>> escaped("b/c")
+    'b~1c'
+    """
+    return name.replace("~", "~0").replace("/", "~1")
+
+
 def are_nested(one: str, other: str) -> bool:
     """Return whether two pointers name the same place, or one a place inside the other's.
 

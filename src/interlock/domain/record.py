@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError
+from interlock.domain.pointer import escaped
 
 T = TypeVar("T")
 
@@ -148,7 +149,7 @@ def _hints(kind: type[object]) -> dict[str, Any]:
 
 
 def _below(at: str, key: str) -> str:
-    return f"{at}/{key.replace('~', '~0').replace('/', '~1')}"
+    return f"{at}/{escaped(key)}"
 
 
 def _misfit(at: str, wanted: str, value: Json) -> InputError:

@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import cedarpy
+from cedarpy import pst
 
 from interlock.domain.canonical import Json, JsonObject, digest
-from interlock.domain.decision import Decision, Outcome, PolicyRequest, Reason
+from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.errors import InputError, PolicyError
 from interlock.domain.ids import ToolName
 from interlock.domain.label import UNDECLARED
@@ -47,7 +48,7 @@ from interlock.policy.schema import (
 from interlock.policy.shape import cedar_value, find_reserved_key
 from interlock.policy.slices import Target, Uid, slice_of
 
-__all__ = ["ModelResource", "World", "build_world"]
+__all__ = ["ModelResource", "Slice", "World", "build_world"]
 
 _FAILED = re.compile(r"while evaluating policy `([^`]+)`")
 _NO_GRANT = Reason(code="policy.no_grant", message="no grant permits this call")
@@ -55,7 +56,7 @@ _STRICTNESS = (Outcome.ALLOW, Outcome.NEEDS_APPROVAL, Outcome.DRAFT, Outcome.DEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Slice:
+class Slice:
     """The policies that can match one action on one resource, as a handle, with their digest."""
 
     target: Target
@@ -122,7 +123,7 @@ class World:
         )
 
     def _decide(
-        self, request: PolicyRequest, part: _Slice | None, *, unknown: frozenset[str]
+        self, request: PolicyRequest, part: Slice | None, *, unknown: frozenset[str]
     ) -> Decision:
         refusal = self._refusal(request, part)
         if refusal is not None or part is None:
@@ -145,7 +146,37 @@ class World:
             return ""
         return self._slice_version(seat, part)
 
-    def _refusal(self, request: PolicyRequest, part: _Slice | None) -> Reason | None:
+    @property
+    def entities(self) -> Mapping[Uid, Entity]:
+        """Return who is who here, by type and id."""
+        return self._entities_by_uid
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """Return the labels that a run can carry."""
+        return self._labels
+
+    def slice_of(self, tool: ToolName) -> Slice | None:
+        """Return the policies that can match a tool; None if it is not bound here."""
+        return self._slices.get(("Tool", tool))
+
+    def matches(self, seat: Seat, part: Slice, rule: pst.Template) -> bool:
+        """Return whether a rule that reads nothing of facts and arguments matches a seat's call."""
+        action = part.action
+        own: JsonObject = {}
+        if action is not None:
+            derived = {name: blank(action.derived[name].shape) for name in action.always_derived}
+            own = {"args": blank(action.arguments), "derived": derived}
+        alone = replace(rule, effect="permit")
+        handle = cedarpy.PolicySet.from_pst(
+            pst.PolicySet(templates={}, static_policies={rule.id: alone}, template_links=())
+        )
+        asked = PolicyRequest(
+            seats=(seat,), environment=self.environment, tool=None, arguments={}, facts=Facts()
+        )
+        return self._evaluate(seat, asked, replace(part, handle=handle), own, frozenset()).allowed
+
+    def _refusal(self, request: PolicyRequest, part: Slice | None) -> Reason | None:
         if request.environment != self.environment:
             return _reason("policy.environment", f"this world is `{self.environment}`'s")
         if part is None and request.tool is None:
@@ -188,9 +219,9 @@ class World:
         )
 
     def _decide_seat(
-        self, seat: Seat, request: PolicyRequest, part: _Slice, own: JsonObject
+        self, seat: Seat, request: PolicyRequest, part: Slice, own: JsonObject
     ) -> Decision:
-        teams = self._teams(seat, part)
+        teams = self.teams(seat, part)
         valid = request.lifted - RESERVED_GROUPS
         lifted = valid | {group for group, team in teams.items() if team in valid}
         first = self._evaluate(seat, request, part, own, lifted)
@@ -208,9 +239,7 @@ class World:
         if not determining:
             return self._answer(Outcome.DENY, reasons=[_NO_GRANT], version=version)
         groups = {policy.group for policy in determining if policy.group is not None}
-        # Without a team behind a reserved group nobody could ever answer.
-        nobody = (groups & RESERVED_GROUPS) - {DRAFT, *teams}
-        is_absolute = nobody or any(policy.group is None for policy in determining)
+        is_absolute = not all(policy.is_liftable(teams) for policy in determining)
         second = None if is_absolute else self._evaluate(seat, request, part, own, lifted | groups)
         if second is None or not second.allowed or second.diagnostics.errors:
             reasons = [_because("policy.denied", policy) for policy in determining]
@@ -229,7 +258,7 @@ class World:
         self,
         seat: Seat,
         request: PolicyRequest,
-        part: _Slice,
+        part: Slice,
         own: JsonObject,
         lifted: frozenset[str],
     ) -> cedarpy.AuthzResult:
@@ -246,14 +275,14 @@ class World:
             self._schema,
         )
 
-    def _teams(self, seat: Seat, part: _Slice) -> dict[str, str]:
+    def teams(self, seat: Seat, part: Slice) -> dict[str, str]:
         """Return the team behind each group that depends on the call."""
         teams = {WORKFLOW_OWNER: self._release.workflows[seat.workflow].owner}
         if part.owner:
             teams[SYSTEM_OWNER] = part.owner
         return teams
 
-    def _slice_version(self, seat: Seat, part: _Slice) -> str:
+    def _slice_version(self, seat: Seat, part: Slice) -> str:
         key = str(seat), part.target.resource
         if key not in self._versions:
             self._versions[key] = digest([part.version, self._seat_versions[key[0]]])
@@ -318,11 +347,11 @@ def _targets(
 
 def _sliced(
     release: Release, checked: Checked, target: Target, entities: Mapping[Uid, Entity]
-) -> _Slice:
+) -> Slice:
     policies = slice_of(checked.policies, target)
     tool = release.tools.get(ToolName(target.action))
     system = None if tool is None else release.systems.get(tool.system)
-    return _Slice(
+    return Slice(
         target=target,
         policies={policy.policy_id: policy for policy in policies},
         handle=policy_set(policies),
@@ -343,7 +372,7 @@ def _seat_version(seat: Seat, entities: Mapping[Uid, Entity]) -> str:
     return digest([entities[uid].to_json() for uid in involved])
 
 
-def _with_policies(part: _Slice, policies: tuple[Policy, ...]) -> _Slice:
+def _with_policies(part: Slice, policies: tuple[Policy, ...]) -> Slice:
     return replace(
         part,
         policies={policy.policy_id: policy for policy in policies},
@@ -351,7 +380,7 @@ def _with_policies(part: _Slice, policies: tuple[Policy, ...]) -> _Slice:
     )
 
 
-def _own_context(part: _Slice, request: PolicyRequest, unknown: frozenset[str]) -> JsonObject:
+def _own_context(part: Slice, request: PolicyRequest, unknown: frozenset[str]) -> JsonObject:
     action = part.action
     if action is None:
         return {}

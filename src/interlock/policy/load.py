@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, TypeAlias
@@ -50,6 +50,18 @@ class Policy:
     rule: pst.Template
     path: str
     line: int
+
+    @property
+    def conditions(self) -> tuple[pst.Clause, ...]:
+        """Return the clauses as they were written, without the one that lifting adds."""
+        clauses = self.rule.clauses
+        return clauses if self.group is None else clauses[:-1]
+
+    def is_liftable(self, teams: Mapping[str, str]) -> bool:
+        """Return whether anybody could lift it: behind a reserved group there has to be a team."""
+        if self.group is None:
+            return False
+        return self.group not in RESERVED_GROUPS or self.group == DRAFT or self.group in teams
 
 
 def load(files: Iterable[PolicyFile]) -> tuple[tuple[Policy, ...], tuple[Problem, ...]]:

@@ -16,7 +16,7 @@ from typing import assert_never
 from cedarpy import pst
 
 from interlock.domain.canonical import Json
-from interlock.domain.pointer import are_nested, parts_of
+from interlock.domain.pointer import are_nested, escaped, parts_of
 from interlock.policy.context import Derived
 from interlock.policy.load import Policy, children_of
 from interlock.policy.shape import Record, Scalar, SetOf, Shape
@@ -65,7 +65,7 @@ def filled_in(shape: Shape, value: Json, unknown: Collection[str], *, at: str = 
         return {
             name: item
             if name not in shape.fields
-            else filled_in(shape.fields[name], item, unknown, at=f"{at}/{_escaped(name)}")
+            else filled_in(shape.fields[name], item, unknown, at=f"{at}/{escaped(name)}")
             for name, item in value.items()
         }
     if isinstance(shape, SetOf) and isinstance(value, list):
@@ -89,10 +89,25 @@ def blank(shape: Shape) -> Json:
             assert_never(shape)
 
 
+def conditions_of(policy: Policy) -> Iterator[pst.Clause]:
+    """Yield the conditions of a policy, as its author wrote them, that all have to hold."""
+    for clause in policy.conditions:
+        yield from _conjuncts(clause)
+
+
+def reads(node: object, unknown: Collection[Path]) -> bool:
+    """Return whether a condition reads any of these."""
+    path = _path(node)
+    if path is None:
+        return any(reads(child, unknown) for child in children_of(node))
+    # Whoever reads a record reads what is in it, and whether it is there.
+    return any(path[: len(each)] == each[: len(path)] for each in unknown)
+
+
 def _weakened(policy: Policy, unknown: Collection[Path]) -> Policy:
     """Return the policy without the conditions that read an unknown; itself if none does."""
     clauses = [part for clause in policy.rule.clauses for part in _conjuncts(clause)]
-    kept = tuple(clause for clause in clauses if not _reads(clause, unknown))
+    kept = tuple(clause for clause in clauses if not reads(clause, unknown))
     if len(kept) == len(clauses):
         return policy
     return replace(policy, rule=replace(policy.rule, clauses=kept))
@@ -111,14 +126,6 @@ def _conjuncts(clause: pst.Clause) -> Iterator[pst.Clause]:
             yield clause
 
 
-def _reads(node: object, unknown: Collection[Path]) -> bool:
-    path = _path(node)
-    if path is None:
-        return any(_reads(child, unknown) for child in children_of(node))
-    # Whoever reads a record reads what is in it, and whether it is there.
-    return any(path[: len(each)] == each[: len(path)] for each in unknown)
-
-
 def _path(node: object) -> Path | None:
     """Return what of the context an expression names; None if it is no such name."""
     names: tuple[str, ...] = ()
@@ -126,7 +133,3 @@ def _path(node: object) -> Path | None:
         names = (*(node.attrs if isinstance(node, pst.HasAttr) else (node.attr,)), *names)
         node = node.base
     return names if node == pst.Var("context") else None
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")

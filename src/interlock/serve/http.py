@@ -36,6 +36,7 @@ from interlock.serve.queues.loop import QueueLoop
 from interlock.serve.routes import (
     approvals,
     breakers,
+    capabilities,
     catalog,
     effects,
     evals,
@@ -82,6 +83,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         approvals,
         effects,
         catalog,
+        capabilities,
         breakers,
         servers,
         triggers,

@@ -15,6 +15,7 @@ from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 from interlock.domain.canonical import MAX_DEPTH as VALUE_DEPTH
 from interlock.domain.canonical import Json, JsonObject, canonical, parse
 from interlock.domain.errors import ContractError
+from interlock.domain.pointer import escaped
 
 MAX_DEPTH = 16
 MAX_NODES = 2000
@@ -194,7 +195,7 @@ def _children(schema: JsonObject) -> Iterator[tuple[str, str, Json]]:
         elif key in _MANY and isinstance(value, list):
             yield from ((key, f"/{index}", item) for index, item in enumerate(value))
         elif key in _NAMED and isinstance(value, dict):
-            yield from ((key, f"/{_escape(name)}", item) for name, item in value.items())
+            yield from ((key, f"/{escaped(name)}", item) for name, item in value.items())
 
 
 def _node_problems(place: _Place) -> Iterator[str]:
@@ -228,11 +229,7 @@ def _open_problems(place: _Place) -> Iterator[str]:
 
 
 def _pointer(error: ValidationError) -> str:
-    return "".join(f"/{_escape(str(part))}" for part in error.instance_path)
-
-
-def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
+    return "".join(f"/{escaped(str(part))}" for part in error.instance_path)
 
 
 def _first_line(text: str) -> str:

@@ -13,6 +13,7 @@ from interlock.calls.validate import Foreseen, foresee
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Outcome
 from interlock.domain.ids import StepName, ToolName
+from interlock.domain.pointer import escaped
 from interlock.domain.release import Release
 from interlock.domain.run import Run
 from interlock.domain.tool import ToolVersion
@@ -55,7 +56,7 @@ def _may_be_called(tx: Tx, road: Road, live: Live, run: Run, tool: ToolVersion) 
     properties = tool.input_schema.get("properties")
     names = list(properties) if isinstance(properties, dict) else []
     blanks: JsonObject = dict.fromkeys(names)
-    unknown = frozenset(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
+    unknown = frozenset(f"/{escaped(name)}" for name in names)
     proposal = Proposal(
         step_name=_STEP,
         tool=tool.name,

@@ -33,7 +33,7 @@ def list_tools(app: App, reader: Reader) -> JsonObject:
     """
     with app.db.reading() as tx:
         release = app.release(tx)
-    own = [tool for _, tool in sorted(release.tools.items()) if _is_told(release, reader, tool)]
+    own = [tool for _, tool in sorted(release.tools.items()) if is_told(release, reader, tool)]
     return {"tools": [_row(release, reader, _narrowed(release, reader, tool)) for tool in own]}
 
 
@@ -103,14 +103,15 @@ def own_workflow(release: Release, reader: Principal, name: str) -> WorkflowSpec
     return found
 
 
-def _is_told(release: Release, reader: Principal, tool: ToolVersion) -> bool:
+def is_told(release: Release, reader: Principal, tool: ToolVersion) -> bool:
+    """Return whether a reader may know of a tool: not of those of another tenant's systems."""
     system = release.systems.get(tool.system)
     return system is None or system.tenant in {None, reader.tenant}
 
 
 def _told(release: Release, reader: Principal, name: str) -> ToolVersion:
     tool = release.tools.get(ToolName(name))
-    if tool is None or not _is_told(release, reader, tool):
+    if tool is None or not is_told(release, reader, tool):
         raise NotFoundError(f"there is no tool `{name}`")
     return _narrowed(release, reader, tool)
 

@@ -1,0 +1,358 @@
+"""Finds calls that policies would answer in each possible way, or shows that there are none.
+
+The solver proposes facts and arguments; whoever asks lets the policies themselves decide them, so
+an answer never rests on this translation alone. What it does not find, it has ruled out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import z3
+from cedarpy import pst
+
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.decision import Facts, PolicyRequest
+from interlock.domain.label import Labels
+from interlock.domain.pointer import parts_of
+from interlock.domain.principal import Seat
+from interlock.domain.tool import ToolVersion
+from interlock.policy.context import Derived
+from interlock.policy.encode import Encoder, Fields, Surroundings, Unknowns, Value, uid_text
+from interlock.policy.engine import Slice, World
+from interlock.policy.load import children_of
+from interlock.policy.shape import Record, Scalar, SetOf, Shape
+
+MOST_WAYS = 64
+"""Ways of one seat with one tool that are looked for; each has other policies that hold it up."""
+_PATIENCE_MS = 2000
+_LATEST_MS = 253_402_300_799_000
+_MOST_EXACT = 2**53
+_SOMEBODY = "somebody"
+_COUNTS = (
+    "calls_this_tool",
+    "calls_this_tool_1h",
+    "writes_this_run",
+    "same_key_count",
+    "failures_this_tool",
+    "depth",
+)
+_ESCAPED = re.compile(r"\\u\{([0-9a-fA-F]+)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A way in which calls can be answered: the groups that have to lift policies, and which.
+
+    `request` is such a call.
+    """
+
+    groups: frozenset[str]
+    holding: tuple[str, ...]
+    request: PolicyRequest
+
+
+class UndecidedError(Exception):
+    """The solver could not tell in time."""
+
+
+def search(world: World, seat: Seat, part: Slice, tool: ToolVersion) -> list[Found]:
+    """Return the ways in which calls of a seat can still be allowed; every one that there is.
+
+    One question at a time: the solver keeps one state for the process. Raises `UndecidedError`.
+    """
+    return list(_Search(world, seat, part, tool).ways())
+
+
+class _Search:
+    """The question about one seat and one tool, as formulas."""
+
+    def __init__(self, world: World, seat: Seat, part: Slice, tool: ToolVersion) -> None:
+        # INVARIANT: only models have no action of their own.
+        assert part.action is not None
+        self._world, self._seat, self._part, self._tool = world, seat, part, tool
+        self._action = part.action
+        self._unknowns = Unknowns()
+        self._context = self._unknown_context()
+        encoder = Encoder(
+            Surroundings(
+                target=part.target,
+                principal=("Agent", str(seat)),
+                entities=world.entities,
+                context=self._context,
+            )
+        )
+        self._holds = {
+            policy.policy_id: encoder.holds(policy.rule, policy.conditions)
+            for policy in part.policies.values()
+        }
+        self._literals = frozenset(
+            text for policy in part.policies.values() for text in _literals(policy.rule.clauses)
+        )
+
+    def ways(self) -> Iterator[Found]:
+        """Yield each set of groups that some call would need, the empty one first if there is."""
+        teams = self._world.teams(self._seat, self._part)
+        solver = z3.SimpleSolver()
+        solver.set("timeout", _PATIENCE_MS)
+        solver.add(*self._unknowns.bounds, *self._contract())
+        permits, groups = [], dict[str, list[z3.BoolRef]]()
+        for policy in self._part.policies.values():
+            held = self._holds[policy.policy_id]
+            solver.add(z3.Not(held.fails))
+            if policy.rule.effect == "permit":
+                permits.append(held.matches)
+            elif policy.group is not None and policy.is_liftable(teams):
+                groups.setdefault(policy.group, []).append(held.matches)
+            else:
+                solver.add(z3.Not(held.matches))
+        solver.add(z3.Or(*permits))
+        needs = {group: z3.Or(*held) for group, held in groups.items()}
+        for _ in range(MOST_WAYS):
+            answer = solver.check()
+            if answer == z3.unsat:
+                return
+            if answer == z3.unknown:
+                raise UndecidedError
+            found = self._found(solver, needs)
+            yield found
+            solver.add(
+                z3.Or(*(need != z3.BoolVal(group in found.groups) for group, need in needs.items()))
+            )
+        raise UndecidedError
+
+    def _found(self, solver: z3.Solver, needs: Mapping[str, z3.BoolRef]) -> Found:
+        model = solver.model()
+        groups = frozenset(group for group, need in needs.items() if _is_true(model, need))
+        model = self._nicer(solver, needs, groups) or model
+        holding = tuple(
+            sorted(
+                policy.policy_id
+                for policy in self._part.policies.values()
+                if policy.group in groups and _is_true(model, self._holds[policy.policy_id].matches)
+            )
+        )
+        return Found(groups=groups, holding=holding, request=self._request(model))
+
+    def _nicer(
+        self, solver: z3.Solver, needs: Mapping[str, z3.BoolRef], groups: frozenset[str]
+    ) -> z3.ModelRef | None:
+        """Return a model of the same kind whose arguments give its derived values, if there is."""
+        wishes = list(self._derivations())
+        solver.push()
+        try:
+            solver.add(*(need == z3.BoolVal(group in groups) for group, need in needs.items()))
+            solver.add(*wishes)
+            return solver.model() if solver.check() == z3.sat else None
+        finally:
+            solver.pop()
+
+    # --- what is unknown
+
+    def _unknown_context(self) -> Fields:
+        unknowns, yes = self._unknowns, z3.BoolVal(val=True)
+        action, names = self._action, self._world.entities
+        labels = frozenset(uid_text("Label", name) for name in self._world.labels)
+        tenants = {name for kind, name in _named(names) if kind == "Tenant"} | {_SOMEBODY}
+        derived = Record(
+            fields={name: value.shape for name, value in action.derived.items()},
+            required=action.always_derived,
+        )
+        members: dict[str, tuple[z3.BoolRef, Value]] = {
+            "args": (yes, unknowns.of(action.arguments, "args")),
+            "derived": (yes, unknowns.of(derived, "derived")),
+            "user": (z3.Bool("user?"), Fields({"name": (yes, z3.String("user"))})),
+            "labels": (yes, unknowns.some_of("labels", labels)),
+            "tenants": (
+                yes,
+                unknowns.some_of("tenants", frozenset(uid_text("Tenant", t) for t in tenants)),
+            ),
+            "untrusted": (yes, z3.Bool("untrusted")),
+            "done": (yes, unknowns.of(SetOf(item=Scalar(kind="String")), "done")),
+            "now": (yes, unknowns.number("now", least=0)),
+            **{name: (yes, unknowns.number(name, least=0)) for name in _COUNTS},
+        }
+        unknowns.bounds.append(z3.Int("now") <= _LATEST_MS)
+        return Fields(members)
+
+    def _contract(self) -> Iterator[z3.BoolRef]:
+        """Yield what the contract says of plain members: calls beyond it never come so far."""
+        arguments = self._context.members["args"][1]
+        properties = self._tool.input_schema.get("properties")
+        # INVARIANT: arguments are a record.
+        assert isinstance(arguments, Fields)
+        for name, (_, value) in arguments.members.items():
+            schema = properties.get(name) if isinstance(properties, dict) else None
+            if isinstance(schema, dict) and not isinstance(value, Fields):
+                yield from _limits(schema, value, self._action.arguments.fields[name])
+
+    def _derivations(self) -> Iterator[z3.BoolRef]:
+        """Yield by which arguments derived values come about, for some of the functions."""
+        derived = self._context.members["derived"][1]
+        # INVARIANT: derived values are a record.
+        assert isinstance(derived, Fields)
+        for name, (is_there, value) in derived.members.items():
+            source = self._argument(self._action.derived[name])
+            if source is None or isinstance(value, Fields):
+                continue
+            has_source, text = source
+            yield is_there == has_source
+            match self._action.derived[name].function:
+                case "length":
+                    yield value == z3.Length(text)
+                case "domain":
+                    yield z3.Implies(has_source, z3.And(_is_host(value), text == "a@" + value))
+                case "host":
+                    at_root = text == "https://" + value
+                    yield z3.Implies(has_source, z3.And(_is_host(value), at_root))
+                case _:
+                    pass
+
+    def _argument(self, derived: Derived) -> tuple[z3.BoolRef, z3.SeqRef] | None:
+        """Return the text that a value is derived from, with when it is there."""
+        value: Value = self._context.members["args"][1]
+        has = z3.BoolVal(val=True)
+        for part in parts_of(derived.pointer):
+            if not isinstance(value, Fields) or part not in value.members:
+                return None
+            is_there, value = value.members[part]
+            has = z3.And(has, is_there)
+        is_text = not isinstance(value, Fields) and value.sort() == z3.StringSort()
+        return (has, value) if is_text else None
+
+    # --- the call that a model describes
+
+    def _request(self, model: z3.ModelRef) -> PolicyRequest:
+        members = self._context.members
+        labels = self._members(model, members["labels"][1])
+        tenants = self._members(model, members["tenants"][1])
+        arguments = self._json(model, members["args"][1], self._action.arguments)
+        # INVARIANT: arguments are a record.
+        assert isinstance(arguments, dict)
+        counts = {name: _whole(model, z3.Int(name)) for name in _COUNTS}
+        has_user = _is_true(model, members["user"][0])
+        return PolicyRequest(
+            seats=(self._seat,),
+            environment=self._world.environment,
+            tool=self._tool.name,
+            arguments=arguments,
+            facts=Facts(
+                labels=Labels(
+                    names=frozenset(str(each).removeprefix("Label::") for each in labels),
+                    tenants=frozenset(str(each).removeprefix("Tenant::") for each in tenants),
+                    is_untrusted=_is_true(model, z3.Bool("untrusted")),
+                ),
+                user=_text(_known(model, z3.String("user"))) if has_user else None,
+                done=frozenset(map(str, self._members(model, members["done"][1]))),
+                now_us=_whole(model, z3.Int("now")) * 1000,
+                **counts,
+            ),
+        )
+
+    def _json(self, model: z3.ModelRef, value: Value, shape: Shape) -> Json:
+        if isinstance(value, Fields):
+            # INVARIANT: only a record is made of fields.
+            assert isinstance(shape, Record)
+            return {
+                name: self._json(model, inner, shape.fields[name])
+                for name, (is_there, inner) in value.members.items()
+                if _is_true(model, is_there)
+            }
+        if isinstance(shape, SetOf):
+            return [*self._members(model, value)]
+        return _plain(_known(model, value))
+
+    def _members(self, model: z3.ModelRef, value: z3.ExprRef) -> list[Json]:
+        """Return the members of a set, of those that any policy or the model itself names."""
+        sort, stands = value.sort().domain(), _known(model, value)
+        named = [_value(each) for each in sorted(self._literals, key=repr)]
+        named += [z3.StringVal(uid_text("Tenant", _SOMEBODY))]
+        named += [z3.StringVal(uid_text("Label", each)) for each in sorted(self._world.labels)]
+        while z3.is_store(stands):
+            named.append(stands.arg(1))
+            stands = stands.arg(0)
+        members = {
+            str(each): _plain(each)
+            for each in named
+            if each.sort() == sort and _is_true(model, z3.IsMember(each, value))
+        }
+        return [members[each] for each in sorted(members)]
+
+
+def _limits(schema: JsonObject, value: z3.ExprRef, shape: Shape) -> Iterator[z3.BoolRef]:
+    if not isinstance(shape, Scalar):
+        return
+    wanted = {"Long": int, "String": str, "Boolean": bool}[shape.kind]
+    allowed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(allowed, list):
+        yield z3.Or(*(value == _value(each) for each in allowed if type(each) is wanted))
+    if shape.kind == "Long":
+        yield z3.And(value >= -_MOST_EXACT, value <= _MOST_EXACT)
+        least, most = schema.get("minimum"), schema.get("maximum")
+        yield from [value >= least] if isinstance(least, int) else []
+        yield from [value <= most] if isinstance(most, int) else []
+    if shape.kind == "String":
+        least, most = schema.get("minLength"), schema.get("maxLength")
+        yield from [z3.Length(value) >= least] if isinstance(least, int) else []
+        yield from [z3.Length(value) <= most] if isinstance(most, int) else []
+
+
+def _is_host(value: z3.SeqRef) -> z3.BoolRef:
+    letters = z3.Plus(z3.Union(z3.Range("a", "z"), z3.Range("0", "9")))
+    dotted = z3.Concat(z3.Re("."), letters)
+    return z3.InRe(value, z3.Concat(letters, z3.Star(dotted)))
+
+
+def _literals(node: object) -> Iterator[str | int]:
+    """Yield the texts, numbers and entities that a policy names."""
+    match node:
+        case pst.StringLit(value=text):
+            yield text
+        case pst.LongLit(value=number):
+            yield number
+        case pst.EntityLit(value=uid):
+            yield uid_text(str(uid.type), uid.id)
+        case _:
+            for child in children_of(node):
+                yield from _literals(child)
+
+
+def _named(entities: Mapping[tuple[str, str], object]) -> Iterator[tuple[str, str]]:
+    """Yield all entities, also those that are only named as a parent or an attribute."""
+    for uid, entity in entities.items():
+        yield uid
+        yield from getattr(entity, "parents", ())
+
+
+def _value(known: Json) -> z3.ExprRef:
+    if isinstance(known, bool):
+        return z3.BoolVal(known)
+    return z3.IntVal(known) if isinstance(known, int) else z3.StringVal(str(known))
+
+
+def _plain(value: z3.ExprRef) -> Json:
+    if z3.is_string_value(value):
+        return _text(value)
+    if z3.is_true(value) or z3.is_false(value):
+        return bool(z3.is_true(value))
+    return int(value.as_long())
+
+
+def _text(value: z3.SeqRef) -> str:
+    """Return a text as it is; the solver writes rare characters as escapes."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value.as_string())
+
+
+def _known(model: z3.ModelRef, value: z3.ExprRef) -> z3.ExprRef:
+    """Return what a value is in a model; something for what the model leaves open."""
+    return model.eval(value, model_completion=True)
+
+
+def _whole(model: z3.ModelRef, value: z3.ArithRef) -> int:
+    return int(_known(model, value).as_long())
+
+
+def _is_true(model: z3.ModelRef, formula: z3.BoolRef) -> bool:
+    return bool(z3.is_true(_known(model, formula)))

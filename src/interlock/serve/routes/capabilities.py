@@ -1,0 +1,161 @@
+"""REST: who can do what at all, by the live policies: unattended, by approval, as drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from threading import Lock
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
+
+from interlock.calls.road import Live
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.decision import Facts
+from interlock.domain.errors import ContractError, InputError
+from interlock.domain.pointer import escaped
+from interlock.domain.principal import Principal, Seat
+from interlock.domain.record import object_to_json, to_json
+from interlock.domain.tool import ENVIRONMENTS, Environment, ToolVersion
+from interlock.policy.reach import CAN_BE_EXACT, Capability, Way, capability
+from interlock.policy.schema import ancestors_of, groups_of, seats_of
+from interlock.serve.auth import App
+from interlock.serve.routes.catalog import is_told
+from interlock.serve.routes.runs import Reader
+from interlock.serve.strict import StrictRoute
+from interlock.tools.contract import Contract
+
+_NOTHING = object_to_json(Facts())
+_ONE_AT_A_TIME = Lock()
+"""The solver keeps one state for the process."""
+router = APIRouter(tags=["catalog"], route_class=StrictRoute)
+
+
+class Asked(BaseModel):
+    """Which capabilities are asked for; what is None is any."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    group: Literal["read", "write", "destructive", "egress"] | None = None
+    system: str | None = None
+    environment: Environment | None = None
+    seat: str | None = None
+    tool: str | None = None
+
+
+@router.get("/capabilities")
+def list_capabilities(app: App, reader: Reader, asked: Annotated[Asked, Query()]) -> JsonObject:
+    """List who can call what, each with its ways, granting policies and open conditions.
+
+    Of the reader's tenant. A way is exact if it has an example: a call that the policies answer so.
+    For one seat, also the tools are listed that it has and can never call.
+    """
+    with app.db.reading() as tx:
+        live = app.live(tx)
+    _check(live, reader, asked)
+    with _ONE_AT_A_TIME:
+        rows = [
+            _row(found) | {"group": tool.group.value, "blocked": blocked}
+            for found, tool, blocked in _capabilities(live, reader, asked)
+        ]
+    return {"can_be_exact": CAN_BE_EXACT, "capabilities": to_json(rows)}
+
+
+def _row(found: Capability) -> JsonObject:
+    ways: list[Json] = [
+        object_to_json(way) | {"is_exact": way.is_exact, "example": _example(way)}
+        for way in found.ways
+    ]
+    return object_to_json(found) | {"seat": str(found.seat), "ways": ways}
+
+
+def _example(way: Way) -> Json:
+    if way.example is None:
+        return None
+    return {
+        "arguments": way.example.arguments,
+        "facts": {
+            name: value
+            for name, value in object_to_json(way.example.facts).items()
+            if value != _NOTHING[name]
+        },
+    }
+
+
+def _check(live: Live, reader: Principal, asked: Asked) -> None:
+    release = live.release
+    seats = {str(seat) for seat in _seats(live, reader)}
+    for what, name, known in (
+        ("seat", asked.seat, seats),
+        ("tool", asked.tool, {n for n, t in release.tools.items() if is_told(release, reader, t)}),
+        (
+            "system",
+            asked.system,
+            {n for n, s in release.systems.items() if s.tenant in {None, reader.tenant}},
+        ),
+    ):
+        if name is not None and name not in known:
+            told = f"; known are {', '.join(sorted(known))}" if known else ""
+            raise InputError(f"there is no {what} `{name}`{told}")
+
+
+def _capabilities(
+    live: Live, reader: Principal, asked: Asked
+) -> Iterator[tuple[Capability, ToolVersion, str | None]]:
+    """Yield capabilities with why the tool cannot be called at present, if it cannot."""
+    for environment in ENVIRONMENTS:
+        world = live.worlds.get(environment)
+        if world is None or asked.environment not in {None, environment}:
+            continue
+        for tool, seat in product(_tools(live, reader, asked), _seats(live, reader)):
+            if asked.seat not in {None, str(seat)} or world.slice_of(tool.name) is None:
+                continue
+            blocked = _blocked(live, seat, tool, environment)
+            found = Capability(seat=seat, tool=tool.name, environment=environment, ways=())
+            if blocked is None:
+                found = capability(world, seat, tool, fits=_fits)
+            workflow = live.release.workflows[seat.workflow]
+            is_listed = tool.name in workflow.tools_of(seat.agent)
+            if found.ways or (is_listed and (blocked is not None or asked.seat is not None)):
+                yield found, tool, blocked
+
+
+def _tools(live: Live, reader: Principal, asked: Asked) -> Iterator[ToolVersion]:
+    release = live.release
+    for name, tool in sorted(release.tools.items()):
+        if (
+            is_told(release, reader, tool)
+            and asked.tool in {None, name}
+            and asked.system in {None, tool.system}
+            and (asked.group is None or asked.group in ancestors_of(groups_of(tool)))
+        ):
+            yield tool
+
+
+def _seats(live: Live, reader: Principal) -> list[Seat]:
+    workflows = sorted(live.release.workflows.items())
+    return [
+        seat for _, flow in workflows if flow.tenant == reader.tenant for seat in seats_of(flow)
+    ]
+
+
+def _blocked(live: Live, seat: Seat, tool: ToolVersion, environment: Environment) -> str | None:
+    binding = live.release.bind(tool, environment, seat.workflow)
+    if binding is None:
+        return "it is not bound here"
+    if binding.reason is not None:
+        return f"quarantined: {binding.reason}"
+    if binding.lacks_credentials:
+        return f"`{seat.workflow}` has no credentials for it"
+    return None
+
+
+def _fits(tool: ToolVersion, arguments: JsonObject, open_: frozenset[str]) -> bool:
+    unknown = {f"/{escaped(name)}" for name in open_}
+    try:
+        filled = {**arguments, **dict.fromkeys(open_)}
+        Contract.of(tool.input_schema).check_known(filled, "arguments", unknown=unknown)
+    except ContractError:
+        return False
+    return True
