@@ -5,9 +5,10 @@ from pathlib import Path
 
 import jsonschema_rs
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from interlock.manifest.files import parse, read_folder
-from interlock.manifest.schema import KINDS, editor_schema
+from interlock.manifest.schema import KINDS, ToolName, editor_schema
 from scripts.schemas import FOLDER, wanted
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -35,3 +36,13 @@ def test_editor_schema_accepts_the_example_and_refuses_unknown_keys(kind: str) -
     assert documents
     assert [] == [str(e) for document in documents for e in schema.iter_errors(document)]
     assert not schema.is_valid({**documents[0], "nmae": 1})
+
+
+def test_models_can_be_given_every_name_of_a_tool() -> None:
+    """Listed with `__` for its dots, the longest name has the 64 characters that providers take."""
+    longest = f"{'a' * 55}.b.c.d"
+
+    assert longest == TypeAdapter(ToolName).validate_python(longest)
+    assert 64 == len(longest.replace(".", "__"))
+    with pytest.raises(ValidationError):
+        TypeAdapter(ToolName).validate_python(f"a{longest}")

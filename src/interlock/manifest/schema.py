@@ -63,7 +63,8 @@ ServerName = Annotated[str, Field(pattern=DASHED, max_length=64)]
 TeamName = ServerName
 QueueName = Annotated[str, Field(pattern=QUEUE, max_length=128)]
 PersonName = Annotated[str, Field(pattern=PERSON_NAME, max_length=MAX_PERSON_NAME)]
-ToolName = Annotated[str, Field(pattern=TOOL, max_length=64)]
+ToolName = Annotated[str, Field(pattern=TOOL, max_length=61)]
+"""Models are told it with `__` for each of its dots, and their providers take 64 characters."""
 ToolReference = Annotated[str, Field(pattern=TOOL_VERSION)]
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 Version = Annotated[int, Field(ge=1)]

@@ -12,7 +12,7 @@ from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
 from interlock.domain.run import RunState
 from interlock.runtime.outside import exchange
-from interlock.runtime.outside.exchange import ACCESS_S, open_session, refresh_session
+from interlock.runtime.outside.exchange import ACCESS_S, TOLD_S, open_session, refresh_session
 from interlock.store import keys, runs
 from interlock.store.keys import AgentPlace
 from interlock.testing.recorder_project import session_files
@@ -46,14 +46,20 @@ def test_a_token_works_for_a_quarter_of_an_hour(bench: SessionBench) -> None:
     key = bench.key()
     first = bench.open(key)
     assert bench.works(first.access)
-    assert ACCESS_S == first.expires_in_s
 
-    bench.clock.advance(ACCESS_S + 1)
+    bench.clock.advance(ACCESS_S - 1)
+    assert bench.works(first.access)
+    bench.clock.advance(2)
     second = refresh_session(bench.intake, key, str(first.refresh))
 
     assert not bench.works(first.access)
     assert bench.works(second.access)
     assert first.run_id == second.run_id
+
+
+def test_clients_are_told_to_refresh_while_the_session_goes_on(bench: SessionBench) -> None:
+    """They do so once the time that they were told is over; the session ends with the token."""
+    assert TOLD_S == bench.open().expires_in_s < ACCESS_S
 
 
 def test_a_token_ends_with_its_key_and_its_session(bench: SessionBench) -> None:
@@ -63,7 +69,7 @@ def test_a_token_ends_with_its_key_and_its_session(bench: SessionBench) -> None:
     with bench.db.reading() as tx:
         soon_us = tx.now_us + 60_000_000
     expiring = bench.open(bench.key(expires_us=soon_us))
-    assert 60 == expiring.expires_in_s
+    assert 40 == expiring.expires_in_s
 
     bench.db.run("revoke", lambda tx: keys.revoke_key(tx, revoked.key_id))
     bench.db.run("cancel", lambda tx: runs.request_cancel(tx, tokens["c"].run_id))

@@ -12,7 +12,9 @@ from typing import Self, cast
 import httpx2
 import uvicorn
 from mcp.client import Client
+from mcp.client.auth import TokenStorage
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from mcp_types import CallToolResult, RequestParamsMeta
 
 from interlock.app import Interlock
@@ -141,6 +143,29 @@ class Door:
         self._server.should_exit = True
         self._thread.join(LIMIT_S)
         self.interlock.close()
+
+
+class Kept(TokenStorage):
+    """The tokens of one client."""
+
+    tokens: OAuthToken | None = None
+    client: OAuthClientInformationFull | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        """Return the last tokens."""
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        """Keep tokens."""
+        self.tokens = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        """Return who the client is."""
+        return self.client
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        """Keep who the client is."""
+        self.client = client_info
 
 
 def named(key: str) -> RequestParamsMeta:

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
+from mcp.client import Client
+from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+from mcp.client.streamable_http import streamable_http_client
 
 from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import session_files
-from tests.serve.gateway.door import Door, meta_of, named, text_of
+from tests.serve.gateway.door import Door, Kept, meta_of, named, text_of
 
 MODES = ("auto", "legacy")
 
@@ -75,6 +79,32 @@ async def test_fifty_parallel_repeats_are_one_effect(door: Door, recorder: Recor
 
     assert 1 == len({text_of(task.result()) for task in tasks})
     assert 1 == len(recorder.log().effects) - before
+
+
+async def test_a_stock_client_refreshes_the_token_of_its_session(door: Door) -> None:
+    """When the time that it was told is over, it goes on in the same run with another token."""
+    key_id, secret = door.key()
+    auth = ClientCredentialsOAuthProvider(
+        server_url=f"{door.url}/mcp",
+        storage=Kept(),
+        client_id=key_id,
+        client_secret=secret,
+        issuer=door.url,
+    )
+    http = httpx2.AsyncClient(auth=auth, timeout=60)
+    transport = streamable_http_client(f"{door.url}/mcp", http_client=http)
+    async with http, Client(transport) as client:
+        await client.call_tool("recorder__item__find", {})
+        first = auth.context.current_tokens
+        auth.context.token_expiry_time = 1.0
+        await client.call_tool("recorder__item__find", {})
+        second = auth.context.current_tokens
+
+    assert first is not None
+    assert second is not None
+    assert first.access_token != second.access_token
+    (session,) = door.sessions()
+    assert 2 == len(door.effects(session.run_id))
 
 
 async def test_hidden_and_unknown_tools_answer_alike(door: Door) -> None:

@@ -23,6 +23,9 @@ from interlock.store.tokens import Session
 from interlock.store.tx import Tx
 
 ACCESS_S = 15 * 60
+TOLD_S = 10 * 60
+"""How long clients are told that a token works: they refresh it when that is over, and not before,
+while its session goes on as long as the token does."""
 MOST_SESSIONS = 100
 """How many sessions of one key may go on at once."""
 ACCESS_PREFIX = "ilt_"
@@ -34,7 +37,7 @@ _REMEMBERED_US = 24 * 3600 * 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """The tokens of a session, told once, and for how long the one for calls works."""
+    """The tokens of a session, told once, and after how long to refresh the one for calls."""
 
     run_id: RunId
     access: str
@@ -170,8 +173,8 @@ def _issue(
             key_id=key.key_id,
             expires_us=latest_us,
         )
-    seconds = max((expires_us - tx.now_us) // 1_000_000, 0)
-    return Tokens(run_id=run_id, access=access, expires_in_s=seconds, refresh=refresh)
+    told_s = max((expires_us - tx.now_us) * TOLD_S // ACCESS_S // 1_000_000, 0)
+    return Tokens(run_id=run_id, access=access, expires_in_s=told_s, refresh=refresh)
 
 
 _NEVER_US = 2**62
