@@ -24,6 +24,7 @@ CLAIMS = (
     "scaleout",
     "gateway-attacks",
     "tools-duplicates",
+    "stock-clients",
 )
 HOLDS, FAILS, UNKNOWN = 0, 1, 2
 

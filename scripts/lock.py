@@ -19,7 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 UV = Path(sys.executable).parent / "uv"
 RUNTIME = ROOT / "requirements" / "runtime.txt"
 DEV = ROOT / "requirements" / "dev.txt"
-RIVALS = ROOT / "requirements" / "rivals.txt"
+# What has an environment of its own: a group of dependencies each, by the path of its file.
+APART = {
+    ROOT / "requirements" / f"{group.replace('client-', 'clients/')}.txt": group
+    for group in (
+        "rivals",
+        "client-adk",
+        "client-fastmcp",
+        "client-inspector",
+        "client-langgraph",
+        "client-openai",
+    )
+}
+NPM = ROOT / "requirements" / "clients" / "package-lock.json"
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)")
 ADDRESS = re.compile(r"://|^\s*-(?!-hash=)|--(index|find-links|extra|trusted)", re.MULTILINE)
 
@@ -49,7 +61,7 @@ def write(*, upgrade: bool) -> None:
     for path, *sources in (
         (RUNTIME, project),
         (DEV, project, "--group", "dev", "--constraints", RUNTIME),
-        (RIVALS, "--group", "rivals"),
+        *((path, "--group", group) for path, group in APART.items()),
     ):
         resolve = [*command, *sources, "--output-file", path]
         subprocess.run(resolve, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -58,12 +70,12 @@ def write(*, upgrade: bool) -> None:
 def check() -> list[str]:
     """Return what is wrong with the lock files, one sentence each; empty if all is well."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    runtime, dev, rivals = _pins(RUNTIME), _pins(DEV), _pins(RIVALS)
+    runtime, dev = _pins(RUNTIME), _pins(DEV)
     problems = []
     for path, pins, wanted in (
         (RUNTIME, runtime, project["project"]["dependencies"]),
         (DEV, dev, project["project"]["dependencies"] + project["dependency-groups"]["dev"]),
-        (RIVALS, rivals, project["dependency-groups"]["rivals"]),
+        *((path, _pins(path), project["dependency-groups"][name]) for path, name in APART.items()),
     ):
         name = path.relative_to(ROOT)
         if ADDRESS.search(path.read_text()):
@@ -78,6 +90,8 @@ def check() -> list[str]:
         for name, version in runtime.items()
         if dev.get(name) != version
     ]
+    if '"resolved"' in NPM.read_text():
+        problems.append(f"`{NPM.relative_to(ROOT)}` holds addresses; make it anew in its folder")
     command = [str(UV), "pip", "check", "--python", sys.executable]
     installed = subprocess.run(command, capture_output=True, text=True, check=False)
     if installed.returncode != 0:
