@@ -19,11 +19,10 @@ def runtime_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pyproject.toml").write_text((lock.ROOT / "pyproject.toml").read_text())
     monkeypatch.setattr(lock, "ROOT", tmp_path)
     monkeypatch.setattr(lock, "RUNTIME", copy)
-    for other in ("DEV", "RIVALS"):
-        path: Path = getattr(lock, other)
-        beside = copy.with_name(path.name)
-        beside.write_text(path.read_text())
-        monkeypatch.setattr(lock, other, beside)
+    dev = copy.with_name(lock.DEV.name)
+    dev.write_text(lock.DEV.read_text())
+    monkeypatch.setattr(lock, "DEV", dev)
+    monkeypatch.setattr(lock, "APART", {})
     return copy
 
 
