@@ -69,11 +69,11 @@ class RoadBench:
             approval_ttl_us=approval_ttl_s * 1_000_000,
         )
         self._services = Services(road=self.road, catalog=ModelCatalog({}))
-        self._desks = Desks(idle_s=0.01)
+        self.desks = Desks(idle_s=0.01)
         self.engine = MemoryEngine(
             self.db, self._code, clock=self.clock, on_end=close_trace, on_stop=self.pool.aclose
         )
-        self.sessions = Sessions(self._desks, self.engine)
+        self.sessions = Sessions(self.desks, self.engine)
         self.intake = Intake(db=self.db, dispatch=self.engine.dispatch, live=live, resolve=resolve)
         self.apply(project)
 
@@ -117,7 +117,7 @@ class RoadBench:
             return [seen.kind for seen in effects.list_evidence(tx, effect.effect_id)]
 
     async def _code(self, durable: Segment) -> RunOutcome:
-        return await run_segment(self._services, durable, desks=self._desks)
+        return await run_segment(self._services, durable, desks=self.desks)
 
     def __enter__(self) -> Self:
         """Start the engine."""

@@ -40,7 +40,7 @@ from interlock.runtime.outside import exchange
 from interlock.runtime.outside.desk import Asked, Desks, Pending
 from interlock.runtime.outside.exchange import Tokens
 from interlock.runtime.outside.offer import granted_schema, offered
-from interlock.runtime.outside.session import END_TOPIC, find_asked
+from interlock.runtime.outside.session import find_asked
 from interlock.runtime.outside.sessions import Sessions
 from interlock.runtime.retention import Retention
 from interlock.runtime.schedule import ScheduleLoop
@@ -49,7 +49,7 @@ from interlock.runtime.triggers import Intake, start_manual
 from interlock.runtime.upstreams import Upstreams, UpstreamWatch
 from interlock.runtime.versions import ReleaseNeeds
 from interlock.runtime.workflows import close_trace, run_segment
-from interlock.store import migrate, registry, retention, spans, tokens
+from interlock.store import keys, migrate, registry, retention, spans, tokens
 from interlock.store.engine import CrashPoints, Database
 from interlock.store.keys import AgentPlace, ApiKey
 from interlock.store.tokens import Session
@@ -215,18 +215,27 @@ class Interlock:
         """Give a session another token; raises `UnauthenticatedError` if it has ended."""
         return exchange.refresh_session(self.intake, key, refresh)
 
-    def end_session(self, run_id: RunId, *, by: str) -> bool:
-        """End a session once nothing of it is open; False if it was ended before."""
-        end = partial(self.dispatch.signal, run_id=run_id, topic=END_TOPIC, value={"by": by})
-        return self.db.run("run.signal", lambda tx: end(tx, dedupe_key=END_TOPIC))
+    def end_session(self, key: ApiKey, token: str) -> None:
+        """Let the session of a token end; see `exchange.end_session`."""
+        exchange.end_session(self.intake, key, token)
+
+    def revoke_key(self, tx: Tx, key_id: str) -> bool:
+        """Revoke a key; False if it is revoked. What its sessions have open is not made any more.
+
+        Unlike after the end of a token: whoever revokes a key may not trust what it asked for.
+        """
+        # The runs first, as their own code locks.
+        for run_id in tokens.list_open(tx, key_id):
+            self.dispatch.cancel(tx, run_id)
+        return keys.revoke_key(tx, key_id)
 
     def offered(self, tx: Tx, run: Run) -> list[ToolVersion]:
         """Return the tools that a session may call with some arguments, now or once approved."""
         return offered(tx, self._road, run)
 
-    def session_of(self, tx: Tx, token: str) -> Session | None:
+    def session_of(self, token: str) -> Session | None:
         """Return the session that a token leads to now; None if it does to none."""
-        return exchange.session_of(tx, token)
+        return exchange.session_of(self.db, token)
 
     def granted_schema(self, run: Run, tool: ToolName) -> JsonObject | None:
         """Return the input contract of a tool, as last seen live, if the run's seat has it."""

@@ -11,7 +11,7 @@ from interlock.domain.canonical import Json
 from interlock.domain.errors import FencedError, NotFoundError
 from interlock.domain.ids import AgentName, ExecutorId, RunId, TenantId, WorkflowName
 from interlock.domain.label import Labels
-from interlock.domain.run import VERSION_MISSING, Run, RunState, StartRequest, TriggerRef
+from interlock.domain.run import SESSION, VERSION_MISSING, Run, RunState, StartRequest, TriggerRef
 from interlock.store.columns import (
     pack,
     pack_labels,
@@ -22,7 +22,7 @@ from interlock.store.columns import (
     unpack_seats,
 )
 from interlock.store.statement import Row, Statement
-from interlock.store.tables import FOR_BREAKER, gate_wait, wait
+from interlock.store.tables import FOR_BREAKER, api_key, gate_wait, run_token, wait
 from interlock.store.tables import run as table
 from interlock.store.tx import Tx
 
@@ -300,10 +300,19 @@ def requeue(tx: Tx, run_id: RunId, *, state: RunState, epoch: int) -> Run | None
 
 
 def raise_labels(tx: Tx, run_id: RunId, labels: Labels) -> Labels:
-    """Add labels to a run's and return the union; labels are never lowered."""
-    before = lock_any(tx, run_id).labels
+    """Add labels to a run's and return the union; labels are never lowered.
+
+    What a session of an outside agent has read, the agent knows in its other sessions too: they
+    find by their key that they are behind.
+    """
+    locked = lock_any(tx, run_id)
+    before = locked.labels
     after = before.join(labels)
     if after != before:
+        if locked.request.trigger.kind == SESSION:
+            of_session = select(run_token.c.key_id).where(run_token.c.run_id == run_id)
+            learned = update(api_key).where(api_key.c.key_id.in_(of_session))
+            tx.connection.execute(learned.values(learned=api_key.c.learned + 1))
         _change(tx, update(table).where(table.c.run_id == run_id).values(labels=pack_labels(after)))
     return after
 

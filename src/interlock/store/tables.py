@@ -517,6 +517,8 @@ api_key = Table(
     Column("workflow", Text),
     Column("agent", Text),
     Column("environment", Text),
+    # How often a session of this key has read something with labels that it did not have.
+    Column("learned", Integer, nullable=False, server_default=text("0")),
 )
 
 run_token = Table(
@@ -528,6 +530,8 @@ run_token = Table(
     Column("key_id", Text, ForeignKey("api_key.key_id"), nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
+    # Up to which of what its key has learned its session was told the labels; none at first.
+    Column("learned", Integer),
     Index("ix_run_token_run", "run_id"),
     Index("ix_run_token_key", "key_id", "created_us"),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Select, bindparam, func, select, update
 
 from interlock.domain.ids import RunId
 from interlock.domain.label import Labels
 from interlock.domain.run import Run
+from interlock.store import runs
 from interlock.store.columns import unpack_labels
 from interlock.store.runs import run_of
 from interlock.store.statement import Statement
@@ -18,7 +19,7 @@ from interlock.store.tx import Tx
 
 Kind = Literal["access", "refresh"]
 _FOUND = Statement(
-    select(run, run_token.c.key_id)
+    select(run, run_token.c.key_id, run_token.c.learned.label("told"), api_key.c.learned)
     .join(run_token, run_token.c.run_id == run.c.run_id)
     .join(api_key, api_key.c.key_id == run_token.c.key_id)
     .where(
@@ -35,10 +36,14 @@ _FOUND = Statement(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A session that a token leads to, and the key that it was opened with."""
+    """A session that a token leads to, and the key that it was opened with.
+
+    `is_behind` if other sessions of the key may have read what this one's labels do not say.
+    """
 
     run: Run
     key_id: str
+    is_behind: bool = False
 
 
 def put(
@@ -67,7 +72,39 @@ def drop_expired(tx: Tx, run_id: RunId) -> None:
 def find(tx: Tx, token_hash: str, *, kind: Kind) -> Session | None:
     """Return the session of a token, if token, key and session all go on now; else None."""
     found = tx.rows(_FOUND, {"token_hash": token_hash, "of_kind": kind, "now_us": tx.now_us})
-    return Session(run=run_of(found[0]), key_id=found[0]["key_id"]) if found else None
+    if not found:
+        return None
+    (row,) = found
+    is_behind = row["told"] != row["learned"]
+    return Session(run=run_of(row), key_id=row["key_id"], is_behind=is_behind)
+
+
+def catch_up(tx: Tx, session: Session, token_hash: str, *, since_us: int) -> None:
+    """Give a session the labels of what other sessions of its key have read."""
+    # Before the labels: what others read meanwhile is another look.
+    query = select(api_key.c.learned).where(api_key.c.key_id == session.key_id)
+    learned = tx.connection.execute(query).scalar_one()
+    runs.raise_labels(tx, session.run.run_id, labels_since(tx, session.key_id, since_us))
+    told = update(run_token).where(run_token.c.token_hash == token_hash).values(learned=learned)
+    tx.connection.execute(told)
+
+
+def lock_key(tx: Tx, key_id: str) -> None:
+    """Let the sessions of a key be opened one after another."""
+    of_key = select(api_key.c.key_id).where(api_key.c.key_id == key_id)
+    tx.connection.execute(of_key.with_for_update(key_share=True))
+
+
+def list_open(tx: Tx, key_id: str) -> list[RunId]:
+    """Return the sessions of a key that go on."""
+    query = select(run.c.run_id).where(run.c.run_id.in_(_opened(key_id)), run.c.ended_us.is_(None))
+    return [RunId(found) for found in tx.connection.execute(query).scalars()]
+
+
+def expire(tx: Tx, run_id: RunId) -> None:
+    """Let no token of a session work any more."""
+    of_run = (run_token.c.run_id == run_id, run_token.c.expires_us > tx.now_us)
+    tx.connection.execute(update(run_token).where(*of_run).values(expires_us=tx.now_us))
 
 
 def last_expiry(tx: Tx, run_id: RunId) -> int:
@@ -86,22 +123,23 @@ def key_of(tx: Tx, run_id: RunId) -> str | None:
 
 def count_open(tx: Tx, key_id: str) -> int:
     """Return how many sessions of a key go on."""
-    opened = select(run_token.c.run_id).where(
-        run_token.c.key_id == key_id, run_token.c.kind == "refresh"
-    )
-    query = select(func.count()).where(run.c.run_id.in_(opened), run.c.ended_us.is_(None))
+    query = select(func.count()).where(run.c.run_id.in_(_opened(key_id)), run.c.ended_us.is_(None))
     return tx.connection.execute(query).scalar_one()
 
 
 def labels_since(tx: Tx, key_id: str, since_us: int) -> Labels:
     """Return what the sessions that a key has opened since then, or has open, have read."""
-    opened = select(run_token.c.run_id).where(
-        run_token.c.key_id == key_id, run_token.c.kind == "refresh"
-    )
     query = select(run.c.labels).where(
-        run.c.run_id.in_(opened), (run.c.created_us >= since_us) | run.c.ended_us.is_(None)
+        run.c.run_id.in_(_opened(key_id)),
+        (run.c.created_us >= since_us) | run.c.ended_us.is_(None),
     )
     labels = Labels()
     for row in tx.connection.execute(query).scalars():
         labels = labels.join(unpack_labels(row))
     return labels
+
+
+def _opened(key_id: str) -> Select[tuple[str]]:
+    return select(run_token.c.run_id).where(
+        run_token.c.key_id == key_id, run_token.c.kind == "refresh"
+    )

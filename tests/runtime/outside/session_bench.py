@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from concurrent.futures import Future
 
 from interlock.calls.road import CallResult
 from interlock.domain.ids import AgentName, RunId, ToolName, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Seat
 from interlock.domain.run import Run, RunState
 from interlock.runtime.outside.desk import Asked, Pending
-from interlock.runtime.outside.exchange import Tokens, open_session, session_of
-from interlock.store import keys
+from interlock.runtime.outside.exchange import Tokens, hash_token, open_session, session_of
+from interlock.store import keys, tokens
 from interlock.store.keys import AgentPlace, ApiKey
+from interlock.store.tokens import Session
+from interlock.store.tx import Tx
 from interlock.testing.recorder_project import OUTSIDE_AGENT, SESSIONS, TOOL_OF
 from tests.road_bench import RoadBench
 
@@ -45,16 +48,26 @@ class SessionBench(RoadBench):
 
     def works(self, token: str) -> bool:
         """Return whether a token leads to a session now."""
-        with self.db.reading() as tx:
-            return session_of(tx, token) is not None
+        return session_of(self.db, token) is not None
 
     def call(
         self, run_id: RunId, effect_class: str = "keyed", *, key: str = "k1", text: str = "a"
     ) -> CallResult | Pending:
         """Make a call in a session."""
+        return self.submit(run_id, effect_class, key=key, text=text).result(LIMIT_S)
+
+    def submit(
+        self, run_id: RunId, effect_class: str = "keyed", *, key: str = "k1", text: str = "a"
+    ) -> Future[CallResult | Pending]:
+        """Begin a call in a session."""
         given = {"reference": text} if effect_class == "read" else {"text": text}
         asked = Asked(key=key, tool=ToolName(TOOL_OF[effect_class]), arguments={**given})
-        return self.engine.submit(self.sessions.call(run_id, asked)).result(LIMIT_S)
+        return self.engine.submit(self.sessions.call(run_id, asked))
+
+    def moments(self, number: int) -> None:
+        """Let this process go on for a while."""
+        for _ in range(number):
+            self.engine.submit(_a_moment()).result(LIMIT_S)
 
     def rest(self, run_id: RunId, *states: RunState) -> Run:
         """Return the run of a session once this process has let go of it."""
@@ -62,7 +75,7 @@ class SessionBench(RoadBench):
             run = self.get(run_id)
             if run.state in (states or (RunState.WAITING,)):
                 return run
-            self.engine.submit(_a_moment()).result(LIMIT_S)
+            self.moments(1)
         raise AssertionError(f"the session is `{self.get(run_id).state}`")
 
     def end(self, run_id: RunId, topic: str) -> None:
@@ -73,11 +86,11 @@ class SessionBench(RoadBench):
 
 
 async def _a_moment() -> None:
-    import asyncio  # noqa: PLC0415
-
     await asyncio.sleep(0.01)
 
 
-def other(key: ApiKey, **changes: object) -> ApiKey:
-    """Return a key with changes that no row has."""
-    return replace(key, **changes)  # type: ignore[arg-type]  # typed by its use in tests
+def session_row(tx: Tx, access: str) -> Session:
+    """Return what is stored of the session of a token."""
+    found = tokens.find(tx, hash_token(access), kind="access")
+    assert found is not None
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from interlock.runtime.outside.exchange import ACCESS_S, TOLD_S, open_session, r
 from interlock.store import keys, runs
 from interlock.store.keys import AgentPlace
 from interlock.testing.recorder_project import session_files
-from tests.runtime.outside.session_bench import SEAT, SessionBench
+from tests.runtime.outside.session_bench import SEAT, SessionBench, session_row
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -109,6 +110,45 @@ def test_a_new_session_remembers_what_the_key_has_read(bench: SessionBench) -> N
     again, stranger = bench.get(bench.open(key).run_id), bench.get(bench.open().run_id)
     assert read == again.labels
     assert Labels() == stranger.labels
+
+
+def test_an_open_session_hears_what_another_of_its_key_has_read(bench: SessionBench) -> None:
+    """Two sessions side by side are no way to forget either: from the next request on both know."""
+    key = bench.key()
+    first, second, stranger = bench.open(key), bench.open(key), bench.open()
+    assert all(bench.works(opened.access) for opened in (first, second, stranger))
+    for name in ("undeclared", "secret"):
+        read = Labels(names=frozenset({name}), is_untrusted=True)
+        bench.db.run("labels", partial(runs.raise_labels, run_id=first.run_id, labels=read))
+        assert all(bench.works(opened.access) for opened in (first, second, stranger))
+
+        assert bench.get(first.run_id).labels == bench.get(second.run_id).labels
+        assert Labels() == bench.get(stranger.run_id).labels
+    assert {"undeclared", "secret"} == bench.get(second.run_id).labels.names
+
+
+def test_who_is_told_already_is_not_told_again(bench: SessionBench) -> None:
+    """A request of a session that knows all costs no write."""
+    key = bench.key()
+    opened = bench.open(key)
+    for _ in range(2):
+        assert bench.works(opened.access)
+
+    with bench.db.reading() as tx:
+        found = session_row(tx, opened.access)
+    assert not found.is_behind
+
+
+def test_a_session_whose_door_was_closed_gets_no_more_tokens(bench: SessionBench) -> None:
+    """Who retires the workflow ends its sessions with their last token."""
+    key = bench.key()
+    opened = bench.open(key)
+    project = session_files(NOWHERE)
+    del project["workflows/outside.yaml"], project["agents/helper.yaml"]
+    bench.apply(project)
+
+    with pytest.raises(ForbiddenError, match="no live workflow lets"):
+        refresh_session(bench.intake, key, str(opened.refresh))
 
 
 def test_a_place_that_is_not_declared_has_no_door(bench: SessionBench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -15,18 +16,19 @@ from interlock.domain.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from interlock.domain.ids import RunId
+from interlock.domain.ids import ExecutorId, RunId
 from interlock.domain.run import RunState
 from interlock.domain.trace import SpanKind
-from interlock.runtime.outside import session
+from interlock.runtime.durable import segment
+from interlock.runtime.outside import session, sessions
 from interlock.runtime.outside.desk import Pending
 from interlock.runtime.outside.exchange import ACCESS_S, refresh_session
 from interlock.runtime.outside.session import END_TOPIC
-from interlock.store import approvals, spans
-from interlock.testing.recorder import Recorder
+from interlock.store import approvals, runs, spans
+from interlock.testing.recorder import Fault, Recorder
 from interlock.testing.recorder_project import session_files
 from tests.road_bench import DANA
-from tests.runtime.outside.session_bench import SessionBench
+from tests.runtime.outside.session_bench import LIMIT_S, SessionBench
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_an_answer_is_heard_while_other_calls_go_on(bench: SessionBench) -> None
     say(bench, run_id, "approve")
 
     found = bench.call(run_id, "probed")
-    for number in range(200):
+    for number in range(2000):
         bench.call(run_id, key=f"busy{number}")
         found = bench.call(run_id, "probed")
         if isinstance(found, CallResult):
@@ -204,6 +206,40 @@ def test_a_session_is_ended_by_a_signal(bench: SessionBench) -> None:
     assert "closed" == bench.rest(run_id, RunState.SUCCEEDED).end_state
 
 
+def test_the_end_of_a_session_cuts_off_nothing(
+    bench: SessionBench, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that its tool is at work on is recorded as it ends, not left to a person."""
+    # So that the call comes while the session is about to wait, and the end is heard meanwhile.
+    monkeypatch.setattr(segment, "_SETTLE_S", 0.3)
+    run_id = bench.open().run_id
+    bench.call(run_id, "read", key="before")
+    bench.moments(10)
+    done = len(recorder.log().effects)
+    recorder.arm(Fault(kind="hang", seconds=2.5))
+    going_on = bench.submit(run_id)
+    recorder.wait_for(effects=done + 1)
+    dispatch = bench.engine.dispatch
+    bench.db.run("end", lambda tx: dispatch.signal(tx, run_id, END_TOPIC, {}, dedupe_key="end"))
+
+    assert CallState.SUCCEEDED is ended(going_on.result(LIMIT_S)).state
+    assert "closed" == bench.rest(run_id, RunState.SUCCEEDED).end_state
+
+
+def test_what_waits_for_people_outlives_the_end_of_its_session(bench: SessionBench) -> None:
+    """Its agent closes it in good order; who does not trust the agent cancels it."""
+    run_id = bench.open().run_id
+    bench.call(run_id, "probed")
+    bench.rest(run_id)
+    bench.end(run_id, END_TOPIC)
+    assert RunState.WAITING is bench.rest(run_id).state
+    say(bench, run_id, "approve")
+    bench.engine.run_until_idle()
+
+    assert RunState.SUCCEEDED is bench.rest(run_id, RunState.SUCCEEDED).state
+    assert ["succeeded"] == [effect.state for effect in bench.effects(run_id) if effect.is_write]
+
+
 def test_a_cancelled_session_sends_nothing_more(bench: SessionBench) -> None:
     """What people were asked becomes void, and later calls are refused."""
     run_id = bench.open().run_id
@@ -216,6 +252,36 @@ def test_a_cancelled_session_sends_nothing_more(bench: SessionBench) -> None:
     assert ["denied"] == [effect.state for effect in bench.effects(run_id)]
     with pytest.raises(UnauthenticatedError):
         bench.call(run_id, key="k2")
+
+
+def test_a_call_that_was_taken_is_never_called_unavailable(
+    bench: SessionBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another process has the session: pending if it was noted, else come again."""
+    monkeypatch.setattr(sessions, "_OWNER_S", 0.1)
+    run_id = bench.open().run_id
+    bench.call(run_id, "probed")
+    run = bench.rest(run_id)
+    claim = partial(runs.claim, run_id=run_id, executor_id=ExecutorId("elsewhere"))
+    bench.db.run("wake", lambda tx: bench.engine.dispatch.wake(tx, runs.lock_any(tx, run_id)))
+    bench.db.run("claim", lambda tx: claim(tx, segment=run.segment))
+
+    assert isinstance(bench.call(run_id, "probed"), Pending)
+    with pytest.raises(UnavailableError, match="send the call again"):
+        bench.call(run_id, key="k2")
+
+
+def test_what_cannot_be_opened_here_is_forgotten(
+    bench: SessionBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is asked for sessions that it cannot have does not grow."""
+    monkeypatch.setattr(sessions, "_OWNER_S", 0.1)
+    run_id = bench.open().run_id
+    bench.db.run("pause", lambda tx: bench.engine.dispatch.pause(tx, run_id))
+    with pytest.raises(UnavailableError):
+        bench.call(run_id)
+
+    assert not bench.desks.has(run_id)
 
 
 def test_a_paused_session_says_so(bench: SessionBench) -> None:

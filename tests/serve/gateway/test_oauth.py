@@ -138,3 +138,44 @@ async def test_clients_find_the_token_endpoint(plane: Plane) -> None:
     assert "/.well-known/oauth-protected-resource/mcp" in pointed
     assert [server["issuer"]] == resource["authorization_servers"]
     assert str(server["token_endpoint"]).endswith("/oauth/token")
+
+
+async def revoke(plane: Plane, **form: str) -> httpx2.Response:
+    """Send a form to the endpoint that takes tokens back."""
+    given = urlencode(form).encode()
+    return await plane.send("POST", "/oauth/revoke", content=given, headers=FORM)
+
+
+@pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
+async def test_an_agent_ends_its_session(plane: Plane, kind: str) -> None:
+    """By either token: none of the session works any more, and that is no error twice."""
+    key_id, secret = agent_key(plane)
+    opened = body_of(await ask(plane, grant_type="client_credentials", client_secret=secret))
+    form = {"client_id": key_id, "client_secret": secret, "token": str(opened[kind])}
+    answers = [(await revoke(plane, **form)).status_code for _ in range(2)]
+    again = await ask(
+        plane,
+        grant_type="refresh_token",
+        client_secret=secret,
+        refresh_token=str(opened["refresh_token"]),
+    )
+
+    assert [200, 200] == answers
+    assert plane.interlock.session_of(str(opened["access_token"])) is None
+    assert 400 == again.status_code
+
+
+async def test_nobody_ends_the_session_of_another_key(plane: Plane) -> None:
+    """What is not one's own is answered like what does not exist; without a key nothing is."""
+    _, secret = agent_key(plane)
+    opened = body_of(await ask(plane, grant_type="client_credentials", client_secret=secret))
+    token = str(opened["access_token"])
+    _, stranger = agent_key(plane)
+    answers = [
+        await revoke(plane, client_secret=stranger, token=token),
+        await revoke(plane, client_secret=stranger, token="ilt_made-up"),
+        await revoke(plane, client_secret="ilk_made-up", token=token),
+    ]
+
+    assert [200, 200, 401] == [answer.status_code for answer in answers]
+    assert plane.interlock.session_of(token) is not None

@@ -12,6 +12,8 @@ from mcp.client import Client
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
 
+from interlock.domain.errors import ConflictError
+from interlock.domain.run import RunState
 from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import session_files
 from tests.serve.gateway.door import Door, Kept, meta_of, named, text_of
@@ -151,6 +153,28 @@ async def test_a_call_that_needs_people_is_pending_until_they_answer(
         assert handle == meta_of(still)["interlock/handle"]
         assert "succeeded" == meta_of(done)["interlock/state"], text_of(done)
         assert 1 == len(recorder.log().effects) - before
+
+
+async def test_a_revoked_key_takes_back_what_waits(
+    tmp_path: Path, recorder: Recorder, default_database_url: str
+) -> None:
+    """Nobody can approve any more what was asked for with it, in any of its sessions."""
+    project = session_files(recorder.url, approved=("keyed",))
+    with Door(tmp_path, project, url=default_database_url) as door:
+        key, before = door.key(), len(recorder.log().effects)
+        for _ in range(2):
+            async with door.client(door.token(key)) as client:
+                await client.call_tool("recorder__item__create_keyed", {"text": "please"})
+        door.interlock.db.run("test.revoke", lambda tx: door.interlock.revoke_key(tx, key[0]))
+        for run in door.sessions():
+            door.interlock.wait_for(run.run_id, RunState.CANCELLED)
+
+        assert ["denied"] * 2 == [
+            effect.state for run in door.sessions() for effect in door.effects(run.run_id)
+        ]
+        with pytest.raises(ConflictError):
+            door.approve(door.sessions()[0].run_id)
+        assert before == len(recorder.log().effects)
 
 
 async def test_a_handle_is_no_right(door: Door) -> None:

@@ -114,7 +114,7 @@ def _place(key: JsonObject) -> str | None:
 @app.command()
 @tells_errors
 def revoke(key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")]) -> None:
-    """Revoke a key; its sessions end with it."""
+    """Revoke a key; its sessions end with it, and what they have open is not made any more."""
     with connected() as client:
         client.post("keys", key_id, "revoke")
     say("revoked")

@@ -211,6 +211,10 @@ class Desks:
             desk = self._desks[run_id] = Desk()
         return desk
 
+    def has(self, run_id: RunId) -> bool:
+        """Return whether there is a desk of a session, open or awaited."""
+        return run_id in self._desks
+
     def drop(self, run_id: RunId, desk: Desk) -> None:
         """Forget a desk."""
         if self._desks.get(run_id) is desk:

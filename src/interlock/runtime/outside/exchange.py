@@ -16,8 +16,10 @@ from interlock.domain.errors import ForbiddenError, IntakeFullError, Unauthentic
 from interlock.domain.ids import RunId
 from interlock.domain.run import SESSION, StartRequest, TriggerRef
 from interlock.domain.workflow import Trigger, WorkflowSpec
+from interlock.runtime.outside.session import END_TOPIC
 from interlock.runtime.triggers import Intake, request_of
 from interlock.store import tokens, triggers
+from interlock.store.engine import Database
 from interlock.store.keys import AgentPlace, ApiKey
 from interlock.store.tokens import Session
 from interlock.store.tx import Tx
@@ -59,6 +61,8 @@ def open_session(intake: Intake, key: ApiKey) -> Tokens:
 
     def accept(tx: Tx) -> Tokens:
         spec, trigger = door_of(intake.live.at(tx), place)
+        # Or two servers would each let in the last one.
+        tokens.lock_key(tx, key.key_id)
         if tokens.count_open(tx, key.key_id) >= MOST_SESSIONS:
             raise IntakeFullError(
                 f"{MOST_SESSIONS} sessions of this key are open; end one first",
@@ -75,13 +79,16 @@ def open_session(intake: Intake, key: ApiKey) -> Tokens:
 def refresh_session(intake: Intake, key: ApiKey, refresh: str) -> Tokens:
     """Give a session that goes on another token for calls, to whoever holds its key as well.
 
-    Raises `UnauthenticatedError`.
+    Raises `UnauthenticatedError` if it has ended, `ForbiddenError` if no live workflow has such
+    sessions any more.
     """
+    place = _place_of(key)
 
     def again(tx: Tx) -> Tokens:
         session = tokens.find(tx, hash_token(refresh), kind="refresh")
         if session is None or session.key_id != key.key_id:
             raise UnauthenticatedError("the session has ended; open another")
+        door_of(intake.live.at(tx), place)
         request = session.run.request
         tokens.drop_expired(tx, session.run.run_id)
         return _issue(tx, session.run.run_id, key, until_us=request.deadline_us)
@@ -89,11 +96,47 @@ def refresh_session(intake: Intake, key: ApiKey, refresh: str) -> Tokens:
     return intake.db.run("token.refresh", again)
 
 
-def session_of(tx: Tx, access: str) -> Session | None:
-    """Return the session that a token leads to now; None if it does to none."""
+def end_session(intake: Intake, key: ApiKey, token: str) -> None:
+    """Let no token of a session work any more, and end it once nothing of it is open.
+
+    Does nothing if the token, of either kind, is none of this key.
+    """
+
+    def end(tx: Tx) -> None:
+        found = tokens.find(tx, hash_token(token), kind=_kind_of(token))
+        if found is None or found.key_id != key.key_id:
+            return
+        run_id = found.run.run_id
+        # The run first, as its own code locks.
+        intake.dispatch.signal(tx, run_id, END_TOPIC, {}, dedupe_key=END_TOPIC)
+        tokens.expire(tx, run_id)
+
+    intake.db.run("token.revoke", end)
+
+
+def _kind_of(token: str) -> tokens.Kind:
+    return "access" if token.startswith(ACCESS_PREFIX) else "refresh"
+
+
+def session_of(db: Database, access: str) -> Session | None:
+    """Return the session that a token leads to now; None if it does to none.
+
+    It has the labels of all that sessions of its key have read within a day, as of this request:
+    an agent may have carried what it read in one over to another.
+    """
     if not access.startswith(ACCESS_PREFIX):
         return None
-    return tokens.find(tx, hash_token(access), kind="access")
+    token_hash = hash_token(access)
+
+    def again(tx: Tx) -> Session | None:
+        found = tokens.find(tx, token_hash, kind="access")
+        if found is not None:
+            tokens.catch_up(tx, found, token_hash, since_us=tx.now_us - _REMEMBERED_US)
+        return tokens.find(tx, token_hash, kind="access")
+
+    with db.reading() as tx:
+        session = tokens.find(tx, token_hash, kind="access")
+    return db.run("token.catch_up", again) if session and session.is_behind else session
 
 
 def hash_token(token: str) -> str:

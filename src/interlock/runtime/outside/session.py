@@ -8,14 +8,13 @@ from types import MappingProxyType
 from interlock.calls.pipeline import Told, WaitsFor, call_tool
 from interlock.calls.road import CallResult, Proposal
 from interlock.domain.canonical import Json
-from interlock.domain.effect import EffectState
 from interlock.domain.errors import IntakeFullError
 from interlock.domain.ids import RunId, StepName, ToolName, effect_id_of
 from interlock.domain.run import Expired, JournalEntry, RunOutcome, RunState
 from interlock.observe import emit
 from interlock.runtime.outside.desk import Asked, Desk, Desks, Pending, key_conflict
 from interlock.runtime.steps import Walk
-from interlock.store import effects, journal, runs, spans, tokens
+from interlock.store import effects, journal, spans, tokens, waits
 from interlock.store.tx import Tx
 
 MOST_CALLS = 10_000
@@ -24,9 +23,10 @@ END_TOPIC = "session/end"
 """Signal that ends a session before its token does."""
 _ASKED = "session.call"
 _BEGIN = StepName("#session")
-_WITH_PEOPLE: Mapping[EffectState, WaitsFor] = MappingProxyType(
-    {EffectState.PROPOSED: "approval", EffectState.PARKED: "person"}
+_WAITS: Mapping[str, WaitsFor] = MappingProxyType(
+    {"approval": "approval", "parked": "person", "rate": "rate", "breaker": "server"}
 )
+"""What the waits of a call are for, by what follows the name of its step; others are pauses."""
 
 
 async def run_session(walk: Walk, desks: Desks) -> RunOutcome:
@@ -56,7 +56,18 @@ async def run_session(walk: Walk, desks: Desks) -> RunOutcome:
 
 
 def standing(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
-    """Return how a call of a session ended, or that people have it; None if it has to be made.
+    """Return how a call of a session ended, or what its run waits for; None if it is to be made.
+
+    Raises `KeyTakenError` if its key is that of another call.
+    """
+    found = noted(tx, run_id, asked)
+    if isinstance(found, Pending) and _wait_of(tx, run_id, asked.key) is None:
+        return None
+    return found
+
+
+def noted(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
+    """Return how a call of a session stands; None if it was never noted, so will not be made.
 
     Raises `KeyTakenError` if its key is that of another call.
     """
@@ -69,12 +80,19 @@ def standing(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None
     if step in entries:
         return CallResult.from_journal(entries[step].value)
     effect = effects.find(tx, effect_id_of(run_id, step))
-    if effect is None or runs.get(tx, run_id).state is not RunState.WAITING:
-        return None
-    for state, who in _WITH_PEOPLE.items():
-        if effect.state is state:
-            return Pending(key=asked.key, waits_for=who, effect_id=effect.effect_id)
-    return None
+    return Pending(
+        key=asked.key,
+        waits_for=_WAITS.get(_wait_of(tx, run_id, asked.key) or "", "reply"),
+        effect_id=None if effect is None else effect.effect_id,
+    )
+
+
+def _wait_of(tx: Tx, run_id: RunId, key: str) -> str | None:
+    """Return the kind of the wait that a call of a waiting run is in; None if it is in none."""
+    begin = f"{_step(key)}#"
+    names = (wait.name for wait in waits.list_waits(tx, run_id))
+    found = next((name for name in names if name.startswith(begin)), None)
+    return None if found is None else found.removeprefix(begin).partition(".")[0]
 
 
 def find_asked(tx: Tx, run_id: RunId, key: str) -> Asked | None:
@@ -113,17 +131,14 @@ async def _until_end(walk: Walk, desk: Desk, *, idle_s: float) -> RunOutcome:
         # Named by its time: a token that came meanwhile is another wait, and an old one is over.
         name = StepName(f"#end.{until_us}")
         ended = await durable.wait(name, END_TOPIC, until_us=until_us)
-        if not isinstance(ended, Expired):
-            return _ended("closed")
-        if await durable.read(lambda tx: tokens.last_expiry(tx, run_id)) > until_us:
+        is_over = isinstance(ended, Expired)
+        if is_over and await durable.read(lambda tx: tokens.last_expiry(tx, run_id)) > until_us:
             continue
-        # What people still have to answer is not taken back because their agent has left.
+        # What is under way is not cut off, and what people still have to answer is not taken back,
+        # because their agent has left.
         await desk.settled()
-        return _ended("expired")
-
-
-def _ended(state: str) -> RunOutcome:
-    return RunOutcome(state=RunState.SUCCEEDED, end_state=state)
+        state = "expired" if is_over else "closed"
+        return RunOutcome(state=RunState.SUCCEEDED, end_state=state)
 
 
 def _open(tx: Tx, walk: Walk) -> Json:

@@ -16,9 +16,10 @@ from interlock.domain.errors import (
     UnavailableError,
 )
 from interlock.domain.ids import RunId
+from interlock.domain.run import RunState
 from interlock.runtime.durable import codec
 from interlock.runtime.outside.desk import Asked, ClosedDeskError, Desk, Desks, Pending
-from interlock.runtime.outside.session import standing
+from interlock.runtime.outside.session import noted, standing
 from interlock.store import runs
 from interlock.store.tx import Tx
 
@@ -29,6 +30,7 @@ PATIENCE_S = 25.0
 _OWNER_S = 5.0
 """How long a caller waits until another process lets go of its session."""
 _LOOK_S = 0.05
+_STANDS_STILL = frozenset({RunState.PAUSED, RunState.DEAD_LETTERED})
 
 
 class Owner(Protocol):
@@ -60,10 +62,22 @@ class Sessions:
             KeyTakenError: the key is that of another call of the session.
             IntakeFullError: too many calls of the session are open.
             UnauthenticatedError: the session has ended.
-            UnavailableError: the session is paused, or another process does not let go of it.
+            UnavailableError: the call was not taken: the session is paused, this process stops, or
+                another one does not let go of the session.
         """
         # What cannot be noted would stop every later write of the session.
         codec.checked(asked.to_json(), what="the call")
+        try:
+            return await self._called(run_id, asked)
+        except UnavailableError:
+            # What is noted will be made, whoever owns the session next: its agent must not take it
+            # for refused and make another.
+            found = await self._owner.read(lambda tx: noted(tx, run_id, asked))
+            if found is None:
+                raise
+            return found
+
+    async def _called(self, run_id: RunId, asked: Asked) -> CallResult | Pending:
         late_s = time.monotonic() + _OWNER_S
         while True:
             desk = self._desks.find(run_id)
@@ -101,16 +115,22 @@ class Sessions:
                 opened.cancel()
             if desk.opened.is_set():
                 return desk
-            if task is not None and task.done():
-                # What it raised says why nobody can have the session here.
-                task.result()
-            await self._check(run_id, late_s)
+            try:
+                if task is not None and task.done():
+                    # What it raised says why nobody can have the session here.
+                    task.result()
+                await self._check(run_id, late_s)
+            except BaseException:
+                if task is None or task.done():
+                    # Nobody is about to open it.
+                    self._desks.drop(run_id, desk)
+                raise
             await asyncio.sleep(_LOOK_S)
 
     async def _check(self, run_id: RunId, late_s: float) -> None:
         run = await self._owner.read(lambda tx: runs.get(tx, run_id))
         if run.state.is_final:
             raise UnauthenticatedError("the session has ended")
-        if time.monotonic() > late_s:
+        if run.state in _STANDS_STILL or time.monotonic() > late_s:
             why = f" for `{run.reason}`" if run.reason else ""
             raise UnavailableError(f"the session is `{run.state}`{why}; send the call again")

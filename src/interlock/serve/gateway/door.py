@@ -84,8 +84,7 @@ class Gateway:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        with self._interlock.db.reading() as tx:
-            session = self._interlock.session_of(tx, token.strip())
+        session = self._interlock.session_of(token.strip())
         return None if session is None else Visitor(run=session.run, key_id=session.key_id)
 
     async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ from interlock.store.keys import ApiKey
 
 MCP_PATH: Final = "/mcp"
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105  # a path
+_REVOKE_PATH: Final = "/oauth/revoke"
 RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
 _AUTHORIZE_PATH: Final = "/oauth/authorize"
 _SERVER_METADATA: Final = "/.well-known/oauth-authorization-server"
@@ -51,6 +52,7 @@ def server_metadata(app: App) -> JsonObject:
         # Clients of the MCP SDK read no metadata without one; it supports no response type.
         "authorization_endpoint": f"{app.url}{_AUTHORIZE_PATH}",
         "token_endpoint": f"{app.url}{TOKEN_PATH}",
+        "revocation_endpoint": f"{app.url}{_REVOKE_PATH}",
         "grant_types_supported": grants,
         "response_types_supported": none,
         "token_endpoint_auth_methods_supported": methods,
@@ -102,6 +104,27 @@ def exchange(  # noqa: PLR0917  # the form of RFC 6749
         answer.headers["Retry-After"] = str(error.retry_after_s)
         return answer
     return _granted(tokens)
+
+
+@router.post(_REVOKE_PATH)
+def revoke(
+    app: App,
+    request: Request,
+    token: Annotated[str, Form(max_length=200)] = "",
+    client_id: Annotated[str, Form(max_length=200)] = "",
+    client_secret: Annotated[str, Form(max_length=200)] = "",
+) -> JSONResponse:
+    """End the session of a token (RFC 7009) once none of its calls is open.
+
+    A token that leads to no session of this key is answered alike.
+    """
+    given = _basic(request.headers.get("authorization", "")) or (client_id, client_secret)
+    key = _key(app, *given)
+    if key is None:
+        return _refused(401, "invalid_client", "the client id and secret are not those of a key")
+    app.end_session(key, token)
+    nothing: JsonObject = {}
+    return _uncached(JSONResponse(nothing))
 
 
 def _granted(tokens: Tokens) -> JSONResponse:

@@ -82,11 +82,11 @@ def create_key(app: App, admin: Admin, body: KeyBody) -> JsonObject:
 
 @router.post("/{key_id}/revoke")
 def revoke_key(app: App, admin: Admin, key_id: str) -> JsonObject:
-    """Revoke a key; its sessions end with it."""
+    """Revoke a key; its sessions end with it, and what they have open is not made any more."""
 
     def revoke(tx: Tx) -> None:
         own = {key.key_id for key in keys.list_keys(tx, tenant=admin.tenant)}
-        if key_id not in own or not keys.revoke_key(tx, key_id):
+        if key_id not in own or not app.revoke_key(tx, key_id):
             raise NotFoundError(f"there is no live key `{key_id}`")
 
     app.db.run("key.revoke", revoke)
