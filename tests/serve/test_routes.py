@@ -23,6 +23,7 @@ from tests.serve.plane import API, EVERY_ROLE, Plane, body_of, error_of
 OPEN = {
     ("POST", "/webhooks/{source}"),  # proved by its signature
     ("POST", "/oauth/token"),  # proved by the key in it
+    ("POST", "/oauth/revoke"),  # as well
     ("GET", "/oauth/authorize"),  # refuses everybody
     ("GET", "/.well-known/oauth-protected-resource"),
     ("GET", "/.well-known/oauth-protected-resource/mcp"),
