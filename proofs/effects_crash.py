@@ -60,6 +60,7 @@ _FAULT_AT = {
 }
 _STEPS = "durable steps and children; tests/acceptance/test_durable_crash.py kills there"
 _PLANS = "a plan as a whole; tests/acceptance/test_plan_crash.py kills there"
+_TOKENS = "about the token of a session; no call moves"
 _UPSTREAMS = "compares what servers say with what was reviewed; no call waits for it"
 _LATE = "a worker of another host that was not seen to end; see tests/runtime/test_recheck.py"
 _GATES = "no workflow here has gates; tests/conformance/test_durable_gates.py takes them over"
@@ -96,6 +97,7 @@ ELSEWHERE = {
     "call.late": "only a worker that was stopped hears too late; on one host it is killed before",
     "gate.ask": _GATES,
     "gate.leave": _GATES,
+    "journal.put_away": "a long session; all of it is done by one transaction",
     "lease.renew": _CLOCKED,
     "model.failed": _MODEL,
     "model.intent": _MODEL,
@@ -119,6 +121,9 @@ ELSEWHERE = {
     "run.version": _VERSIONS,
     "run.wake": _VERSIONS,
     "step": _STEPS,
+    "token.catch_up": _TOKENS,
+    "token.refresh": _TOKENS,
+    "token.revoke": _TOKENS,
     "trigger.pause": _CLOCKED,
     "trigger.tick": _CLOCKED,
     "upstream.check": _UPSTREAMS,

@@ -1,4 +1,4 @@
-"""Notes: rows of the journal that nobody waits for, on every engine."""
+"""Notes, rows of the journal that nobody waits for, and rows put away, on every engine."""
 
 from __future__ import annotations
 
@@ -120,3 +120,22 @@ def test_notes_of_branches_are_each_written_once(world: World) -> None:
 
     assert [0, 1, 2, 3, 4, 5] == world.output(run_id)
     assert 60 == len(recorded(world, run_id))
+
+
+def test_what_was_put_away_is_kept_and_not_loaded(world: World) -> None:
+    """With all below it, and only that; no later segment of the run reads it."""
+    names = [ONE, StepName("one#below"), StepName("one-more"), TWO]
+
+    async def body(durable: Durable) -> Json:
+        for name in names:
+            await durable.commit(name, lambda _tx: 1)
+        await durable.put_away([ONE])
+        return [name for name in names if durable.recorded(name) is not None]
+
+    run_id = world.begin(body)
+
+    assert ["one-more", "two"] == world.output(run_id)
+    assert ["one-more", "two"] == recorded(world, run_id)
+    with world.db.reading() as tx:
+        assert set(names) == set(journal.find(tx, run_id, names))
+        assert 2 == journal.count_past(tx, run_id, kind="commit")

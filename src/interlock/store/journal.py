@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from interlock.domain.errors import StepNameReusedError
 from interlock.domain.ids import RunId, StepName
@@ -12,6 +12,7 @@ from interlock.domain.run import JournalEntry
 from interlock.store.columns import pack, pack_optional, unpack, unpack_object
 from interlock.store.statement import Row, Statement
 from interlock.store.tables import step as table
+from interlock.store.tables import step_past
 from interlock.store.tx import Tx
 
 _FOUND = select(table).where(table.c.run_id == bindparam("run_id")).order_by(table.c.at_us)
@@ -32,9 +33,33 @@ def load(
 
 
 def find(tx: Tx, run_id: RunId, names: Collection[StepName]) -> dict[StepName, JournalEntry]:
-    """Return what a run has recorded under these names."""
-    query = _FOUND.where(table.c.name.in_(names))
-    return _entries(tx.connection.execute(query, {"run_id": run_id}).mappings())
+    """Return what a run has recorded under these names, also what was put away."""
+    found: dict[StepName, JournalEntry] = {}
+    for where in (table, step_past):
+        query = select(where).where(where.c.run_id == run_id, where.c.name.in_(names))
+        found |= _entries(tx.connection.execute(query).mappings())
+    return found
+
+
+def put_away(tx: Tx, run_id: RunId, names: Collection[StepName]) -> list[StepName]:
+    """Move what a run has recorded under and below (`<name>#`) these names out of what is loaded.
+
+    Returns the names of what was moved.
+    """
+    recorded = tx.connection.execute(select(table.c.name).where(table.c.run_id == run_id))
+    wanted = frozenset(names)
+    moved = [StepName(name) for name in recorded.scalars() if name.partition("#")[0] in wanted]
+    of_these = (table.c.run_id == run_id, table.c.name.in_(moved))
+    columns = [column.name for column in table.columns]
+    tx.connection.execute(step_past.insert().from_select(columns, select(table).where(*of_these)))
+    tx.connection.execute(table.delete().where(*of_these))
+    return moved
+
+
+def count_past(tx: Tx, run_id: RunId, *, kind: str) -> int:
+    """Return how many rows of a kind were put away."""
+    query = select(func.count()).where(step_past.c.run_id == run_id, step_past.c.kind == kind)
+    return tx.connection.execute(query).scalar_one()
 
 
 def _entries(rows: Iterable[Row]) -> dict[StepName, JournalEntry]:

@@ -11,7 +11,7 @@ from interlock.domain.ids import ExecutorId
 from interlock.domain.run import Abilities, Run, RunState
 from interlock.store.columns import pack, unpack
 from interlock.store.runs import OWNED, run_of
-from interlock.store.tables import executor, leader, run, step
+from interlock.store.tables import executor, leader, run, step, step_past
 from interlock.store.tx import Tx
 
 
@@ -135,7 +135,12 @@ def takeover(
     recorded nothing since its last recovery, and has had `max_recoveries`, becomes `dead_lettered`
     instead: it probably kills its workers.
     """
-    got_on = exists().where(step.c.run_id == run.c.run_id, step.c.epoch == run.c.epoch)
+    got_on = or_(
+        *(
+            exists().where(table.c.run_id == run.c.run_id, table.c.epoch == run.c.epoch)
+            for table in (step, step_past)
+        )
+    )
     recoveries = case((got_on, 1), else_=run.c.recoveries + 1)
     is_hopeless = recoveries > max_recoveries
     statement = (

@@ -119,18 +119,24 @@ run = Table(
     ),
 )
 
-step = Table(
-    "step",
-    metadata,
-    Column("run_id", Text, ForeignKey("run.run_id"), primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("value", Text),
-    Column("error", Text),
-    Column("input_digest", Text),
-    Column("epoch", Integer, nullable=False),
-    Column("at_us", BigInteger, nullable=False),
-)
+
+def _journal(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("run_id", Text, ForeignKey("run.run_id"), primary_key=True),
+        Column("name", Text, primary_key=True),
+        Column("kind", Text, nullable=False),
+        Column("value", Text),
+        Column("error", Text),
+        Column("input_digest", Text),
+        Column("epoch", Integer, nullable=False),
+        Column("at_us", BigInteger, nullable=False),
+    )
+
+
+step, step_past = _journal("step"), _journal("step_past")
+"""Rows of `step` that whoever owns the run next need not read."""
 
 FOR_BREAKER = text("substr(topic, 1, 8) = 'breaker/'")
 """Which waits are for a server to work again: few, and found without looking at all others."""

@@ -24,7 +24,7 @@ from interlock.runtime.outside import session, sessions
 from interlock.runtime.outside.desk import Pending
 from interlock.runtime.outside.exchange import ACCESS_S, refresh_session
 from interlock.runtime.outside.session import END_TOPIC
-from interlock.store import approvals, runs, spans
+from interlock.store import approvals, journal, runs, spans
 from interlock.testing.recorder import Fault, Recorder
 from interlock.testing.recorder_project import session_files
 from tests.road_bench import DANA
@@ -307,13 +307,41 @@ def test_arguments_that_cannot_be_kept_are_refused(bench: SessionBench) -> None:
     assert 1 == len(bench.effects(run_id))
 
 
+def test_a_long_session_is_taken_over_like_a_new_one(
+    bench: SessionBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has ended is put away: kept, told again by its key, and not read by the next owner."""
+    monkeypatch.setattr(session, "_TOGETHER", 4)
+    run_id = bench.open().run_id
+    first = [ended(bench.call(run_id, key=f"k{number}")) for number in range(8)]
+    for _ in range(2):
+        again = [ended(bench.call(run_id, key=f"k{number}")) for number in range(8)]
+        with pytest.raises(KeyTakenError):
+            bench.call(run_id, key="k0", text="b")
+        bench.rest(run_id)
+        assert first == again
+        ended(bench.call(run_id, key=f"after{bench.get(run_id).epoch}"))
+    bench.rest(run_id)
+
+    with bench.db.reading() as tx:
+        loaded = journal.load(tx, run_id, kinds=("session.call",))
+        asked = session.find_asked(tx, run_id, "k0")
+    assert 4 >= len(loaded)
+    assert asked is not None
+    assert 10 == len(bench.effects(run_id))
+
+
 def test_calls_of_a_session_are_bounded(
     bench: SessionBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session that made very many is told to open another; what it asked for is still told."""
-    monkeypatch.setattr(session, "MOST_CALLS", 1)
+    monkeypatch.setattr(session, "MOST_CALLS", 3)
+    monkeypatch.setattr(session, "_TOGETHER", 1)
     run_id = bench.open().run_id
     first = bench.call(run_id)
+    bench.call(run_id, key="before")
+    bench.rest(run_id)
+    bench.call(run_id, key="last")
     with pytest.raises(IntakeFullError, match="open another"):
         bench.call(run_id, key="k2")
 

@@ -37,25 +37,13 @@ from interlock.domain.run import (
     StartRequest,
 )
 from interlock.runtime.durable import codec, waiting
-from interlock.runtime.durable.branches import (
-    Group,
-    Waiter,
-    go_on,
-    group_of_branch,
-    results_of,
-)
+from interlock.runtime.durable.branches import Group, Waiter, go_on, group_of_branch, results_of
 from interlock.runtime.durable.children import child_of, child_topic
 from interlock.runtime.durable.dispatch import StoreDispatch
-from interlock.runtime.durable.entries import (
-    Notes,
-    is_undoing,
-    may_cancel,
-    put_entry,
-    replayed,
-)
+from interlock.runtime.durable.entries import Notes, is_undoing, may_cancel, put_entry, replayed
 from interlock.runtime.durable.threads import StoreThreads
 from interlock.runtime.durable.waiting import HOLD_S, DatabaseTime, Wait, pause_s
-from interlock.store import gates, runs, waits
+from interlock.store import gates, journal, runs, waits
 from interlock.store.tx import Tx
 
 T = TypeVar("T")
@@ -202,6 +190,13 @@ class Segment:
         self._enter(name)
         if self.recorded(name) is None:
             self.notes.add(name, fn, kind=kind)
+
+    async def put_away(self, names: Sequence[StepName]) -> None:
+        """Keep what is recorded under and below these names out of this and later segments."""
+        put = partial(journal.put_away, run_id=self._run.run_id, names=names)
+        for name in await self.transact("journal.put_away", put):
+            self._journal.pop(name, None)
+            self._used.discard(name)
 
     async def step(
         self,

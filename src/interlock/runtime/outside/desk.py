@@ -22,11 +22,15 @@ _PEOPLE = frozenset({"approval", "person"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A call as an outside agent asks for it; `key` names its attempt, unique in its session."""
+    """A call as an outside agent asks for it; `key` names its attempt, unique in its session.
+
+    `is_new` if the key was made for it here, so that no call came with it before.
+    """
 
     key: str
     tool: ToolName
     arguments: Json
+    is_new: bool = False
 
     def to_json(self) -> JsonObject:
         """Render as the session notes it."""

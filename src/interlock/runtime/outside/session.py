@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 from interlock.calls.pipeline import Told, WaitsFor, call_tool
@@ -18,7 +20,9 @@ from interlock.store import effects, journal, spans, tokens, waits
 from interlock.store.tx import Tx
 
 MOST_CALLS = 10_000
-"""How many calls a session may make: whoever takes its run over reads all that it has recorded."""
+"""How many calls a session may make: all that it has recorded is kept with its run."""
+_TOGETHER = 50
+"""How many calls that have ended are put away at once."""
 END_TOPIC = "session/end"
 """Signal that ends a session before its token does."""
 _ASKED = "session.call"
@@ -29,26 +33,42 @@ _WAITS: Mapping[str, WaitsFor] = MappingProxyType(
 """What the waits of a call are for, by what follows the name of its step; others are pauses."""
 
 
+@dataclass(slots=True, kw_only=True)
+class _Calls:
+    """The calls of a session that this segment knows: by key, and how many were put away."""
+
+    by_key: dict[str, Asked]
+    ended: set[str]
+    past: int
+
+    @property
+    def count(self) -> int:
+        """Return how many calls the session has made."""
+        return self.past + len(self.by_key)
+
+
 async def run_session(walk: Walk, desks: Desks) -> RunOutcome:
     """Take calls until the session is ended or its last token is over, and nothing is open.
 
     Every call is noted with its first write. Whoever owns the run next finds there what is open,
-    asks for it again, and so goes on where the ledger stands.
+    asks for it again, and so goes on where the ledger stands. What has ended is put away, some at
+    once, so that the owner of a long session reads no more than that of a new one.
     """
     durable, run = walk.durable, walk.run
-    asked = await durable.read(lambda tx: journal.load(tx, run.run_id, kinds=(_ASKED,)))
+    calls = await durable.read(lambda tx: _load(tx, run.run_id))
     durable.note(_BEGIN, lambda tx: _open(tx, walk), kind="session.begin")
-    noted = {call.key: call for call in map(_asked, asked.values())}
 
     async def answer(call: Asked, told: Told) -> CallResult:
-        return await _answer(walk, call, told, noted)
+        return await _answer(walk, call, told, calls)
 
     desk = desks.at(run.run_id)
     desk.open(answer)
     try:
-        for call in noted.values():
+        for call in calls.by_key.values():
             if durable.recorded(_step(call.key)) is None:
                 desk.begin(call)
+            else:
+                calls.ended.add(call.key)
         return await _until_end(walk, desk, idle_s=desks.idle_s)
     finally:
         desks.drop(run.run_id, desk)
@@ -95,23 +115,37 @@ def _wait_of(tx: Tx, run_id: RunId, key: str) -> str | None:
     return None if found is None else found.removeprefix(begin).partition(".")[0]
 
 
+def _load(tx: Tx, run_id: RunId) -> _Calls:
+    entries = journal.load(tx, run_id, kinds=(_ASKED,)).values()
+    return _Calls(
+        by_key={call.key: call for call in map(_asked, entries)},
+        ended=set(),
+        past=journal.count_past(tx, run_id, kind=_ASKED),
+    )
+
+
 def find_asked(tx: Tx, run_id: RunId, key: str) -> Asked | None:
     """Return a call of a session by its key, as it was asked for."""
     note = journal.find(tx, run_id, (_note(key),)).get(_note(key))
     return None if note is None else _asked(note)
 
 
-async def _answer(walk: Walk, call: Asked, told: Told, noted: dict[str, Asked]) -> CallResult:
-    durable, before = walk.durable, noted.get(call.key)
+async def _answer(walk: Walk, call: Asked, told: Told, calls: _Calls) -> CallResult:
+    durable, before = walk.durable, calls.by_key.get(call.key)
     if before is not None and before.digest != call.digest:
         raise key_conflict(call.key)
     if before is None:
-        if len(noted) >= MOST_CALLS:
+        past = None if call.is_new else await durable.read(partial(_past, walk, call))
+        if past is not None:
+            return past
+        if len(calls.ended) >= _TOGETHER:
+            await _put_away(walk, calls)
+        if calls.count >= MOST_CALLS:
             raise IntakeFullError(
                 f"this session has made {MOST_CALLS} calls; open another", retry_after_s=0
             )
         durable.note(_note(call.key), lambda _tx: call.to_json(), kind=_ASKED)
-        noted[call.key] = call
+        calls.by_key[call.key] = call
     proposal = Proposal(
         step_name=_step(call.key),
         tool=call.tool,
@@ -119,7 +153,24 @@ async def _answer(walk: Walk, call: Asked, told: Told, noted: dict[str, Asked]) 
         seats=walk.run.request.deciding,
         parent_span=_agent(walk),
     )
-    return await call_tool(walk.services.road, durable, proposal, told=told)
+    result = await call_tool(walk.services.road, durable, proposal, told=told)
+    calls.ended.add(call.key)
+    return result
+
+
+def _past(walk: Walk, call: Asked, tx: Tx) -> CallResult | None:
+    """Return how a call of which this segment knows nothing ended, if it was made before."""
+    found = noted(tx, walk.run.run_id, call)
+    # INVARIANT: only what has ended is put away; all else is loaded with the claim.
+    assert not isinstance(found, Pending)
+    return found
+
+
+async def _put_away(walk: Walk, calls: _Calls) -> None:
+    ended, calls.ended = calls.ended, set()
+    for key in ended:
+        calls.past += calls.by_key.pop(key, None) is not None
+    await walk.durable.put_away([_step(key) for key in ended])
 
 
 async def _until_end(walk: Walk, desk: Desk, *, idle_s: float) -> RunOutcome:

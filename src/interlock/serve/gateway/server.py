@@ -99,10 +99,12 @@ class _Calls:
                 return await self._result_of(who, params.arguments or {})
             if not _NAME.fullmatch(params.name):
                 raise InputError("the name of a tool is letters, digits, `_`, `-` and `.`")
+            key = _key_of(params)
             asked = Asked(
-                key=_key_of(params),
+                key=key or str(uuid7()),
                 tool=words.name_of(params.name),
                 arguments=params.arguments or {},
+                is_new=key is None,
             )
             return await self._answered(who, who.run.run_id, asked)
         except InterlockError as error:
@@ -147,10 +149,11 @@ class _Calls:
         )
 
 
-def _key_of(params: CallToolRequestParams) -> str:
+def _key_of(params: CallToolRequestParams) -> str | None:
+    """Return the name that the caller gives its attempt; None if it gives none."""
     given = (params.meta or {}).get(words.KEY_META)
     if given is None:
-        return str(uuid7())
+        return None
     if not isinstance(given, str) or not _KEY.fullmatch(given):
         raise InputError(f"`{words.KEY_META}` is at most 128 letters, digits and `. _ : @ / -`")
     return given
