@@ -30,8 +30,12 @@ def bench(sqlite_url: str) -> Iterator[SessionBench]:
 
 
 def test_a_session_is_a_run_of_its_seat(bench: SessionBench) -> None:
-    """The client chooses nothing: workflow, agent, environment and tenant are the key's."""
-    run = bench.get(bench.open().run_id)
+    """The client chooses nothing: workflow, agent, environment and tenant are the key's.
+
+    Whose key it is stands where people look: in the run, and on the card of a call to approve.
+    """
+    key = bench.key()
+    run = bench.get(bench.open(key).run_id)
 
     assert ("outside", "helper", "dev") == (
         run.request.workflow,
@@ -40,6 +44,8 @@ def test_a_session_is_a_run_of_its_seat(bench: SessionBench) -> None:
     )
     assert (SEAT,) == run.request.deciding
     assert ("session", RunState.QUEUED) == (run.request.trigger.kind, run.state)
+    assert "outside/gateway/helper-1" == run.request.trigger.source
+    assert run.request.trigger.key.startswith(f"{key.key_id}/")
 
 
 def test_a_token_works_for_a_quarter_of_an_hour(bench: SessionBench) -> None:

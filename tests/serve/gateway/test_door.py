@@ -62,6 +62,23 @@ async def test_json_that_two_readers_could_read_differently_is_refused(
     assert (400, -32700) == (answer.status_code, error["code"])
 
 
+@pytest.mark.parametrize("given", ["", '"id":null,', '"id":1.5,', '"id":true,', '"id":[1],'])
+@pytest.mark.parametrize("version", ["2026-07-28", "2025-11-25"])
+async def test_a_request_that_cannot_be_answered_is_refused(
+    plane: Plane, given: str, version: str
+) -> None:
+    """Not accepted and forgotten, in both eras: its caller would wait for nothing."""
+    text = f'{{"jsonrpc":"2.0",{given}"method":"tools/call","params":{{"name":"x"}}}}'
+    headers = {"MCP-Protocol-Version": version, "Accept": "application/json, text/event-stream"}
+    answer = await plane.send(
+        "POST", "/mcp", token=await token(plane), content=text.encode(), headers=headers
+    )
+
+    error = body_of(answer)["error"]
+    assert isinstance(error, dict)
+    assert (400, -32600) == (answer.status_code, error["code"])
+
+
 async def test_a_web_page_gets_nothing(plane: Plane) -> None:
     """A foreign `Origin` is refused although the token is right."""
     headers = {**MODERN, "Origin": "https://evil.example"}

@@ -19,12 +19,13 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from interlock.app import Interlock
-from interlock.domain.canonical import JsonObject, parse
+from interlock.domain.canonical import Json, JsonObject, parse
 from interlock.domain.errors import JsonError
 from interlock.serve.gateway.oauth import MCP_PATH, RESOURCE_METADATA
 from interlock.serve.gateway.server import Visitor, build_server
 
 _PARSE_ERROR: Final = -32700
+_INVALID_REQUEST: Final = -32600
 _INTERNAL: Final = -32603
 
 visitor: ContextVar[Visitor] = ContextVar("interlock_visitor")
@@ -70,9 +71,13 @@ class Gateway:
             return
         body = await request.body()
         try:
-            await run_in_threadpool(parse, body) if len(body) > _LARGE else parse(body)
+            read = await run_in_threadpool(parse, body) if len(body) > _LARGE else parse(body)
         except JsonError as error:
             await _error(400, _PARSE_ERROR, error.message)(scope, receive, send)
+            return
+        if not _can_be_answered(read):
+            message = "a request has an `id` that is text or a whole number"
+            await _error(400, _INVALID_REQUEST, message)(scope, receive, send)
             return
         token = visitor.set(found)
         try:
@@ -96,6 +101,15 @@ class Gateway:
 
 _LARGE: Final = 64 * 1024
 """Bytes from which parsing is not done between other requests."""
+
+
+def _can_be_answered(body: Json) -> bool:
+    """Whether it is no request without a usable id, which the SDK would accept and never answer."""
+    if not isinstance(body, dict) or not isinstance(body.get("method"), str):
+        return True
+    if str(body["method"]).startswith("notifications/"):
+        return True
+    return type(body.get("id")) in {str, int}
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
