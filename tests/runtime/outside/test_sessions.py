@@ -24,6 +24,7 @@ from interlock.runtime.outside import session, sessions
 from interlock.runtime.outside.desk import Pending
 from interlock.runtime.outside.exchange import ACCESS_S, refresh_session
 from interlock.runtime.outside.session import END_TOPIC
+from interlock.runtime.outside.sessions import Sessions
 from interlock.store import approvals, journal, runs, spans
 from interlock.testing.recorder import Fault, Recorder
 from interlock.testing.recorder_project import session_files
@@ -204,6 +205,33 @@ def test_a_session_is_ended_by_a_signal(bench: SessionBench) -> None:
     bench.end(run_id, END_TOPIC)
 
     assert "closed" == bench.rest(run_id, RunState.SUCCEEDED).end_state
+
+
+def test_a_call_that_waits_for_its_turn_holds_nothing(
+    default_database_url: str, recorder: Recorder
+) -> None:
+    """Once nobody listens its run waits like any other: it can be handed on, or cancelled."""
+    project = session_files(recorder.url)
+    project["workflows/outside.yaml"] += "rate: {calls: 1, per_s: 3600}\n"
+    with SessionBench(default_database_url, project) as bench:
+        bench.sessions = Sessions(bench.desks, bench.engine, patience_s=0.05)
+        run_id = bench.open().run_id
+        bench.call(run_id)
+        late = [bench.call(run_id, key=key) for key in ("k2", "k2", "k3")]
+        before = bench.rest(run_id)
+        again = bench.call(run_id, key="k2")
+        after = bench.get(run_id)
+        bench.engine.advance(3600)
+        assert CallState.SUCCEEDED is ended(bench.call(run_id, key="k2")).state
+        bench.rest(run_id)
+        bench.db.run("cancel", lambda tx: bench.engine.dispatch.cancel(tx, run_id))
+        bench.engine.run_until_idle()
+
+        assert ["rate"] * 4 == [
+            found.waits_for for found in (*late, again) if isinstance(found, Pending)
+        ]
+        assert before == after
+        assert RunState.CANCELLED is bench.get(run_id).state
 
 
 def test_the_end_of_a_session_cuts_off_nothing(

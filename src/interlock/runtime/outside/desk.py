@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,7 @@ class _Open:
         self.asked = asked
         self.task: asyncio.Task[CallResult]
         self.needs_people = asyncio.Event()
+        self._listeners = 0
         self._desk_moved = desk_moved
         self._waits_for: WaitsFor | None = None
         self._effect_id: EffectId | None = None
@@ -85,6 +87,21 @@ class _Open:
         else:
             self.needs_people.clear()
         self._desk_moved.set()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Count somebody who waits for the end of the call."""
+        self._listeners += 1
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            self._desk_moved.set()
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the end of the call, and it may come soon."""
+        return bool(self._listeners) and not self.needs_people.is_set()
 
     @property
     def has_waited(self) -> bool:
@@ -129,11 +146,12 @@ class Desk:
             raise key_conflict(asked.key)
         needs_people = asyncio.ensure_future(found.needs_people.wait())
         try:
-            await asyncio.wait(
-                {found.task, needs_people},
-                timeout=patience_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            with found.listening():
+                await asyncio.wait(
+                    {found.task, needs_people},
+                    timeout=patience_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         finally:
             needs_people.cancel()
         if not found.task.done():
@@ -161,12 +179,16 @@ class Desk:
         return opened
 
     async def quiet(self, idle_s: float) -> None:
-        """Return when for so long no call came, ended, or was under way but for people."""
+        """Return when for so long no call came or ended, and nobody waited for one to end.
+
+        What is sent keeps its run from waiting by itself, and what waits for its turn, or is tried
+        again later, need not be owned meanwhile.
+        """
         while True:
             self._moved.clear()
-            is_busy = any(not one.needs_people.is_set() for one in self._open.values())
+            is_awaited = any(one.is_awaited for one in self._open.values())
             try:
-                async with asyncio.timeout(None if is_busy else idle_s):
+                async with asyncio.timeout(None if is_awaited else idle_s):
                     await self._moved.wait()
             except TimeoutError:
                 return
