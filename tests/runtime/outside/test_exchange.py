@@ -44,8 +44,8 @@ def test_a_session_is_a_run_of_its_seat(bench: SessionBench) -> None:
     )
     assert (SEAT,) == run.request.deciding
     assert ("session", RunState.QUEUED) == (run.request.trigger.kind, run.state)
-    assert "outside/gateway/helper-1" == run.request.trigger.source
-    assert run.request.trigger.key.startswith(f"{key.key_id}/")
+    assert f"outside/gateway/{key.key_id}" == run.request.trigger.source
+    assert run.request.trigger.key.startswith("helper-1/")
 
 
 def test_a_token_works_for_a_quarter_of_an_hour(bench: SessionBench) -> None:

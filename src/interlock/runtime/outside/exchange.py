@@ -172,13 +172,14 @@ def _request(
     tx: Tx, live: Live, spec: WorkflowSpec, trigger: Trigger, *, key: ApiKey
 ) -> StartRequest:
     place = _place_of(key)
-    # People read it where a call is approved: who asks, and with which key.
-    source = f"{spec.name}/{trigger.name}/{key.principal.name}"
+    source = f"{spec.name}/{trigger.name}/{key.key_id}"
+    # People read it in the list of runs and where a call is approved: whose key it is.
+    name = f"{key.principal.name}/{tx.new_id()}"
     request = request_of(
         live.release,
         spec,
         environment=place.environment,
-        trigger=TriggerRef(kind=SESSION, source=source, key=f"{key.key_id}/{tx.new_id()}"),
+        trigger=TriggerRef(kind=SESSION, source=source, key=name),
         value={},
         now_us=tx.now_us,
         priority=trigger.priority,
