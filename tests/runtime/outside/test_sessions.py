@@ -20,7 +20,7 @@ from interlock.domain.ids import ExecutorId, RunId
 from interlock.domain.run import RunState
 from interlock.domain.trace import SpanKind
 from interlock.runtime.durable import segment
-from interlock.runtime.outside import session, sessions
+from interlock.runtime.outside import desk, session, sessions
 from interlock.runtime.outside.desk import Pending
 from interlock.runtime.outside.exchange import ACCESS_S, refresh_session
 from interlock.runtime.outside.session import END_TOPIC
@@ -254,6 +254,38 @@ def test_the_end_of_a_session_cuts_off_nothing(
     assert "closed" == bench.rest(run_id, RunState.SUCCEEDED).end_state
 
 
+def test_a_caller_that_leaves_takes_nothing_back(bench: SessionBench, recorder: Recorder) -> None:
+    """Its connection may break in the middle of a write, which goes on and is told afterwards."""
+    done = len(recorder.log().effects)
+    recorder.arm(Fault(kind="hang", seconds=1.0))
+    run_id = bench.open().run_id
+    left = bench.submit(run_id)
+    recorder.wait_for(effects=done + 1)
+    left.cancel()
+
+    assert CallState.SUCCEEDED is ended(bench.call(run_id)).state
+    assert 1 == len(recorder.log().effects) - done
+
+
+def test_open_calls_of_a_session_are_bounded(
+    bench: SessionBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next is refused; those that are open are asked about and taken up again all the same."""
+    monkeypatch.setattr(desk, "MOST_OPEN", 2)
+    run_id = bench.open().run_id
+    bench.call(run_id, "probed")
+    bench.call(run_id, "probed", key="k2")
+    with pytest.raises(IntakeFullError, match="2 calls of this session are open"):
+        bench.call(run_id, key="k3")
+    bench.rest(run_id)
+    monkeypatch.setattr(desk, "MOST_OPEN", 1)
+    with pytest.raises(IntakeFullError):
+        bench.call(run_id, key="k3")
+
+    assert isinstance(bench.call(run_id, "probed", key="k2"), Pending)
+    assert RunState.WAITING is bench.rest(run_id).state
+
+
 def test_what_waits_for_people_outlives_the_end_of_its_session(bench: SessionBench) -> None:
     """Its agent closes it in good order; who does not trust the agent cancels it."""
     run_id = bench.open().run_id
@@ -278,6 +310,7 @@ def test_a_cancelled_session_sends_nothing_more(bench: SessionBench) -> None:
 
     assert RunState.CANCELLED is bench.get(run_id).state
     assert ["denied"] == [effect.state for effect in bench.effects(run_id)]
+    assert "run.cancelled" == ended(bench.call(run_id, "probed")).code
     with pytest.raises(UnauthenticatedError):
         bench.call(run_id, key="k2")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import httpx2
 import pytest
 from mcp.client import Client
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 
 from interlock.domain.errors import ConflictError
 from interlock.domain.run import RunState
@@ -175,6 +177,28 @@ async def test_a_revoked_key_takes_back_what_waits(
         with pytest.raises(ConflictError):
             door.approve(door.sessions()[0].run_id)
         assert before == len(recorder.log().effects)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_fault_of_ours_is_told_without_its_words(
+    door: Door, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both eras, of a call and of the list: what an exception says may be anybody's secret."""
+
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("hush")
+
+    monkeypatch.setattr(door.interlock, "call_in_session", fail)
+    monkeypatch.setattr(door.interlock, "offered", fail)
+    async with door.client(door.token(), mode=mode) as client:
+        with pytest.raises(MCPError) as called:
+            await client.call_tool("recorder__item__create_keyed", {"text": "a"})
+        with pytest.raises(MCPError) as listed:
+            await client.list_tools()
+
+    for raised in (called.value, listed.value):
+        assert -32603 == raised.code
+        assert "hush" not in str(raised)
 
 
 async def test_a_handle_is_no_right(door: Door) -> None:

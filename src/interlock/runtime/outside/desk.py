@@ -141,7 +141,14 @@ class Desk:
             KeyTakenError: the key is that of another call.
             IntakeFullError: too many calls of the session are open.
         """
-        found = self._open.get(asked.key) or self.begin(asked)
+        found = self._open.get(asked.key)
+        if found is None:
+            if len(self._open) >= MOST_OPEN:
+                raise IntakeFullError(
+                    f"{MOST_OPEN} calls of this session are open; ask for their results first",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
+            found = self.begin(asked)
         if found.asked.digest != asked.digest:
             raise key_conflict(asked.key)
         needs_people = asyncio.ensure_future(found.needs_people.wait())
@@ -163,14 +170,9 @@ class Desk:
         raise ClosedDeskError
 
     def begin(self, asked: Asked) -> _Open:
-        """Start a call that is not under way."""
+        """Start a call that is not under way, however many are: it may have been taken before."""
         if self._answer is None or self.is_closed:
             raise ClosedDeskError
-        if len(self._open) >= MOST_OPEN:
-            raise IntakeFullError(
-                f"{MOST_OPEN} calls of this session are open; ask for their results first",
-                retry_after_s=_RETRY_AFTER_S,
-            )
         opened = _Open(asked, self._moved)
         self._open[asked.key] = opened
         opened.task = asyncio.create_task(self._answer(asked, opened.told))

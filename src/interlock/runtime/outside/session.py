@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 
 from interlock.calls.pipeline import Told, WaitsFor, call_tool
+from interlock.calls.record import result_of
 from interlock.calls.road import CallResult, Proposal
 from interlock.domain.canonical import Json
 from interlock.domain.errors import IntakeFullError
@@ -16,7 +17,7 @@ from interlock.domain.run import Expired, JournalEntry, RunOutcome, RunState
 from interlock.observe import emit
 from interlock.runtime.outside.desk import Asked, Desk, Desks, Pending, key_conflict
 from interlock.runtime.steps import Walk
-from interlock.store import effects, journal, spans, tokens, waits
+from interlock.store import effects, journal, runs, spans, tokens, waits
 from interlock.store.tx import Tx
 
 MOST_CALLS = 10_000
@@ -100,6 +101,9 @@ def noted(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
     if step in entries:
         return CallResult.from_journal(entries[step].value)
     effect = effects.find(tx, effect_id_of(run_id, step))
+    if effect is not None and runs.get(tx, run_id).state.is_final:
+        # Its row was ended with the run, or left to a person.
+        return result_of(effect)
     return Pending(
         key=asked.key,
         waits_for=_WAITS.get(_wait_of(tx, run_id, asked.key) or "", "reply"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
+import structlog
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     CallToolRequestParams,
     CallToolResult,
     ListToolsResult,
@@ -32,6 +36,7 @@ from interlock.serve.gateway import words
 _KEY: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _LISTED_MS: Final = 5_000
+_log = structlog.get_logger(__name__)
 _INSTRUCTIONS: Final = (
     "Tools of this organisation. Every call is checked, may wait for people, and is recorded. "
     "A call that is refused says why; one that is pending is asked for again by its handle."
@@ -53,12 +58,14 @@ def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[A
     async def list_tools(
         _ctx: ServerRequestContext[Any], _params: PaginatedRequestParams | None
     ) -> ListToolsResult:
-        return await calls.list_tools(visitor.get())
+        with _discreet():
+            return await calls.list_tools(visitor.get())
 
     async def call_tool(
         _ctx: ServerRequestContext[Any], params: CallToolRequestParams
     ) -> CallToolResult:
-        return await calls.call_tool(visitor.get(), params)
+        with _discreet():
+            return await calls.call_tool(visitor.get(), params)
 
     server: Server[Any] = Server(
         "interlock",
@@ -72,6 +79,19 @@ def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[A
     # Spans are ours; the SDK's own would be a second record of the same call.
     server.middleware.clear()
     return server
+
+
+@contextmanager
+def _discreet() -> Iterator[None]:
+    """Tell an agent no more of a fault of ours than that there was one: the SDK would."""
+    try:
+        yield
+    except InterlockError as error:
+        raise MCPError(INTERNAL_ERROR, error.message) from None
+    except Exception:  # noqa: BLE001  # an edge: whatever it is, it is not for the agent
+        _log.exception("gateway.failed")
+        message = "something went wrong on our side; the log has the details"
+        raise MCPError(INTERNAL_ERROR, message) from None
 
 
 class _Calls:
