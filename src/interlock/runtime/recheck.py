@@ -73,7 +73,8 @@ def _shows_later(road: Road, effect_id: EffectId, tx: Tx, *, n: int) -> Json:
     """Return when to look again; None if the call has ended and what it did shows by now."""
     effect, tool = _known(road, effect_id, tx)
     run = runs.get(tx, effect.run_id)
-    if not run.state.is_final and effect.step_name not in journal.load(tx, run.run_id):
+    is_ended = run.state.is_final or journal.find(tx, run.run_id, (effect.step_name,))
+    if not is_ended:
         # Half a minute first, an hour in the end.
         return tx.now_us + round(15.0 * 2.0 ** min(n, 8) * 1_000_000)
     shows_us = protocol.quiet_at_us(view_of(effect, tool))

@@ -327,7 +327,9 @@ def test_a_call_that_was_taken_is_never_called_unavailable(
     bench.db.run("wake", lambda tx: bench.engine.dispatch.wake(tx, runs.lock_any(tx, run_id)))
     bench.db.run("claim", lambda tx: claim(tx, segment=run.segment))
 
-    assert isinstance(bench.call(run_id, "probed"), Pending)
+    found = bench.call(run_id, "probed")
+    assert isinstance(found, Pending)
+    assert "approval" == found.waits_for
     with pytest.raises(UnavailableError, match="send the call again"):
         bench.call(run_id, key="k2")
 

@@ -11,6 +11,7 @@ from interlock.calls.pipeline import Told, WaitsFor, call_tool
 from interlock.calls.record import result_of
 from interlock.calls.road import CallResult, Proposal
 from interlock.domain.canonical import Json
+from interlock.domain.effect import EffectState
 from interlock.domain.errors import IntakeFullError
 from interlock.domain.ids import RunId, StepName, ToolName, effect_id_of
 from interlock.domain.run import Expired, JournalEntry, RunOutcome, RunState
@@ -28,10 +29,11 @@ END_TOPIC = "session/end"
 """Signal that ends a session before its token does."""
 _ASKED = "session.call"
 _BEGIN = StepName("#session")
-_WAITS: Mapping[str, WaitsFor] = MappingProxyType(
-    {"approval": "approval", "parked": "person", "rate": "rate", "breaker": "server"}
+_WITH_PEOPLE: Mapping[EffectState, WaitsFor] = MappingProxyType(
+    {EffectState.PROPOSED: "approval", EffectState.PARKED: "person"}
 )
-"""What the waits of a call are for, by what follows the name of its step; others are pauses."""
+_WAITS: Mapping[str, WaitsFor] = MappingProxyType({"rate": "rate", "breaker": "server"})
+"""What waits of a call are for that its row does not say, by what follows its step's name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,11 +106,12 @@ def noted(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
     if effect is not None and runs.get(tx, run_id).state.is_final:
         # Its row was ended with the run, or left to a person.
         return result_of(effect)
-    return Pending(
-        key=asked.key,
-        waits_for=_WAITS.get(_wait_of(tx, run_id, asked.key) or "", "reply"),
-        effect_id=None if effect is None else effect.effect_id,
-    )
+    wait = _WAITS.get(_wait_of(tx, run_id, asked.key) or "")
+    if effect is None:
+        return Pending(key=asked.key, waits_for=wait or "reply")
+    # While it is taken up, or stands still, its run is in no wait.
+    waits_for = wait or _WITH_PEOPLE.get(effect.state) or "reply"
+    return Pending(key=asked.key, waits_for=waits_for, effect_id=effect.effect_id)
 
 
 def _wait_of(tx: Tx, run_id: RunId, key: str) -> str | None:
