@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, union_all
 
 from interlock.domain.errors import StepNameReusedError
 from interlock.domain.ids import RunId, StepName
@@ -17,6 +17,17 @@ from interlock.store.tx import Tx
 
 _FOUND = select(table).where(table.c.run_id == bindparam("run_id")).order_by(table.c.at_us)
 _OF_RUN = Statement(_FOUND)
+_NAMED = Statement(
+    union_all(
+        *(
+            select(where).where(
+                where.c.run_id == bindparam("of_run"),
+                where.c.name.in_([bindparam("one"), bindparam("other")]),
+            )
+            for where in (table, step_past)
+        )
+    )
+)
 
 
 def load(
@@ -34,10 +45,11 @@ def load(
 
 def find(tx: Tx, run_id: RunId, names: Collection[StepName]) -> dict[StepName, JournalEntry]:
     """Return what a run has recorded under these names, also what was put away."""
-    found: dict[StepName, JournalEntry] = {}
-    for where in (table, step_past):
-        query = select(where).where(where.c.run_id == run_id, where.c.name.in_(names))
-        found |= _entries(tx.connection.execute(query).mappings())
+    wanted, found = list(names), dict[StepName, JournalEntry]()
+    for at in range(0, len(wanted), 2):
+        one, *others = wanted[at : at + 2]
+        pair = {"of_run": run_id, "one": one, "other": others[0] if others else one}
+        found |= _entries(tx.rows(_NAMED, pair))
     return found
 
 

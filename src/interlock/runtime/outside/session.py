@@ -142,7 +142,8 @@ async def _answer(walk: Walk, call: Asked, told: Told, calls: _Calls) -> CallRes
     if before is not None and before.digest != call.digest:
         raise key_conflict(call.key)
     if before is None:
-        past = None if call.is_new else await durable.read(partial(_past, walk, call))
+        may_be_past = calls.past and not call.is_new
+        past = await durable.read(partial(_past, walk, call)) if may_be_past else None
         if past is not None:
             return past
         if len(calls.ended) >= _TOGETHER:
