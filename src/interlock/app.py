@@ -42,6 +42,7 @@ from interlock.runtime.outside.exchange import Tokens
 from interlock.runtime.outside.offer import granted_schema, offered
 from interlock.runtime.outside.session import find_asked
 from interlock.runtime.outside.sessions import Sessions
+from interlock.runtime.registry.trial import Trial, Trials
 from interlock.runtime.retention import Retention
 from interlock.runtime.schedule import ScheduleLoop
 from interlock.runtime.steps import Services
@@ -125,6 +126,13 @@ class Interlock:
         upstreams = Upstreams(db=db, resolve=credentials.resolve, variables=os.environ)
         self.upstreams = upstreams
         self._watch = UpstreamWatch(upstreams, self._engine.executor_id)
+        self._trials = Trials(
+            db=db,
+            live=self._live,
+            resolve=credentials.resolve,
+            variables=os.environ,
+            functions=frozenset(functions or ()),
+        )
         self._is_working = self._is_scheduling = False
         self._attending = threading.Lock()
 
@@ -200,6 +208,17 @@ class Interlock:
         """Apply files as the next release, whole or not at all; `diff` is the digest shown."""
         done = apply.apply(self.db, files, by=by.name, expected_diff_digest=diff, lint=self._lint)
         return _shown(done) | {"release": done.release.number}
+
+    def try_tool(
+        self,
+        tool: ToolVersion,
+        environment: Environment,
+        *,
+        by: Principal,
+        arguments: JsonObject | None,
+    ) -> Trial:
+        """Look at what a call of a live tool needs in one environment; no call is made."""
+        return self._trials.run(tool.name, environment, tenant=by.tenant, arguments=arguments)
 
     # --- sessions of outside agents
 

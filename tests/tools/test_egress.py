@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from interlock.domain.effect import Transport
+from interlock.domain.errors import UnreachableError
 from interlock.tools.addresses import Address, Target, target_of
-from interlock.tools.egress import WIRE, CheckedTransport, Wire, client_of, open_client
+from interlock.tools.egress import WIRE, CheckedTransport, Wire, client_of, connect, open_client
 from tests.tools.outside import Answer, Site
 from tests.tools.outside import site as open_site
 
@@ -265,3 +266,29 @@ async def test_certificate_of_another_name_is_refused(tls_site: Site, certificat
             await client.get(f"https://other.example:{tls_site.port}/x")
 
     assert [] == tls_site.seen
+
+
+async def test_connection_alone_keeps_the_rules_and_sends_nothing(
+    tls_site: Site, certificate: Path, url: str, site: Site
+) -> None:
+    """A try-out checks addresses and names as a call does, and is no call."""
+    tls = ssl.create_default_context(cafile=certificate)
+    good = CheckedTransport(
+        _named_loopback(NAME, tls_site.port), tls=tls, resolver=Names("127.0.0.2", "127.0.0.1")
+    )
+    bad_name = CheckedTransport(
+        _named_loopback("other.example", tls_site.port), tls=tls, resolver=Names("127.0.0.1")
+    )
+    bad_address = CheckedTransport(
+        target_of(f"https://{NAME}", "dev"), resolver=Names("169.254.169.254")
+    )
+
+    assert "127.0.0.1" == await good.connect()
+    assert "127.0.0.1" == await connect(target_of(url, "dev"))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await bad_name.connect()
+    with pytest.raises(httpx2.ConnectError, match="never reached"):
+        await bad_address.connect()
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        await connect(target_of("http://127.0.0.1:9", "dev"))
+    assert [] == [*site.seen, *tls_site.seen]

@@ -22,11 +22,13 @@ from ipaddress import ip_address
 import httpx2
 
 from interlock.domain.effect import Reply, Transport
+from interlock.domain.errors import UnreachableError
 from interlock.domain.tool import Environment
 from interlock.tools.addresses import Address, Target, target_of, why_refused
 
 DEFAULT_REPLY_BYTES = 16 * 1024 * 1024
 RESOLVED_FOR_S = 30.0
+CONNECT_S = 10.0
 _LONGEST_RETRY_AFTER_S = 3600.0
 
 Resolver = Callable[[str, int], Awaitable[tuple[Address, ...]]]
@@ -89,6 +91,26 @@ async def resolve(host: str, port: int) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
 
 
+async def connect(
+    target: Target, *, tls: ssl.SSLContext | None = None, within_s: float = CONNECT_S
+) -> str:
+    """Open a connection to a checked address, with TLS where the target has it, and close it.
+
+    No request is sent. Returns the address; raises `UnreachableError`.
+    """
+    transport = CheckedTransport(target, tls=tls)
+    try:
+        async with asyncio.timeout(within_s):
+            return await transport.connect()
+    except TimeoutError:
+        msg = f"`{target.host}` did not answer within {within_s:g} s"
+        raise UnreachableError(msg) from None
+    except (httpx2.ConnectError, OSError) as error:
+        raise UnreachableError(f"`{target.host}` cannot be reached: {error}") from None
+    finally:
+        await transport.aclose()
+
+
 class CheckedTransport(httpx2.AsyncBaseTransport):
     """Sends requests of one target to addresses that were checked.
 
@@ -102,7 +124,8 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         self._target = target
         self._resolver = resolver
         self._resolved: tuple[float, tuple[Address, ...]] = (0.0, tuple(target.named))
-        self._inner = httpx2.AsyncHTTPTransport(verify=tls or _tls_context(), trust_env=False)
+        self._tls = tls or _tls_context()
+        self._inner = httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request; addresses are tried in turn until one connects."""
@@ -121,6 +144,28 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
                 failure = error
             else:
                 return _bounded(response, wire)
+        raise failure
+
+    async def connect(self) -> str:
+        """Connect to the first checked address that answers, close again, and return it.
+
+        Raises `httpx2.ConnectError` for an address that is refused, `OSError` if none answers.
+        """
+        failure: OSError = OSError("the host has no address")
+        is_tls = self._target.scheme == "https"
+        for address in await self._addresses(Wire()):
+            try:
+                _, writer = await asyncio.open_connection(
+                    str(address),
+                    self._target.port,
+                    ssl=self._tls if is_tls else None,
+                    server_hostname=self._target.host if is_tls else None,
+                )
+            except OSError as error:
+                failure = error
+                continue
+            writer.transport.abort()
+            return str(address)
         raise failure
 
     async def aclose(self) -> None:

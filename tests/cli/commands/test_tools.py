@@ -184,6 +184,22 @@ def test_who_may_call_what_with_which_credentials_is_one_list(folder: Path) -> N
     assert "quarantined" in done("tool", "list", "--grants")
 
 
+def test_a_tool_is_tried_out_without_a_call(folder: Path) -> None:
+    """Check by check; the exit code says whether all is well, before and after a change."""
+    write(folder, files(offer(folder, OFFERED), pin=str(pin_of(OFFERED))))
+    done("apply", "--yes")
+    (folder / "arguments.json").write_text('{"text": "hello"}')
+
+    well = done("tool", "test", TOOL, "--arguments", "arguments.json")
+    offer(folder)
+    bad = interlock("tool", "test", TOOL, "--env", "dev", "--json")
+
+    assert f"{TOOL} v1; no call was made" in well
+    assert '"tool": "write_note"' in well
+    assert (1, False) == (bad.code, bad.json["is_ok"])
+    assert "`write_note`, it offers no tools" in bad.out
+
+
 def test_credentials_of_each_workflow_are_listed_with_its_name(folder: Path) -> None:
     """Of a binding that has some for each, none is for all."""
     project = recorder_project.files("http://127.0.0.1:9")

@@ -76,6 +76,34 @@ async def test_credentials_are_told_for_the_readers_workflows(plane: Plane) -> N
         assert told == _of(_of(shown, "environments"), "dev")["credentials"]
 
 
+async def test_a_tool_is_tried_out_by_those_who_run_it(plane: Plane) -> None:
+    """With what would be sent, to nobody's surprise; a reader may not reach out to servers."""
+    plane.apply(recorder_project.files("http://127.0.0.1:9"))
+    path = f"{API}/tools/{TOOL_OF['keyed']}/test"
+    value: JsonObject = {"arguments": {"text": "hi"}}
+
+    tried = await plane.send("POST", path, token=plane.key(Role.OWNER), body=value)
+    refused = await plane.send("POST", path, token=plane.key(Role.VIEWER), body=value)
+    unknown = await plane.send(
+        "POST", f"{API}/tools/none/test", token=plane.key(Role.OWNER), body={}
+    )
+
+    assert (200, 403, 404) == (tried.status_code, refused.status_code, unknown.status_code)
+    [trial] = rows(body_of(tried), "environments")
+    assert ("dev", False) == (trial["environment"], body_of(tried)["is_ok"])
+    assert "http://127.0.0.1:9/keyed/items" == _of(trial, "request")["url"]
+
+
+async def test_another_tenant_tries_out_no_shared_server(plane: Plane) -> None:
+    """Its program would be started, or its address reached, for somebody else."""
+    plane.apply(recorder_project.files("http://127.0.0.1:9"))
+    token = plane.key(Role.OPERATOR, tenant=OWN)
+
+    refused = await plane.send("POST", f"{API}/tools/{TOOL_OF['keyed']}/test", token=token, body={})
+
+    assert 403 == refused.status_code
+
+
 def _of(body: JsonObject, name: str) -> JsonObject:
     found = body[name]
     assert isinstance(found, dict)

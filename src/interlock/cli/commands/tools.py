@@ -19,7 +19,7 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
-from interlock.domain.canonical import Json, JsonObject, canonical_text
+from interlock.domain.canonical import Json, JsonObject, canonical_text, parse
 from interlock.domain.errors import InputError
 
 app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
@@ -190,6 +190,51 @@ def check_server(server: ServerArgument, *, as_json: AsJson = False) -> None:
     unregistered = body["unregistered"]
     if isinstance(unregistered, list) and unregistered:
         say(f"not registered, and so out of reach: {', '.join(map(str, unregistered))}")
+
+
+@app.command("test")
+@tells_errors
+def try_tool(
+    name: ToolArgument,
+    *,
+    env: Annotated[
+        str | None, typer.Option("--env", help="Where: dev, stage or prod; else wherever bound.")
+    ] = None,
+    arguments: Annotated[
+        Path | None, typer.Option("--arguments", help="A JSON file; shows what would be sent.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at what a call of a tool needs, check by check; no call is made."""
+    given = None if arguments is None else parse(arguments.read_bytes())
+    with connected() as client:
+        asked: JsonObject = {"environment": env, "arguments": given}
+        body = client.post("tools", name, "test", body=asked)
+    if as_json:
+        show_json(body)
+    else:
+        _show_trials(body)
+    if not body["is_ok"]:
+        raise typer.Exit(1)
+
+
+def _show_trials(body: JsonObject) -> None:
+    say(f"{body['tool']} v{body['version']}; no call was made", style="bold")
+    found = rows_of(body, "environments")
+    columns = ("environment", "check", "state", "finding")
+    table(
+        columns,
+        [
+            (trial["environment"], check["name"], check["state"], check["message"])
+            for trial in found
+            for check in rows_of(trial, "checks")
+        ],
+        empty="it is bound in no environment; add one to `environments` of its manifest",
+    )
+    for trial in found:
+        if trial["request"] is not None:
+            say(f"{trial['environment']}: this would be sent, with the credentials added")
+            show_json(trial["request"])
 
 
 @app.command("pin")

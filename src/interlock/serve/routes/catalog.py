@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import NotFoundError
 from interlock.domain.ids import ToolName, WorkflowName
-from interlock.domain.principal import Principal
+from interlock.domain.principal import Principal, Role
 from interlock.domain.record import object_to_json, to_json
 from interlock.domain.release import Release, pin_of
 from interlock.domain.text import difference
-from interlock.domain.tool import ToolVersion
+from interlock.domain.tool import Environment, ToolVersion
 from interlock.domain.workflow import WORKFLOW_AGENT, WorkflowSpec
 from interlock.manifest.diff import GRAVE
-from interlock.serve.auth import App
+from interlock.serve.auth import App, needs
+from interlock.serve.routes.breakers import check_own
 from interlock.serve.routes.runs import Reader
-from interlock.serve.strict import StrictRoute
+from interlock.serve.strict import Body, StrictRoute
 from interlock.store import registry
 
 router = APIRouter(tags=["catalog"], route_class=StrictRoute)
+Tester = Annotated[Principal, Depends(needs(Role.OPERATOR, Role.OWNER, Role.ADMIN))]
+
+
+class TestBody(Body):
+    """Where to look, everywhere if absent; `arguments` are checked and shown as a request."""
+
+    environment: Environment | None = None
+    arguments: dict[str, Json] | None = None
 
 
 @router.get("/tools")
@@ -69,6 +79,29 @@ def diff_tool(
         "after": numbers[1],
         "grave": to_json([key for key in GRAVE if sides[0][key] != sides[1][key]]),
         "lines": to_json(difference(sides[0], sides[1], names=names)),
+    }
+
+
+@router.post("/tools/{name}/test")
+def test_tool(app: App, tester: Tester, name: str, body: TestBody) -> JsonObject:
+    """Look at what a call of a tool needs, check by check; no call is made."""
+    with app.db.reading() as tx:
+        release = app.release(tx)
+        tool = _told(release, tester, name)
+        wanted = sorted(tool.environments) if body.environment is None else [body.environment]
+        for environment in wanted:
+            target = tool.environments.get(environment)
+            if target is not None:
+                check_own(app, tx, tester, target.server)
+    found = [
+        app.try_tool(tool, environment, by=tester, arguments=body.arguments)
+        for environment in wanted
+    ]
+    return {
+        "tool": name,
+        "version": tool.version,
+        "is_ok": bool(found) and all(trial.is_ok for trial in found),
+        "environments": [object_to_json(trial) for trial in found],
     }
 
 
