@@ -10,6 +10,7 @@ from interlock.calls.road import Live
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
 from interlock.domain.ids import TenantId
+from interlock.domain.pointer import escaped
 from interlock.domain.principal import Seat
 from interlock.domain.release import Release
 from interlock.domain.tool import Binding, ToolVersion
@@ -91,7 +92,7 @@ def _standing(
     if arguments is None:
         properties = binding.tool.input_schema.get("properties")
         names = list(properties) if isinstance(properties, dict) else []
-        unknown = frozenset(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
+        unknown = frozenset(f"/{escaped(name)}" for name in names)
         arguments = dict.fromkeys(names)
     request = PolicyRequest(
         seats=(seat,),
