@@ -16,7 +16,7 @@ from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind,
 from interlock.domain.run import RunState
 from interlock.store import approvals, decisions
 from interlock.testing.recorder import Fault, Recorder
-from interlock.testing.recorder_project import WORKFLOW_OF, files
+from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from tests.road_bench import DANA, RoadBench
 
 WRITES = ("keyed", "conditional", "probed", "blind")
@@ -330,6 +330,30 @@ def test_a_changed_policy_voids_the_approval(asking: RoadBench, recorder: Record
         pending = approvals.list_open(tx, tenant=DEFAULT_TENANT)
     assert ["data-owners", "platform"] == sorted(a.group for a in pending)
     assert 0 == len(recorder.log().requests)
+
+
+def test_a_version_that_moves_voids_the_approval(asking: RoadBench, recorder: Recorder) -> None:
+    """The call keeps the version that was proposed and is asked anew; later calls have the new."""
+    first_run = asking.run(WORKFLOW_OF["keyed"], {"text": "hello"})
+    first = _pending(asking, first_run)
+    project = files(recorder.url, approve=True)
+    path = f"tools/{TOOL_OF['keyed']}.yaml"
+    project["tools/newer.yaml"] = (
+        project[path].replace("version: 1", "version: 2").replace("title: A", "title: The")
+    )
+    asking.apply(project)
+    _answer(asking, first)
+    asking.engine.run_until_idle()
+    second_run = asking.run(WORKFLOW_OF["keyed"], {"text": "hello again"})
+
+    assert RunState.WAITING is asking.get(first_run).state
+    assert 0 == len(recorder.log().requests)
+    again = _pending(asking, first_run)
+    assert first.digest != again.digest
+    _answer(asking, again)
+    asking.engine.run_until_idle()
+    assert RunState.SUCCEEDED is asking.get(first_run).state
+    assert [1, 2] == [asking.effects(run_id)[0].tool_version for run_id in (first_run, second_run)]
 
 
 def test_the_same_trigger_key_is_one_run_and_one_effect(

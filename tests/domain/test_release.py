@@ -51,6 +51,21 @@ def test_live_and_kept_versions_are_found() -> None:
     assert RELEASE.tool_version(ToolName("desk.issue.read"), 2) is None
 
 
+def test_an_environment_sees_its_own_versions_as_the_newest() -> None:
+    """Where versions differ, each view has all of them, and none is both newest and old."""
+    mixed = replace(RELEASE, live_versions={f"{NAME}@dev": 2, f"{NAME}@prod": 1})
+
+    views = {place: mixed.at(place) for place in ("dev", "prod")}
+
+    assert {"dev": 2, "prod": 1} == {place: v.tools[NAME].version for place, v in views.items()}
+    assert [f"{NAME}@2"] == list(views["prod"].old_tools)
+    assert [1, 2] == views["prod"].versions_of(NAME)
+    assert {"dev": 2, "prod": 1} == {
+        place: tool.version for place, tool in views["prod"].every_live(NAME).items()
+    }
+    assert (RELEASE,) == RELEASE.views()
+
+
 def test_binding_fixes_server_credentials_and_pin() -> None:
     """A tool bound in an environment carries all that a call needs, and what it was fixed by."""
     binding = RELEASE.binding(NAME, "dev")

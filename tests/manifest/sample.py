@@ -91,6 +91,21 @@ sink: {accepts: [pii], external: false}
 environments:
   dev: {server: desk-dev, credentials: "secret://desk/dev/bot"}
 """
+PROD_SERVER = (
+    SERVER.replace("dev", "prod")
+    .replace("http:", "https:")
+    .replace("127.0.0.1:9000", "desk.example")
+)
+_IN_DEV = '  dev: {server: desk-dev, credentials: "secret://desk/dev/bot"}\n'
+FIND_IN_PROD = FIND.replace(_IN_DEV, _IN_DEV + _IN_DEV.replace("dev", "prod"))
+"""The first version, bound in `dev` and `prod`; the project then needs `PROD_SERVER`."""
+FIND_2 = FIND.replace("version: 1", "version: 2").replace("Find issues\n", "Find them\n")
+"""The second version, bound in `dev` only."""
+TWO_VERSIONS = {
+    "servers/prod.yaml": PROD_SERVER,
+    "tools/find.yaml": FIND_IN_PROD,
+    "tools/find.v2.yaml": FIND_2,
+}
 AGENT = """\
 interlock: v1
 kind: Agent

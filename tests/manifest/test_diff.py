@@ -8,7 +8,7 @@ from interlock.domain.release import Release
 from interlock.manifest.diff import Change, diff
 from interlock.manifest.load import load
 from interlock.testing.recorder_project import session_files
-from tests.manifest.sample import FILES, changed
+from tests.manifest.sample import FILES, FIND_2, FIND_IN_PROD, TWO_VERSIONS, changed
 
 LIVE = replace(load(FILES), number=4)
 GRANT = "policies/grants/desk.cedar"
@@ -171,3 +171,27 @@ def test_a_door_for_an_outside_agent_is_a_right() -> None:
     assert [(name, "added", True), (name, "removed", False)] == [
         (change.name, change.action, change.is_widening) for change in (*opened, *closed)
     ]
+
+
+def test_a_version_that_moves_names_the_workflows_that_call_it() -> None:
+    """In its environment alone, with their owners; another environment keeps its version."""
+    before = load({**FILES, **TWO_VERSIONS, "tools/find.v2.yaml": ""})
+    after = load({**FILES, **TWO_VERSIONS})
+
+    moved = [change for change in diff(before, after).changes if change.kind == "version of tool"]
+
+    [change] = moved
+    assert ("desk.issue.find in dev", True) == (change.name, change.is_widening)
+    assert ("version 1 -> 2", "called by `triage` of `owners`") == change.details
+
+
+def test_what_a_version_of_one_environment_changes_is_a_risk() -> None:
+    """Although the newest version is the same: it is new there."""
+    wide = FIND_2.replace("accepts: [pii]", "accepts: []")
+    both = {**FILES, **TWO_VERSIONS, "tools/find.v2.yaml": wide}
+    in_prod = wide + FIND_IN_PROD.splitlines()[-1] + "\n"
+
+    found = diff(load(both), load({**both, "tools/find.v2.yaml": in_prod})).changes
+
+    [risk] = [change for change in found if change.kind == "risk of tool"]
+    assert any(line.startswith("sink: ") for line in risk.details)

@@ -12,7 +12,16 @@ from interlock.domain.workflow import ApprovalRule, Concurrency, Condition, Lock
 from interlock.manifest.load import load
 from interlock.tools.discover import from_functions
 from interlock.tools.functions import python_function
-from tests.manifest.sample import CREATE, FILES, FIND, changed, problems
+from tests.manifest.sample import (
+    CREATE,
+    FILES,
+    FIND,
+    FIND_2,
+    FIND_IN_PROD,
+    TWO_VERSIONS,
+    changed,
+    problems,
+)
 
 TRIAGE, CLERK = WorkflowName("triage"), AgentName("clerk")
 CREATE_TOOL, FIND_TOOL = ToolName("desk.issue.create"), ToolName("desk.issue.find")
@@ -250,6 +259,47 @@ def test_highest_version_is_live_and_others_are_kept() -> None:
 
     assert 2 == release.tools[CREATE_TOOL].version
     assert {"desk.issue.create@1"} == set(release.old_tools)
+
+
+def test_each_environment_has_the_newest_version_that_is_bound_there() -> None:
+    """The second version in `dev`, the first in `prod`, until that is past."""
+    texts = {**FILES, **TWO_VERSIONS}
+    past = FIND_IN_PROD.replace('/prod/bot"}', '/prod/bot", past: true}')
+
+    found = [
+        {place: tool.version for place, tool in load(each).every_live(FIND_TOOL).items()}
+        for each in (texts, {**texts, "tools/find.yaml": past})
+    ]
+
+    assert [{"dev": 2, "prod": 1}, {"dev": 2}] == found
+    binding = load({**texts, "tools/find.yaml": past})
+    first = binding.tool_version(FIND_TOOL, 1)
+    assert first is not None
+    assert binding.bind(first, "prod") is not None
+
+
+def test_going_back_to_an_older_version_lifts_no_quarantine() -> None:
+    """It was reviewed against what its server said even earlier."""
+    texts = {**FILES, **TWO_VERSIONS}
+    held = {f"{FIND_TOOL}@dev": "its server changed its title"}
+    live = replace(load(texts), number=1, quarantine=held)
+    past = FIND_2.replace('/dev/bot"}', '/dev/bot", past: true}')
+
+    back = load({**texts, "tools/find.v2.yaml": past}, previous=live)
+
+    assert (1, held) == (back.every_live(FIND_TOOL)["dev"].version, back.quarantine)
+
+
+def test_a_workflow_is_checked_with_the_versions_of_every_environment() -> None:
+    """What one of them does not take is a problem, once."""
+    other = FIND_2.replace("schemas/find.json", "schemas/find.v2.json").replace("in:/ref", "in:/id")
+    renamed = FILES["schemas/find.json"].replace('"ref"', '"id"')
+    texts = {**FILES, **TWO_VERSIONS, "tools/find.v2.yaml": other, "schemas/find.v2.json": renamed}
+
+    found = problems(texts)
+
+    assert any("`desk.issue.find` has no argument `ref`" in problem for problem in found), found
+    assert len(found) == len({*found})
 
 
 def test_missing_project_file_is_one_problem() -> None:

@@ -10,7 +10,7 @@ from interlock.domain.errors import PolicyError
 from interlock.domain.ids import AgentName, ToolName
 from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
-from interlock.domain.tool import Group, Sink, Source
+from interlock.domain.tool import ENVIRONMENTS, Group, Sink, Source
 from interlock.policy.engine import ModelResource, build_world
 from tests.policy.project import (
     EXECUTOR,
@@ -23,6 +23,7 @@ from tests.policy.project import (
     policy_files,
     release,
     request,
+    schema,
     tool,
     tools,
     world,
@@ -260,6 +261,32 @@ def test_old_version_that_policies_see_alike_is_judged() -> None:
     decisions = [asked.decide(request(version=version)) for version in (None, 1, 2)]
 
     assert [Outcome.ALLOW] * 3 == [decision.outcome for decision in decisions]
+
+
+def test_each_environment_types_arguments_by_the_version_that_it_has() -> None:
+    """The form of `dev` is another than that of `prod`; a call of the other version is denied."""
+    old = tools()[REFUND]
+    new = replace(old, version=2, input_schema=schema(required=("sum",), sum={"type": "integer"}))
+    worlds = {
+        place: world(
+            GRANT_WRITES,
+            environment=place,
+            tools=tools() | {REFUND: new},
+            old_tools={f"{REFUND}@1": old},
+            live_versions={f"{REFUND}@dev": 2, f"{REFUND}@prod": 1},
+        )
+        for place in ENVIRONMENTS
+    }
+    calls = [request(version=1), request(arguments={"sum": 5}, version=2)]
+
+    found = [
+        worlds[place].decide(replace(call, environment=place)).outcome
+        for place in ENVIRONMENTS
+        if place != "stage"
+        for call in calls
+    ]
+
+    assert [Outcome.DENY, Outcome.ALLOW, Outcome.ALLOW, Outcome.DENY] == found
 
 
 def test_unbound_tool_is_unknown() -> None:

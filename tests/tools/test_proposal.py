@@ -8,9 +8,19 @@ import pytest
 from ruamel.yaml import YAML
 
 from interlock.domain.canonical import JsonObject
+from interlock.domain.errors import InputError
+from interlock.domain.ids import ToolName
 from interlock.domain.tool import Server
 from interlock.tools.contract import check_schema
-from interlock.tools.proposal import Draft, Proposal, as_contract, propose, tool_name, words_of
+from interlock.tools.proposal import (
+    Draft,
+    Proposal,
+    as_contract,
+    propose,
+    released,
+    tool_name,
+    words_of,
+)
 
 SERVER = Server(name="git-dev", system="git", environment="dev", kind="mcp-stdio", argv=("git",))
 LOOSE: JsonObject = {
@@ -138,3 +148,51 @@ def test_second_file_of_one_path_is_left_out_and_noted() -> None:
 
     assert {"a": "1", "b": "3"} == joined.files
     assert 1 == len(joined.notes)
+
+
+NOTE = ToolName("notes.note.add")
+FIRST = f"""\
+kind: Tool
+name: {NOTE}
+version: 1
+environments:
+  dev: {{server: notes-dev}}  # ann's
+  prod: {{server: notes-prod}}
+"""
+SECOND = f"""\
+# Reviewed in March
+kind: Tool
+name: {NOTE}
+version: 2
+environments: {{dev: {{server: notes-dev}}}}
+"""
+BOTH = {"tools/add.v1.yaml": FIRST, "tools/add.v2.yaml": SECOND}
+
+
+def test_a_version_that_is_released_goes_where_the_former_one_goes() -> None:
+    """One file changes, in one line; its comments stay."""
+    changed = released(BOTH, NOTE, 2, "prod")
+
+    assert ["tools/add.v2.yaml"] == list(changed)
+    assert changed["tools/add.v2.yaml"].startswith("# Reviewed in March\n")
+    assert "prod: {server: notes-prod}" in changed["tools/add.v2.yaml"]
+    assert {} == released({**BOTH, **changed}, NOTE, 2, "prod")
+
+
+def test_going_back_keeps_the_newer_version_bound_as_a_past_one() -> None:
+    """And forward again takes that away."""
+    back = released(BOTH, NOTE, 1, "dev")
+    forward = released({**BOTH, **back}, NOTE, 2, "dev")
+
+    assert "{dev: {server: notes-dev, past: true}}" in back["tools/add.v2.yaml"]
+    assert {"tools/add.v2.yaml": SECOND} == forward
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [(3, "it has the versions 1, 2"), (2, "no version of `notes.note.add` is bound in `stage`")],
+)
+def test_what_cannot_be_released_is_one_sentence(version: int, problem: str) -> None:
+    """An unknown version, and a place where nothing says which server it is."""
+    with pytest.raises(InputError, match=problem):
+        released(BOTH, NOTE, version, "stage")

@@ -64,7 +64,7 @@ def new_call(
     `unknown` are pointers to arguments that are not known yet: such a call is only looked at.
     """
     environment = run.request.environment
-    tool = live.release.tools.get(proposal.tool)
+    tool = live.release.live(proposal.tool, environment)
     if proposal.version is not None:
         tool = live.release.tool_version(proposal.tool, proposal.version)
     binding = None

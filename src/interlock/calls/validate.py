@@ -166,14 +166,16 @@ def deny(code: str, message: str) -> Decision:
 def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
     """Return the digest that an approval binds to: whatever moves it voids the approval.
 
-    It covers seats, user, tenant, environment, tool, version, pin, server, credentials, arguments,
-    run, effect and the version of the policies that can match this call.
+    It covers seats, user, tenant, environment, tool, version, pin, the version that is live,
+    server, credentials, arguments, run, effect and the version of the policies that can match this
+    call.
     """
     tool = live.release.tool_version(effect.tool, effect.tool_version)
     binding = (
         None if tool is None else live.release.bind(tool, effect.environment, run.request.workflow)
     )
     world = live.worlds.get(effect.environment)
+    pinned = live.release.live(effect.tool, effect.environment)
     slices = [] if world is None else [world.slice_version(s, effect.tool) for s in effect.seats]
     return digest(
         {
@@ -184,6 +186,7 @@ def call_digest_of(live: Live, run: Run, effect: Effect) -> str:
             "tool": effect.tool,
             "version": effect.tool_version,
             "pin": effect.pin,
+            "live": None if pinned is None else pinned.version,
             "server": None if binding is None else live.digest_of(binding.server),
             "credentials": None if binding is None else binding.credentials,
             "arguments": effect.arguments,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from interlock.domain.agent import AgentSpec
 from interlock.domain.canonical import digest
 from interlock.domain.ids import AgentName, ToolName, WorkflowName
 from interlock.domain.record import object_to_json
-from interlock.domain.tool import Binding, Environment, Server, System, ToolVersion
+from interlock.domain.tool import (
+    ENVIRONMENTS,
+    Binding,
+    Environment,
+    Server,
+    System,
+    ToolVersion,
+)
 from interlock.domain.workflow import WorkflowSpec
 
 RELEASE_FORMAT = 1
@@ -26,10 +33,11 @@ class PolicyFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """Everything that may run: definitions by name, each in the version that is live.
+    """Everything that may run: definitions by name, each in its newest version.
 
-    `old_tools` are published versions that are not live but still referred to (probes,
-    compensations, runs under way), keyed `name@version`.
+    `old_tools` are the other published versions, keyed `name@version`: probes, compensations and
+    calls under way refer to them. `live_versions` says which version of a tool each environment has
+    (`name@environment`); of a tool that is absent there, all that are bound have the newest.
     """
 
     number: int = 0
@@ -37,6 +45,7 @@ class Release:
     servers: Mapping[str, Server] = field(default_factory=dict)
     tools: Mapping[ToolName, ToolVersion] = field(default_factory=dict)
     old_tools: Mapping[str, ToolVersion] = field(default_factory=dict)
+    live_versions: Mapping[str, int] = field(default_factory=dict)
     agents: Mapping[AgentName, AgentSpec] = field(default_factory=dict)
     workflows: Mapping[WorkflowName, WorkflowSpec] = field(default_factory=dict)
     policies: tuple[PolicyFile, ...] = ()
@@ -45,21 +54,48 @@ class Release:
     quarantine: Mapping[str, str] = field(default_factory=dict)
 
     def tool_version(self, name: ToolName, version: int) -> ToolVersion | None:
-        """Return that version if it is live or kept, else None."""
-        live = self.tools.get(name)
-        if live is not None and live.version == version:
-            return live
+        """Return that version if it is known, else None."""
+        newest = self.tools.get(name)
+        if newest is not None and newest.version == version:
+            return newest
         return self.old_tools.get(f"{name}@{version}")
 
     def versions_of(self, name: ToolName) -> list[int]:
-        """Return the versions of a tool that are live or kept, in their order."""
+        """Return the known versions of a tool, in their order."""
         old = [tool.version for tool in self.old_tools.values() if tool.name == name]
-        live = self.tools.get(name)
-        return sorted([*old, *([] if live is None else [live.version])])
+        newest = self.tools.get(name)
+        return sorted([*old, *([] if newest is None else [newest.version])])
+
+    def live(self, name: ToolName, environment: Environment) -> ToolVersion | None:
+        """Return the version of a tool that an environment has, or None if it has none."""
+        version = self.live_versions.get(f"{name}@{environment}")
+        tool = self.tools.get(name) if version is None else self.tool_version(name, version)
+        target = None if tool is None else tool.environments.get(environment)
+        return None if target is None or target.is_past else tool
+
+    def every_live(self, name: ToolName) -> dict[Environment, ToolVersion]:
+        """Return the version of a tool in each environment that has one."""
+        found = {environment: self.live(name, environment) for environment in ENVIRONMENTS}
+        return {environment: tool for environment, tool in found.items() if tool is not None}
+
+    def at(self, environment: Environment) -> Release:
+        """Return the release as one environment has it: its versions are the newest."""
+        if not self.live_versions:
+            return self
+        tools = {name: self.live(name, environment) or tool for name, tool in self.tools.items()}
+        every = {f"{tool.name}@{tool.version}": tool for tool in self.tools.values()}
+        every |= self.old_tools
+        for tool in tools.values():
+            del every[f"{tool.name}@{tool.version}"]
+        return replace(self, tools=tools, old_tools=every)
+
+    def views(self) -> tuple[Release, ...]:
+        """Return the release as its environments have it, once if they do not differ."""
+        return tuple(map(self.at, ENVIRONMENTS)) if self.live_versions else (self,)
 
     def binding(self, name: ToolName, environment: Environment) -> Binding | None:
         """Return the live version of a tool in an environment, or None if it has none there."""
-        tool = self.tools.get(name)
+        tool = self.live(name, environment)
         return None if tool is None else self.bind(tool, environment)
 
     def bind(

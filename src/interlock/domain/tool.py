@@ -270,11 +270,13 @@ class EnvironmentBinding:
     """Where a tool version goes in one environment: a server name and a credential reference.
 
     `credentials` may be a reference for each workflow; a workflow that it does not name has none.
+    One that `is_past` serves calls that were proposed before, and probes and undoes by version.
     """
 
     server: str
     credentials: str | Mapping[WorkflowName, str] | None = None
     rate: Rate | None = None
+    is_past: bool = False
 
     @property
     def references(self) -> tuple[str, ...]:

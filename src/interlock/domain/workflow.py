@@ -233,6 +233,11 @@ class WorkflowSpec:
             return frozenset(self.tools)
         return frozenset(t for seat in self.seats if seat.agent == agent for t in seat.tools)
 
+    @property
+    def every_tool(self) -> frozenset[ToolName]:
+        """Return the tools that some seat may propose."""
+        return frozenset({*self.tools, *(name for seat in self.seats for name in seat.tools)})
+
 
 def begin_name(step: str) -> StepName:
     """Return the journal name of a step's begin; its output is recorded under its own name."""

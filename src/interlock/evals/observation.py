@@ -76,7 +76,7 @@ def observe(
             effect=effect,
             decisions=tuple(decisions.list_for_effect(tx, effect.effect_id)),
             approvals=tuple(approvals.list_for_effect(tx, effect.effect_id)),
-            traits=_traits(release.tools.get(effect.tool)),
+            traits=_traits(release.tool_version(effect.tool, effect.tool_version)),
         )
         for run in found
         for effect in effects.list_for_run(tx, run.run_id)

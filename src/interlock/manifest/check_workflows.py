@@ -347,7 +347,7 @@ def _rights(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
     seats = [(seat.agent, ("agents", seat.agent, "tools"), seat.tools) for seat in spec.seats]
     for agent, place, names in [*seats, (WORKFLOW_AGENT, ("tools",), spec.tools)]:
         for index, tool in _live(names, release):
-            for environment in sorted(environments - set(tool.environments)):
+            for environment in sorted(environments - release.every_live(tool.name).keys()):
                 message = f"`{tool.name}` is not bound in `{environment}`, where this runs"
                 yield (*place, index), message, "bind it there, or drop it"
             probe = tool.effect.probe
@@ -366,8 +366,7 @@ def _rights(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
 
 
 def _undo(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
-    every = {*spec.tools, *(name for seat in spec.seats for name in seat.tools)}
-    for _, tool in _live(sorted(every), release):
+    for _, tool in _live(sorted(spec.every_tool), release):
         undo = tool.compensation
         if undo is not None and undo.tool not in spec.tools:
             message = f"`{undo.tool}` undoes `{tool.name}` and is not among the `tools`"
@@ -382,7 +381,7 @@ def _live(names: Sequence[ToolName], release: Release) -> Iterator[tuple[int, To
 
 
 def _approvals(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
-    every = {*spec.tools, *(name for seat in spec.seats for name in seat.tools)}
+    every = spec.every_tool
     for index, rule in enumerate(spec.approvals):
         place: Place = ("approvals", index)
         tool = release.tools.get(rule.tool)

@@ -120,6 +120,7 @@ def tool(file: form.ToolFile, *, schemas: tuple[JsonObject, JsonObject]) -> Tool
                 server=part.server,
                 credentials=_credentials(part.credentials),
                 rate=_rate(part.rate),
+                is_past=part.past,
             )
             for name, part in file.environments.items()
         },

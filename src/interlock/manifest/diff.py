@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from interlock.domain.canonical import Json, JsonObject, canonical_text, digest
 from interlock.domain.record import object_to_json
 from interlock.domain.release import Release
-from interlock.domain.tool import EnvironmentBinding, ToolVersion
+from interlock.domain.tool import Environment, EnvironmentBinding, ToolVersion
 from interlock.domain.workflow import WORKFLOW_AGENT, WorkflowSpec
 from interlock.policy.load import load as load_policies
 
@@ -73,7 +73,8 @@ def diff(old: Release, new: Release) -> Diff:
         *_definitions("workflow", old.workflows, new.workflows),
         *_words("label", old.labels, new.labels),
         *_words("team", old.teams, new.teams),
-        *_tool_risks(old.tools, new.tools),
+        *_tool_risks(old, new),
+        *_versions(old, new),
         *_lifted(old.quarantine, new.quarantine),
         *_rights(old, new),
         *_doors(old.workflows, new.workflows),
@@ -113,15 +114,13 @@ def _words(kind: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[Ch
         yield Change(kind=kind, name=word, action="added" if word in new else "removed")
 
 
-def _tool_risks(old: Mapping[N, ToolVersion], new: Mapping[N, ToolVersion]) -> Iterator[Change]:
-    for name in sorted({*old} & {*new}):
-        before, after = object_to_json(old[name]), object_to_json(new[name])
-        details = [
-            f"{key}: {_short(before[key])} -> {_short(after[key])}"
-            for key in GRAVE
-            if before[key] != after[key]
-        ]
-        details += _targets(old[name], new[name])
+def _tool_risks(old: Release, new: Release) -> Iterator[Change]:
+    for name in sorted({*old.tools} & {*new.tools}):
+        before, after = old.every_live(name), new.every_live(name)
+        moves = [(old.tools[name], new.tools[name])]
+        moves += [(before[place], after[place]) for place in after if place in before]
+        details = dict.fromkeys(line for move in moves for line in _graver(*move))
+        details |= dict.fromkeys(_targets(before, after))
         if details:
             yield Change(
                 kind="risk of tool",
@@ -130,6 +129,33 @@ def _tool_risks(old: Mapping[N, ToolVersion], new: Mapping[N, ToolVersion]) -> I
                 is_widening=True,
                 details=tuple(details),
             )
+
+
+def _graver(old: ToolVersion, new: ToolVersion) -> Iterator[str]:
+    before, after = object_to_json(old), object_to_json(new)
+    for key in GRAVE:
+        if before[key] != after[key]:
+            yield f"{key}: {_short(before[key])} -> {_short(after[key])}"
+
+
+def _versions(old: Release, new: Release) -> Iterator[Change]:
+    """Tell whose workflows call a tool that gets another version, in each environment."""
+    for name in sorted({*old.tools} & {*new.tools}):
+        before = old.every_live(name)
+        for place, tool in new.every_live(name).items():
+            if place in before and before[place].version != tool.version:
+                users = (
+                    f"called by `{flow.name}` of `{flow.owner}`"
+                    for flow in new.workflows.values()
+                    if flow.name in old.workflows and name in flow.every_tool
+                )
+                yield Change(
+                    kind="version of tool",
+                    name=f"{name} in {place}",
+                    action="changed",
+                    is_widening=True,
+                    details=(f"version {before[place].version} -> {tool.version}", *users),
+                )
 
 
 def _lifted(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
@@ -143,9 +169,12 @@ def _lifted(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
         )
 
 
-def _targets(old: ToolVersion, new: ToolVersion) -> Iterator[str]:
-    for environment, target in new.environments.items():
-        before = old.environments.get(environment)
+def _targets(
+    old: Mapping[Environment, ToolVersion], new: Mapping[Environment, ToolVersion]
+) -> Iterator[str]:
+    for environment, tool in new.items():
+        before = old[environment].environments[environment] if environment in old else None
+        target = tool.environments[environment]
         if before != target:
             yield f"{environment}: {_target(before)} -> {_target(target)}"
 

@@ -17,7 +17,7 @@ from interlock.domain.ids import AgentName, ToolName, WorkflowName
 from interlock.domain.label import UNDECLARED
 from interlock.domain.record import to_json
 from interlock.domain.release import PolicyFile, Release, pin_of
-from interlock.domain.tool import System, ToolVersion
+from interlock.domain.tool import Environment, System, ToolVersion
 from interlock.domain.workflow import WorkflowSpec
 from interlock.manifest import convert
 from interlock.manifest import schema as form
@@ -74,19 +74,23 @@ class _Loader:
             if path.endswith(".yaml"):
                 self._parse(path, text)
         project = self._project()
-        live, old = self._tools()
+        newest, old, live_versions = self._tools()
         release = Release(
             systems={file.name: convert.system(file) for _, file in self._files(form.SystemFile)},
             servers={file.name: convert.server(file) for _, file in self._files(form.ServerFile)},
-            tools=live,
+            tools=newest,
             old_tools=old,
+            live_versions=live_versions,
             agents={AgentName(a.name): a for a in self._agents()},
             workflows={WorkflowName(w.name): w for w in self._workflows()},
             labels=tuple(sorted({*project.labels, UNDECLARED})) if project else (),
             teams=tuple(sorted(project.teams)) if project else (),
-            quarantine=self._quarantine(live),
         )
-        release = replace(release, policies=self._policies(project, release))
+        release = replace(
+            release,
+            quarantine=self._quarantine(release),
+            policies=self._policies(project, release),
+        )
         self._check(release)
         return release
 
@@ -137,15 +141,30 @@ class _Loader:
             self.problems.append(document.problem(("kind",), "there are two project files"))
         return found[0][1] if found else None
 
-    def _tools(self) -> tuple[dict[ToolName, ToolVersion], dict[str, ToolVersion]]:
+    def _tools(
+        self,
+    ) -> tuple[dict[ToolName, ToolVersion], dict[str, ToolVersion], dict[str, int]]:
+        """Return the newest versions, the others, and which is live where if that differs.
+
+        In each environment the newest of the project's versions that are bound there is live.
+        """
         versions = {f"{tool.name}@{tool.version}": tool for tool in self._read_tools()}
-        live: dict[ToolName, ToolVersion] = {}
+        newest: dict[ToolName, ToolVersion] = {}
+        live: dict[ToolName, dict[str, int]] = {}
         for tool in sorted(versions.values(), key=lambda tool: tool.version):
-            live[tool.name] = tool
+            newest[tool.name] = tool
+            bound = [name for name, target in tool.environments.items() if not target.is_past]
+            live.setdefault(tool.name, {}).update(dict.fromkeys(bound, tool.version))
         published = {f"{t.name}@{t.version}": t for t in self.previous.tools.values()}
         every = {**self.previous.old_tools, **published, **versions}
-        is_live = {f"{tool.name}@{tool.version}" for tool in live.values()}
-        return live, {key: tool for key, tool in every.items() if key not in is_live}
+        is_newest = {f"{tool.name}@{tool.version}" for tool in newest.values()}
+        differing = {
+            f"{name}@{environment}": version
+            for name, bound in live.items()
+            if {*bound.values()} - {newest[name].version}
+            for environment, version in bound.items()
+        }
+        return newest, {k: t for k, t in every.items() if k not in is_newest}, differing
 
     def _read_tools(self) -> Iterator[ToolVersion]:
         for document, file in self._files(form.ToolFile):
@@ -211,13 +230,16 @@ class _Loader:
             return None
         return value
 
-    def _quarantine(self, live: Mapping[ToolName, ToolVersion]) -> dict[str, str]:
-        """Keep what is quarantined until a new version is pinned."""
+    def _quarantine(self, release: Release) -> dict[str, str]:
+        """Keep what is quarantined until a newer version is pinned there."""
         kept: dict[str, str] = {}
         for key, reason in self.previous.quarantine.items():
-            name = ToolName(key.partition("@")[0])
-            before, now = self.previous.tools.get(name), live.get(name)
-            if before is not None and now is not None and before.version == now.version:
+            name, _, environment = key.partition("@")
+            before, now = (
+                side.live(ToolName(name), cast("Environment", environment))
+                for side in (self.previous, release)
+            )
+            if before is not None and now is not None and now.version <= before.version:
                 kept[key] = reason
         return kept
 
@@ -261,7 +283,8 @@ class _Loader:
                 self._published(document, agent, self.previous.agents.get(agent.name))
             elif kind == "Workflow" and name in release.workflows:
                 spec = release.workflows[WorkflowName(name)]
-                self.problems += check_workflow(spec, document, names=names, release=release)
+                for view in release.views():
+                    self.problems += check_workflow(spec, document, names=names, release=view)
                 self._published(document, spec, self.previous.workflows.get(spec.name))
 
     def _check_system(self, system: System, document: Document, names: Names) -> None:

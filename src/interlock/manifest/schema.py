@@ -308,6 +308,8 @@ class BindingPart(Part):
     """A reference, or one for each workflow that may use the tool here."""
     rate: RatePart | None = None
     """How often the tool is called here."""
+    past: bool = False
+    """Another version is live here; this one serves what was proposed before."""
 
 
 class ToolFile(Part):

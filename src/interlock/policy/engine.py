@@ -320,6 +320,7 @@ def build_world(
     release: Release, environment: Environment, *, models: Mapping[str, ModelResource]
 ) -> World:
     """Build the world of one environment; raises `PolicyError` with all problems found."""
+    release = release.at(environment)
     checked = read_policies(release, models=models)
     if checked.problems:
         raise PolicyError(checked.problems)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 
 import cedarpy
 from cedarpy import pst
@@ -49,7 +50,8 @@ def check(
     `models` are the configured models; without them a policy that names a model is not checked
     for its name.
     """
-    return read_policies(release, models=models).problems
+    found = (read_policies(view, models=models).problems for view in release.views())
+    return tuple(dict.fromkeys(chain.from_iterable(found)))
 
 
 def read_policies(release: Release, *, models: Mapping[str, ModelResource] | None) -> Checked:

@@ -164,7 +164,7 @@ def build_entities(
     bound = {
         name: tool
         for name, tool in release.tools.items()
-        if release.bind(tool, environment) is not None
+        if release.binding(name, environment) is not None
     }
     entities = [
         *(Entity(kind="System", name=name, attributes={}) for name in release.systems),

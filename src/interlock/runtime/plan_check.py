@@ -118,10 +118,8 @@ class _Check:
 
     def tool(self, name: ToolName) -> ToolVersion | None:
         """Return the tool as the plan may use it: of this step, and bound where the run is."""
-        tool = self.live.release.tools.get(name)
-        if tool is None or name not in self.step.tools:
-            return None
-        return tool if self.live.release.bind(tool, self.run.request.environment) else None
+        binding = self.live.release.binding(name, self.run.request.environment)
+        return None if binding is None or name not in self.step.tools else binding.tool
 
     def foresights(self) -> dict[str, Foresight]:
         """Return by id what policy says of the calls, also of those not known whole yet."""

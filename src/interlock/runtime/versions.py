@@ -48,10 +48,9 @@ def _functions(release: Release, run: Run) -> frozenset[str]:
     spec = release.workflows.get(run.request.workflow)
     if spec is None:
         return frozenset()
-    named = {*spec.tools, *(name for seat in spec.seats for name in seat.tools)}
-    tools = [release.tools[name] for name in named if name in release.tools]
+    tools = (release.live(name, run.request.environment) for name in spec.every_tool)
     return frozenset(
         tool.request.function
         for tool in tools
-        if isinstance(tool.request, PythonCall) and run.request.environment in tool.environments
+        if tool is not None and isinstance(tool.request, PythonCall)
     )

@@ -117,7 +117,8 @@ def _with_plan(tx: Tx, release: Release, approval: Approval, run: Run, card: Car
     view = next(view for view in plans_of(tx, run) if view.name == approval.plan)
     together = approvals.list_together(tx, approval)
     effect_ids = {each.effect_id for each in together}
-    rows = tuple(_row(release, call, is_asked=call.effect_id in effect_ids) for call in view.calls)
+    here = release.at(run.request.environment)
+    rows = tuple(_row(here, call, is_asked=call.effect_id in effect_ids) for call in view.calls)
     asked = [row for row in rows if row.is_asked]
     return replace(
         card,

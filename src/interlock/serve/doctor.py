@@ -124,9 +124,9 @@ def _secrets(app: Interlock, release: Release) -> Check:
 
 
 def _credentials(release: Release) -> Iterator[str]:
-    for tool in release.tools.values():
-        for binding in tool.environments.values():
-            yield from binding.references
+    for name in release.tools:
+        for environment, tool in release.every_live(name).items():
+            yield from tool.environments[environment].references
     for queue in queues_of(release):
         if queue.secret is not None:
             yield queue.secret

@@ -1,4 +1,4 @@
-"""Manifest files proposed for review; what an upstream says becomes comments for the reviewer.
+"""Manifest files proposed and edited for review; what an upstream says becomes comments.
 
 Nothing here is put into use. Whatever an upstream calls harmless is proposed as `write` + `blind`
 all the same; a person says otherwise by editing the file.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError
-from interlock.domain.tool import Server, ToolVersion
+from interlock.domain.ids import ToolName
+from interlock.domain.tool import Environment, Server, ToolVersion
 from interlock.tools.contract import check_schema
 
 _VERBS = frozenset(
@@ -115,21 +118,49 @@ def repinned(files: Mapping[str, str], tool: ToolVersion, pin: str) -> tuple[str
     It becomes the next version; comments and order stay as they are. A `pin` of the file's own
     content goes, as it cannot fit any more.
     """
-    for path, text in sorted(files.items()):
-        if not path.endswith((".yaml", ".yml")):
-            continue
-        yaml = YAML()
-        yaml.preserve_quotes, yaml.width = True, _LINE_WIDTH
-        documents = list(yaml.load_all(text))
-        for document in documents:
-            if isinstance(document, dict) and _declares(document, tool):
-                document["version"] = tool.version + 1
-                document["upstream"]["pin"] = pin
-                document.pop("pin", None)
-                written = io.StringIO()
-                yaml.dump_all(documents, written)
-                return path, written.getvalue()
+    for file in _declaring(files, tool.name):
+        document = file.versions.get(tool.version)
+        if document is not None:
+            document["version"] = tool.version + 1
+            document["upstream"]["pin"] = pin
+            document.pop("pin", None)
+            return file.path, file.text()
     raise InputError(f"no file declares `{tool.name}@{tool.version}`")
+
+
+def released(
+    files: Mapping[str, str], name: ToolName, version: int, environment: Environment
+) -> dict[str, str]:
+    """Return the new texts of the files that change so that a version is live in an environment.
+
+    It goes where the version goes that is live there now, if it says nothing itself. Newer versions
+    stay bound as past ones. Comments and order stay as they are. Raises `InputError`.
+    """
+    declaring = list(_declaring(files, name))
+    every = {number: one for file in declaring for number, one in file.versions.items()}
+    if version not in every:
+        known = ", ".join(map(str, sorted(every))) or "none"
+        raise InputError(f"the project has no `{name}@{version}`; it has the versions {known}")
+    places = {number: every[number]["environments"] for number in sorted(every)}
+    live = [
+        number
+        for number, place in places.items()
+        if environment in place and not place[environment].get("past")
+    ]
+    changed = set[int]()
+    if environment not in places[version]:
+        if not live:
+            hint = "add it to `environments`, with its server"
+            raise InputError(f"no version of `{name}` is bound in `{environment}`; {hint}")
+        places[version][environment] = deepcopy(places[live[-1]][environment])
+        changed.add(version)
+    if places[version][environment].pop("past", False):
+        changed.add(version)
+    for number in live:
+        if number > version:
+            places[number][environment]["past"] = True
+            changed.add(number)
+    return {file.path: file.text() for file in declaring if changed & file.versions.keys()}
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -209,6 +240,33 @@ def _json(value: JsonObject) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _declares(document: Mapping[str, object], tool: ToolVersion) -> bool:
-    wanted = {"kind": "Tool", "name": tool.name, "version": tool.version}
-    return all(document.get(key) == value for key, value in wanted.items())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A file that declares versions of a tool; a change of one is a change of its text."""
+
+    path: str
+    yaml: YAML
+    documents: list[CommentedMap]
+    versions: Mapping[int, CommentedMap]
+
+    def text(self) -> str:
+        written = io.StringIO()
+        self.yaml.dump_all(self.documents, written)
+        return written.getvalue()
+
+
+def _declaring(files: Mapping[str, str], name: ToolName) -> Iterator[_File]:
+    for path, text in sorted(files.items()):
+        if not path.endswith((".yaml", ".yml")):
+            continue
+        yaml = YAML()
+        yaml.preserve_quotes, yaml.width = True, _LINE_WIDTH
+        documents = list(yaml.load_all(text))
+        versions = {
+            document["version"]: document
+            for document in documents
+            if isinstance(document, CommentedMap)
+            and (document.get("kind"), document.get("name")) == ("Tool", name)
+        }
+        if versions:
+            yield _File(path=path, yaml=yaml, documents=documents, versions=versions)

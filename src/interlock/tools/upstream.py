@@ -69,10 +69,11 @@ def pin_of(definition: JsonObject) -> str | None:
 
 def reviewed(release: Release, server: Server) -> dict[ToolName, ToolVersion]:
     """Return the live tools that are called on an MCP server."""
+    live = ((name, release.live(name, server.environment)) for name in sorted(release.tools))
     return {
         name: tool
-        for name, tool in sorted(release.tools.items())
-        if isinstance(tool.request, McpCall) and _is_on(tool, server)
+        for name, tool in live
+        if tool is not None and isinstance(tool.request, McpCall) and _is_on(tool, server)
     }
 
 

@@ -194,7 +194,7 @@ def test_a_tool_is_tried_out_without_a_call(folder: Path) -> None:
     offer(folder)
     bad = interlock("tool", "test", TOOL, "--env", "dev", "--json")
 
-    assert f"{TOOL} v1; no call was made" in well
+    assert f"{TOOL}: no call was made" in well
     assert '"tool": "write_note"' in well
     assert (1, False) == (bad.code, bad.json["is_ok"])
     assert "`write_note`, it offers no tools" in bad.out

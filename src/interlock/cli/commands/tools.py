@@ -92,7 +92,7 @@ def _list_grants(body: JsonObject) -> None:
         [
             (
                 tool["name"],
-                tool["version"],
+                binding["version"],
                 *(_by_workflow(binding[key]) for key in bound),
                 tool["seats"],
                 "quarantined" if binding["quarantine"] else "bound",
@@ -219,7 +219,7 @@ def try_tool(
 
 
 def _show_trials(body: JsonObject) -> None:
-    say(f"{body['tool']} v{body['version']}; no call was made", style="bold")
+    say(f"{body['tool']}: no call was made", style="bold")
     found = rows_of(body, "environments")
     columns = ("environment", "check", "state", "finding")
     table(
@@ -252,6 +252,22 @@ def pin_tool(
     from interlock.cli import importing  # noqa: PLC0415
 
     importing.pin(settings(), folder, name=name, reference=secret)
+
+
+@app.command("release")
+@tells_errors
+def release_tool(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version, as NAME@2.")],
+    *,
+    env: Annotated[str, typer.Option("--env", help="Where it is to be live: dev, stage or prod.")],
+    folder: Folder = Path(),
+) -> None:
+    """Make a version of a tool the live one of an environment, in the files of the project."""
+    # Loads the project and its checks, which the other commands need not spend time on.
+    from interlock.cli import releasing  # noqa: PLC0415
+
+    name, number = _version(version)
+    releasing.release(folder, name=name, version=number, environment=env)
 
 
 @breakers.command("list")

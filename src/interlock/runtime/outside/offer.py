@@ -46,7 +46,7 @@ def _granted(release: Release, run: Run) -> Iterator[ToolVersion]:
         own = set() if spec is None else set(spec.tools_of(seat.agent))
         names = own if names is None else names & own
     for name in sorted(names or ()):
-        tool = release.tools.get(name)
+        tool = release.live(name, request.environment)
         binding = tool and release.bind(tool, request.environment, request.workflow)
         if tool and binding and not binding.lacks_credentials:
             yield tool

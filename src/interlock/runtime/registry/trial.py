@@ -7,7 +7,7 @@ server the list of its tools. Nothing that has an effect is ever sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,10 +90,10 @@ class Trials:
         """
         with self.db.reading() as tx:
             live, now_us = self.live.at(tx), tx.now_us
-            tool = live.release.tools[name]
-            binding = live.release.bind(tool, environment)
+            binding = live.release.binding(name, environment)
             if binding is None:
-                return _unbound(tool, environment)
+                return _unbound(environment, live.release.every_live(name))
+            tool = binding.tool
             pin = tool.request.pin if isinstance(tool.request, McpCall) else None
             looked = _Look(
                 trials=self,
@@ -216,8 +216,8 @@ class _Look:
                 yield _ok(check, f"{named} is bound here")
 
 
-def _unbound(tool: ToolVersion, environment: Environment) -> Trial:
-    bound = ", ".join(f"`{name}`" for name in tool.environments) or "none"
+def _unbound(environment: Environment, bound_in: Collection[Environment]) -> Trial:
+    bound = ", ".join(f"`{name}`" for name in bound_in) or "none"
     message = f"it is not bound in `{environment}`, only in {bound}; add it to `environments`"
     failed = _failed("binding", message)
     return Trial(environment=environment, server=None, checks=(failed,))

@@ -17,6 +17,7 @@ from interlock.domain.errors import ContractError, InputError
 from interlock.domain.pointer import escaped
 from interlock.domain.principal import Principal, Seat
 from interlock.domain.record import object_to_json, to_json
+from interlock.domain.release import Release
 from interlock.domain.tool import ENVIRONMENTS, Environment, ToolVersion
 from interlock.policy.reach import CAN_BE_EXACT, Capability, Way, capability
 from interlock.policy.schema import ancestors_of, groups_of, seats_of
@@ -108,7 +109,8 @@ def _capabilities(
         world = live.worlds.get(environment)
         if world is None or asked.environment not in {None, environment}:
             continue
-        for tool, seat in product(_tools(live, reader, asked), _seats(live, reader)):
+        here = live.release.at(environment)
+        for tool, seat in product(_tools(here, reader, asked), _seats(live, reader)):
             if asked.seat not in {None, str(seat)} or world.slice_of(tool.name) is None:
                 continue
             blocked = _blocked(live, seat, tool, environment)
@@ -121,8 +123,7 @@ def _capabilities(
                 yield found, tool, blocked
 
 
-def _tools(live: Live, reader: Principal, asked: Asked) -> Iterator[ToolVersion]:
-    release = live.release
+def _tools(release: Release, reader: Principal, asked: Asked) -> Iterator[ToolVersion]:
     for name, tool in sorted(release.tools.items()):
         if (
             is_told(release, reader, tool)

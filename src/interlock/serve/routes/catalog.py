@@ -57,6 +57,7 @@ def show_tool(app: App, reader: Reader, name: str) -> JsonObject:
         "pin": pin_of(tool),
         "seats": to_json(_seats(release, reader, tool)),
         "versions": to_json(release.versions_of(tool.name)),
+        "live": _live(release, tool.name),
         "quarantine": to_json(
             {k: why for k, why in release.quarantine.items() if k.startswith(f"{name}@")}
         ),
@@ -88,18 +89,17 @@ def test_tool(app: App, tester: Tester, name: str, body: TestBody) -> JsonObject
     with app.db.reading() as tx:
         release = app.release(tx)
         tool = _told(release, tester, name)
-        wanted = sorted(tool.environments) if body.environment is None else [body.environment]
+        live = release.every_live(tool.name)
+        wanted = sorted(live) if body.environment is None else [body.environment]
         for environment in wanted:
-            target = tool.environments.get(environment)
-            if target is not None:
-                check_own(app, tx, tester, target.server)
+            if environment in live:
+                check_own(app, tx, tester, live[environment].environments[environment].server)
     found = [
         app.try_tool(tool, environment, by=tester, arguments=body.arguments)
         for environment in wanted
     ]
     return {
         "tool": name,
-        "version": tool.version,
         "is_ok": bool(found) and all(trial.is_ok for trial in found),
         "environments": [object_to_json(trial) for trial in found],
     }
@@ -182,14 +182,23 @@ def _seats(release: Release, reader: Principal, tool: ToolVersion) -> list[str]:
     )
 
 
-def _bindings(release: Release, tool: ToolVersion) -> list[Json]:
-    found = [release.bind(tool, environment) for environment in sorted(tool.environments)]
+def _live(release: Release, name: ToolName) -> JsonObject:
+    return {place: tool.version for place, tool in release.every_live(name).items()}
+
+
+def _bindings(release: Release, reader: Principal, name: ToolName) -> list[Json]:
+    live = release.every_live(name)
+    found = [
+        release.bind(_narrowed(release, reader, live[environment]), environment)
+        for environment in sorted(live)
+    ]
     return [
         {
             "environment": binding.environment,
+            "version": binding.tool.version,
             "server": binding.server.name,
             "protocol": binding.server.kind,
-            "credentials": to_json(tool.environments[binding.environment].credentials),
+            "credentials": to_json(binding.tool.environments[binding.environment].credentials),
             "quarantine": binding.reason,
         }
         for binding in found
@@ -210,7 +219,7 @@ def _row(release: Release, reader: Principal, tool: ToolVersion) -> JsonObject:
         "is_egress": tool.is_egress,
         "source_labels": to_json(tool.source.labels),
         "accepts": to_json(tool.sink.accepts),
-        "environments": to_json(sorted(tool.environments)),
-        "bindings": _bindings(release, tool),
+        "environments": to_json(sorted(release.every_live(tool.name))),
+        "bindings": _bindings(release, reader, tool.name),
         "seats": to_json(_seats(release, reader, tool)),
     }
