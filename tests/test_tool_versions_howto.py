@@ -86,6 +86,7 @@ def test_the_page_leads_to_another_version_and_back(
     monkeypatch.chdir(tmp_path)
     files = dict(re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
     first, second = files
+    [goodbye] = re.findall(r"^```yaml\n(deprecated: .*?\n)```", PAGE, re.MULTILINE)
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     for folder in ("tools", "policies/grants"):
         (tmp_path / folder).mkdir(parents=True)
@@ -103,6 +104,10 @@ def test_the_page_leads_to_another_version_and_back(
         released, moved, _ = run(blocks[2])
         in_both = live()
         back, _ = run(blocks[3])
+        in_the_end = live()
+        with (tmp_path / first).open("a") as file:
+            file.write(goodbye)
+        parting, _, shown = run(blocks[4])
 
     assert "~ version of tool notes.note.add in dev" in planned
     assert "called by `keep` of `desk`" in planned
@@ -114,7 +119,9 @@ def test_the_page_leads_to_another_version_and_back(
     assert "~ version of tool notes.note.add in prod" in moved
     assert {"dev": "2", "prod": "2"} == in_both
     assert "notes.note.add in prod: version 2 -> 1" in back
-    assert {"dev": "2", "prod": "1"} == live()
+    assert {"dev": "2", "prod": "1"} == in_the_end
+    assert "Deprecated and still called\n  notes.note.add@1 in prod until 2999-12-31" in parting
+    assert "v1 since 2026-11-01 until 2999-12-31: notes want headings" in shown
     text = (tmp_path / second).read_text()
     assert "dev: {server: notes-dev}  # tried here first" in text
     assert "prod: {server: notes-prod, past: true}" in text

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
 from interlock.domain.effect import EffectState
-from interlock.domain.ids import DecisionId, TenantId
+from interlock.domain.ids import DecisionId, RunId, TenantId, ToolName
 from interlock.domain.run import RunState
 from interlock.domain.trace import ModelUse
 from interlock.store import activity, decisions, effects, spans
@@ -67,6 +67,26 @@ def test_figures_count_from_the_moment_on(db: Database) -> None:
 
     expected = ({RunState.QUEUED: 1}, {EffectState.PROPOSED: 1}, {Outcome.DENY: 1}, 12)
     assert expected == found
+
+
+def test_calls_of_a_tool_are_counted_by_who_made_them(db: Database) -> None:
+    """By workflow, environment and version; not those of other tenants, tools or times."""
+    db.run("test.plant", plant)
+
+    with db.reading() as tx:
+        found, *others = (
+            activity.count_calls_of(tx, tool, tenant=tenant, since_us=since_us)
+            for tool, tenant, since_us in (
+                (rows.TOOL, rows.TENANT, START_US),
+                (ToolName("other.tool"), rows.TENANT, START_US),
+                (rows.TOOL, TenantId("other"), START_US),
+                (rows.TOOL, rows.TENANT, START_US + 1),
+            )
+        )
+        planted = rows.effect(RunId("any"))
+
+    assert {(planted.workflow, planted.environment, planted.tool_version): 1} == found
+    assert [{}, {}, {}] == others
 
 
 def test_figures_are_of_one_tenant_and_time(db: Database) -> None:

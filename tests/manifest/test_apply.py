@@ -87,3 +87,15 @@ def test_replaced_tool_version_is_kept(db: Database) -> None:
     release = apply(db, changed("tools/create.yaml", "version: 2", "version: 3"), by="ann").release
 
     assert ["desk.issue.create@2"] == list(release.old_tools)
+
+
+def test_deprecation_is_judged_by_the_day_of_the_apply(db: Database) -> None:
+    """By the time of the database: a plan says so too, and nothing is stored."""
+    declared = "deprecated: {since: 2020-01-01, until: 2020-02-01, reason: slow}\n"
+    files = {**FILES, "tools/find.yaml": FILES["tools/find.yaml"] + declared}
+
+    with pytest.raises(ManifestError, match="after its last day"):
+        plan(db, files)
+    with pytest.raises(ManifestError, match="after its last day"):
+        apply(db, files, by="ann")
+    assert 0 == _live(db)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from interlock.domain.errors import ManifestError
+from interlock.domain.ids import ToolName
+from interlock.domain.release import pin_of
 from interlock.manifest.load import load
-from tests.manifest.sample import changed, problems
+from tests.manifest.sample import FILES, changed, problems
 
 CREATE, FIND, SERVER = "tools/create.yaml", "tools/find.yaml", "servers/dev.yaml"
 
@@ -143,3 +148,47 @@ def test_undeclared_is_the_strictest() -> None:
         tool.source.is_trusted,
         tool.sink.accepts,
     )
+
+
+def _deprecated(rest: str) -> dict[str, str]:
+    declared = f"deprecated: {{since: 2026-11-01, reason: slow, {rest}}}\n"
+    return {**FILES, FIND: FILES[FIND] + declared}
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ("until: 2026-10-31", "`until` is before `since`"),
+        ("replace_with: desk.issue.find@9", "there is no tool `desk.issue.find@9`"),
+        ("replace_with: desk.issue.find@1", "`desk.issue.find@1` is deprecated too"),
+        ("until: soon", "until"),
+    ],
+)
+def test_deprecation_that_leads_nowhere_is_refused(rest: str, expected: str) -> None:
+    """It names a version that stays, and days in their order."""
+    assert any(expected in problem for problem in problems(_deprecated(rest)))
+
+
+def test_deprecated_version_may_be_called_until_its_last_day() -> None:
+    """Then an apply is refused, by the line of the file; a look and another day are not."""
+    files = _deprecated("until: 2026-11-30")
+
+    load(files)
+    load(files, today="2026-11-30")
+    with pytest.raises(ManifestError) as refused:
+        load(files, today="2026-12-01")
+
+    [problem] = refused.value.problems
+    assert problem.path == "tools/find.yaml"
+    assert "it is live in dev after its last day, and called by `triage`" in str(problem)
+    assert "release another version there, or move `until`" in str(problem)
+
+
+def test_deprecating_changes_no_pin() -> None:
+    """The content of a published version stays; that it is to be replaced is news about it."""
+    before, after = load(FILES), load(_deprecated("until: 2026-11-30"))
+
+    pins = [pin_of(side.tools[ToolName("desk.issue.find")]) for side in (before, after)]
+
+    assert pins[0] == pins[1]
+    load(_deprecated("until: 2026-11-30"), previous=replace(before, number=1))

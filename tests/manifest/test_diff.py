@@ -151,7 +151,7 @@ def test_digest_fixes_both_sides() -> None:
 
     assert first.digest == diff(replace(Release(), number=7), load(FILES)).digest
     assert first.digest != diff(LIVE, load(FILES)).digest
-    assert {"base", "digest", "changes"} == set(first.to_json())
+    assert {"base", "digest", "changes", "notices"} == set(first.to_json())
 
 
 def _key(change: Change) -> tuple[str, str, str, bool]:
@@ -195,3 +195,31 @@ def test_what_a_version_of_one_environment_changes_is_a_risk() -> None:
 
     [risk] = [change for change in found if change.kind == "risk of tool"]
     assert any(line.startswith("sink: ") for line in risk.details)
+
+
+def test_what_is_deprecated_and_still_called_is_told_with_every_plan() -> None:
+    """Where it is live, until when, by whom it is called, and what to use instead."""
+    declared = (
+        "deprecated: {since: 2026-11-01, until: 2026-12-31, replace_with: desk.issue.find@2,"
+        " reason: slow}\n"
+    )
+    release = load({**FILES, **TWO_VERSIONS, "tools/find.yaml": FIND_IN_PROD + declared})
+
+    found = diff(release, release)
+
+    line = "desk.issue.find@1 in prod until 2026-12-31, by `triage` of `owners`: slow;"
+    assert (f"{line} use desk.issue.find@2",) == found.notices
+    assert found.to_text().endswith(f"Deprecated and still called\n  {found.notices[0]}")
+    assert () == found.changes
+
+
+def test_a_change_of_an_older_version_is_a_change() -> None:
+    """Where it goes and whether it is deprecated: else an apply would find nothing to do."""
+    declared = "deprecated: {since: 2026-11-01, reason: slow}\n"
+    texts = {**FILES, **TWO_VERSIONS}
+
+    found = diff(load(texts), load({**texts, "tools/find.yaml": FIND_IN_PROD + declared}))
+
+    [change] = found.changes
+    assert ("tool", "desk.issue.find@1", "changed") == (change.kind, change.name, change.action)
+    assert change.details[0].startswith("deprecation: null -> ")

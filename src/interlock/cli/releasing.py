@@ -59,6 +59,5 @@ def _tell(
         names = (f"{after.name}@{before.version}", f"{after.name}@{after.version}")
         for line in difference(sides[0], sides[1], names=names):
             say(f"  {line}")
-    for flow in project.workflows.values():
-        if after.name in flow.every_tool:
-            say(f"ask `{flow.owner}`, whose workflow `{flow.name}` calls it")
+    for flow in project.callers(after.name):
+        say(f"ask `{flow.owner}`, whose workflow `{flow.name}` calls it")

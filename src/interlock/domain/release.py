@@ -78,6 +78,10 @@ class Release:
         found = {environment: self.live(name, environment) for environment in ENVIRONMENTS}
         return {environment: tool for environment, tool in found.items() if tool is not None}
 
+    def callers(self, name: ToolName) -> list[WorkflowSpec]:
+        """Return the workflows that have a tool in some seat, by name."""
+        return [flow for _, flow in sorted(self.workflows.items()) if name in flow.every_tool]
+
     def at(self, environment: Environment) -> Release:
         """Return the release as one environment has it: its versions are the newest."""
         if not self.live_versions:
@@ -125,12 +129,12 @@ class Release:
 
 
 def pin_of(tool: ToolVersion) -> str:
-    """Return the digest that fixes a tool version: its manifest without `environments`."""
+    """Return the digest that fixes a tool version: its manifest but for what may change later."""
     known = _pins.get(id(tool))
     if known is not None and known[0] is tool:
         return known[1]
     body = object_to_json(tool)
-    del body["environments"]
+    del body["environments"], body["deprecation"]
     pin = digest(body)
     if len(_pins) >= _PINS_KEPT:
         _pins.clear()

@@ -40,6 +40,11 @@ class ConnectorKind(StrEnum):
     PYTHON = "python"
 
 
+SystemKind = Literal[
+    "ci", "code", "crm", "documents", "finance", "mail", "other", "ticketing", "warehouse"
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
     """An outside system, owned by a team; `tenant` None means shared."""
@@ -48,6 +53,7 @@ class System:
     title: str
     owner: str
     tenant: TenantId | None = None
+    kind: SystemKind = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +261,25 @@ class Compensation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deprecation:
+    """That a version is to be replaced, by which, and until when: days as `2026-11-30`, in UTC.
+
+    Calls are not stopped by it. After `until` no project is applied in which it is still called.
+    """
+
+    since: str
+    reason: str
+    until: str | None = None
+    tool: ToolName | None = None
+    version: int | None = None
+
+    @property
+    def successor(self) -> str | None:
+        """Return the version that replaces it, as `name@version`."""
+        return None if self.tool is None else f"{self.tool}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyView:
     """What Cedar sees beyond the mapped arguments: hidden members and derived values.
 
@@ -294,7 +319,7 @@ class EnvironmentBinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolVersion:
-    """One published version of a tool; it never changes.
+    """One published version of a tool; it never changes, but for where it goes and `deprecation`.
 
     Undeclared `group` is `write`, undeclared effect class `blind`. `request` fits `connector`.
     `price_micro_usd` is the declared price of one call. `title` is what people read,
@@ -326,6 +351,7 @@ class ToolVersion:
     compensation: Compensation | None = None
     price_micro_usd: int = 0
     environments: Mapping[Environment, EnvironmentBinding] = field(default_factory=dict)
+    deprecation: Deprecation | None = None
 
     @property
     def is_write(self) -> bool:
@@ -337,7 +363,7 @@ class ToolVersion:
 class Binding:
     """A tool version in one environment, with the pin that fixes it, as one workflow has it.
 
-    `pin` is the digest of the manifest without `environments`. A quarantined binding denies every
+    `pin` is the digest of what cannot change. A quarantined binding denies every
     call; `reason` says why. So does one that `lacks_credentials`: it names them for each workflow,
     and not for this one.
     """

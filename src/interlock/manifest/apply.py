@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from interlock.domain.clock import from_us
 from interlock.domain.errors import ConflictError
 from interlock.domain.release import Release
 from interlock.manifest.diff import Diff, diff
@@ -32,8 +33,8 @@ def plan(db: Database, files: Mapping[str, str], *, lint: Lint = check) -> Plan:
         ManifestError: carries every problem found.
     """
     with db.reading() as tx:
-        live = _live(tx)
-    return _plan(live, files, lint)
+        live, now_us = _live(tx), tx.now_us
+    return _plan(live, files, lint, now_us=now_us)
 
 
 def apply(
@@ -56,7 +57,7 @@ def apply(
 
     def store(tx: Tx) -> Plan:
         live = _live(tx)
-        planned = _plan(live, files, lint)
+        planned = _plan(live, files, lint, now_us=tx.now_us)
         if expected_diff_digest not in {None, planned.diff.digest}:
             raise ConflictError(
                 "the project or the live release changed since the plan; plan again"
@@ -68,8 +69,9 @@ def apply(
     return db.run("release.apply", store)
 
 
-def _plan(live: Release, files: Mapping[str, str], lint: Lint) -> Plan:
-    candidate = load(files, previous=live, lint=lint)
+def _plan(live: Release, files: Mapping[str, str], lint: Lint, *, now_us: int) -> Plan:
+    today = from_us(now_us).date().isoformat()
+    candidate = load(files, previous=live, lint=lint, today=today)
     return Plan(release=candidate, diff=diff(live, candidate))
 
 

@@ -48,9 +48,17 @@ def check_server(server: Server, document: Document, names: Names) -> Iterator[P
 
 
 def check_tool(
-    tool: ToolVersion, document: Document, *, names: Names, release: Release
+    tool: ToolVersion,
+    document: Document,
+    *,
+    names: Names,
+    release: Release,
+    today: str | None = None,
 ) -> Iterator[Problem]:
-    """Yield what is wrong with a tool version; `release` is the candidate that holds it."""
+    """Yield what is wrong with a tool version; `release` is the candidate that holds it.
+
+    `today` (as `2026-11-30`) is when it is to be applied, None for a look that is no apply.
+    """
     yield from names.missing(document, ("system",), "System", tool.system)
     yield from names.missing(document, ("owner",), "team", tool.owner)
     for key, labels in (("source", tool.source.labels), ("sink", tool.sink.accepts)):
@@ -62,6 +70,8 @@ def check_tool(
     for place, message, fix in found:
         yield document.problem(place, message, fix)
     yield from _related(tool, document, names=names, release=release)
+    for place, message, fix in _deprecation(tool, release, today):
+        yield document.problem(place, message, fix)
     given = document.content.get("pin")
     if given is not None and given != pin_of(tool):
         message = "the pin does not fit this content"
@@ -201,6 +211,29 @@ def _bindings(tool: ToolVersion, release: Release) -> Iterator[Finding]:
             yield place, f"the server `{server.name}` {verb} credentials", None
         for other in sorted({one.split("/")[3] for one in target.references} - {environment}):
             yield place, f"`{environment}` cannot use the credentials of `{other}`", None
+
+
+def _deprecation(tool: ToolVersion, release: Release, today: str | None) -> Iterator[Finding]:
+    declared = tool.deprecation
+    if declared is None:
+        return
+    if declared.until is not None and declared.until < declared.since:
+        yield ("deprecated", "until"), "`until` is before `since`", None
+    if declared.tool is not None and declared.version is not None:
+        place: Place = ("deprecated", "replace_with")
+        found = release.tool_version(declared.tool, declared.version)
+        if found is None:
+            yield place, f"there is no tool `{declared.successor}`", None
+        elif found.deprecation is not None:
+            yield place, f"`{declared.successor}` is deprecated too", "name one that stays"
+    live = [place for place, one in release.every_live(tool.name).items() if one == tool]
+    callers = release.callers(tool.name)
+    is_over = None not in {today, declared.until} and str(declared.until) < str(today)
+    if is_over and live and callers:
+        by = ", ".join(f"`{flow.name}` of `{flow.owner}`" for flow in callers)
+        message = f"it is live in {', '.join(live)} after its last day, and called by {by}"
+        instead = declared.successor or "another version"
+        yield ("deprecated", "until"), message, f"release {instead} there, or move `until`"
 
 
 def _related(

@@ -18,6 +18,7 @@ from interlock.domain.tool import (
     BusinessKey,
     Compensation,
     ConnectorKind,
+    Deprecation,
     EffectClass,
     EffectSpec,
     EnvironmentBinding,
@@ -58,7 +59,9 @@ from interlock.manifest import schema as form
 def system(file: form.SystemFile) -> System:
     """Return the system that a file declares."""
     tenant = None if file.tenant is None else TenantId(file.tenant)
-    return System(name=file.name, title=file.title, owner=file.owner, tenant=tenant)
+    return System(
+        name=file.name, title=file.title, owner=file.owner, tenant=tenant, kind=file.system_kind
+    )
 
 
 def server(file: form.ServerFile) -> Server:
@@ -124,6 +127,7 @@ def tool(file: form.ToolFile, *, schemas: tuple[JsonObject, JsonObject]) -> Tool
             )
             for name, part in file.environments.items()
         },
+        deprecation=_deprecation(file.deprecated),
     )
 
 
@@ -276,6 +280,19 @@ def _compensation(part: form.CompensationPart | None) -> Compensation | None:
         return None
     name, version = reference(part.tool)
     return Compensation(tool=name, version=version, args=part.args, within_h=part.within_h)
+
+
+def _deprecation(part: form.DeprecatedPart | None) -> Deprecation | None:
+    if part is None:
+        return None
+    name, version = (None, None) if part.replace_with is None else reference(part.replace_with)
+    return Deprecation(
+        since=part.since.isoformat(),
+        until=None if part.until is None else part.until.isoformat(),
+        tool=name,
+        version=version,
+        reason=part.reason,
+    )
 
 
 def reference(text: str) -> tuple[ToolName, int]:

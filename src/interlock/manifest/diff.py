@@ -38,12 +38,14 @@ class Change:
 class Diff:
     """All differences, widening ones first, then by kind and name.
 
-    `digest` fixes both sides: an apply that names it does exactly what was shown.
+    `digest` fixes both sides: an apply that names it does exactly what was shown. `notices` are of
+    the new side: versions that are deprecated and still called.
     """
 
     base: int
     digest: str
     changes: tuple[Change, ...]
+    notices: tuple[str, ...] = ()
 
     def to_json(self) -> JsonObject:
         """Render for REST and programs."""
@@ -51,8 +53,10 @@ class Diff:
 
     def to_text(self) -> str:
         """Render for people, one change a line."""
+        notices = ["", "Deprecated and still called", *(f"  {line}" for line in self.notices)]
+        after = notices if self.notices else []
         if not self.changes:
-            return f"No changes to release {self.base}."
+            return "\n".join([f"No changes to release {self.base}.", *after])
         lines = [f"Changes to release {self.base}:" if self.base else "A first release:"]
         for title, is_widening in (("Rights and risks", True), ("Definitions", False)):
             chosen = [change for change in self.changes if change.is_widening == is_widening]
@@ -60,7 +64,7 @@ class Diff:
             for change in chosen:
                 lines.append(f"  {_SIGNS[change.action]} {change.kind} {change.name}")
                 lines += [f"      {detail}" for detail in change.details]
-        return "\n".join(lines)
+        return "\n".join([*lines, *after])
 
 
 def diff(old: Release, new: Release) -> Diff:
@@ -69,6 +73,7 @@ def diff(old: Release, new: Release) -> Diff:
         *_definitions("system", old.systems, new.systems),
         *_definitions("server", old.servers, new.servers),
         *_definitions("tool", old.tools, new.tools),
+        *_definitions("tool", *_older(old, new)),
         *_definitions("agent", old.agents, new.agents),
         *_definitions("workflow", old.workflows, new.workflows),
         *_words("label", old.labels, new.labels),
@@ -83,7 +88,24 @@ def diff(old: Release, new: Release) -> Diff:
     ]
     changes.sort(key=lambda change: (not change.is_widening, change.kind, change.name))
     sides = [{**object_to_json(side), "number": 0} for side in (old, new)]
-    return Diff(base=old.number, digest=digest([*sides]), changes=tuple(changes))
+    return Diff(
+        base=old.number,
+        digest=digest([*sides]),
+        changes=tuple(changes),
+        notices=tuple(_notices(new)),
+    )
+
+
+def _notices(release: Release) -> Iterator[str]:
+    for name in sorted(release.tools):
+        callers = release.callers(name)
+        for place, tool in release.every_live(name).items():
+            declared = tool.deprecation
+            if declared is not None and callers:
+                by = ", ".join(f"`{flow.name}` of `{flow.owner}`" for flow in callers)
+                end = "" if declared.until is None else f" until {declared.until}"
+                use = "" if declared.tool is None else f"; use {declared.successor}"
+                yield f"{name}@{tool.version} in {place}{end}, by {by}: {declared.reason}{use}"
 
 
 def _definitions(kind: str, old: Mapping[N, object], new: Mapping[N, object]) -> Iterator[Change]:
@@ -96,6 +118,14 @@ def _definitions(kind: str, old: Mapping[N, object], new: Mapping[N, object]) ->
             continue
         details = tuple(_members(object_to_json(before), object_to_json(after)))
         yield Change(kind=kind, name=name, action="changed", details=details)
+
+
+def _older(
+    old: Release, new: Release
+) -> tuple[Mapping[str, ToolVersion], Mapping[str, ToolVersion]]:
+    """Return the versions that are not the newest, as they were and as they are to be."""
+    were = {key: old.tool_version(tool.name, tool.version) for key, tool in new.old_tools.items()}
+    return {key: tool for key, tool in were.items() if tool is not None}, new.old_tools
 
 
 def _members(before: JsonObject, after: JsonObject) -> Iterator[str]:
@@ -146,8 +176,8 @@ def _versions(old: Release, new: Release) -> Iterator[Change]:
             if place in before and before[place].version != tool.version:
                 users = (
                     f"called by `{flow.name}` of `{flow.owner}`"
-                    for flow in new.workflows.values()
-                    if flow.name in old.workflows and name in flow.every_tool
+                    for flow in new.callers(name)
+                    if flow.name in old.workflows
                 )
                 yield Change(
                     kind="version of tool",

@@ -39,17 +39,22 @@ _CONNECTOR_KEY = {"http": "request", "mcp": "upstream", "python": "function"}
 
 
 def load(
-    files: Mapping[str, str], *, previous: Release | None = None, lint: Lint = check_policies
+    files: Mapping[str, str],
+    *,
+    previous: Release | None = None,
+    lint: Lint = check_policies,
+    today: str | None = None,
 ) -> Release:
     """Load the texts of a project, by path, into a release without a number.
 
     `previous` is the live release: a version that it published must not change its content, and
-    the tool versions that are live in it are kept as old ones.
+    the tool versions that are live in it are kept as old ones. `today` (as `2026-11-30`) is when it
+    is to be applied: what is deprecated must not be called after its last day.
 
     Raises:
         ManifestError: carries every problem found, by file and line.
     """
-    loader = _Loader(files=files, previous=previous or Release())
+    loader = _Loader(files=files, previous=previous or Release(), today=today)
     release = loader.run()
     if not loader.problems:
         loader.problems += lint(release)
@@ -65,6 +70,7 @@ class _Loader:
 
     files: Mapping[str, str]
     previous: Release
+    today: str | None
     problems: list[Problem] = field(default_factory=list)
     documents: dict[str, list[Document]] = field(default_factory=dict)
     where: dict[str, Document] = field(default_factory=dict)
@@ -275,7 +281,9 @@ class _Loader:
             elif kind == "Tool":
                 tool = release.tool_version(ToolName(tool_name), int(version))
                 if tool is not None:
-                    self.problems += check_tool(tool, document, names=names, release=release)
+                    self.problems += check_tool(
+                        tool, document, names=names, release=release, today=self.today
+                    )
                     self._published(document, tool, self.previous_tool(tool))
             elif kind == "Agent":
                 agent = release.agents[AgentName(name)]

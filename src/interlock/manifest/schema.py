@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -19,7 +20,7 @@ from pydantic import (
 from interlock.domain.canonical import MAX_RESULT_BYTES, JsonObject
 from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
 from interlock.domain.run import DEFAULT_PRIORITY
-from interlock.domain.tool import Environment
+from interlock.domain.tool import Environment, SystemKind
 from interlock.domain.workflow import MAX_QUEUED
 
 
@@ -66,6 +67,8 @@ PersonName = Annotated[str, Field(pattern=PERSON_NAME, max_length=MAX_PERSON_NAM
 ToolName = Annotated[str, Field(pattern=TOOL, max_length=61)]
 """Models are told it with `__` for each of its dots, and their providers take 64 characters."""
 ToolReference = Annotated[str, Field(pattern=TOOL_VERSION)]
+Day = Annotated[date, Field(strict=False)]
+"""As a text, which is how dates are read from YAML here."""
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
 Version = Annotated[int, Field(ge=1)]
 Status = Annotated[int, Field(ge=100, le=599)]
@@ -132,6 +135,8 @@ class SystemFile(Part):
     owner: TeamName
     tenant: Name | None = None
     """The tenant it belongs to; absent means shared."""
+    system_kind: SystemKind = "other"
+    """What it is for people: tools are listed by it."""
 
 
 class ServerFile(Part):
@@ -312,6 +317,16 @@ class BindingPart(Part):
     """Another version is live here; this one serves what was proposed before."""
 
 
+class DeprecatedPart(Part):
+    """That this version is to be replaced; calls go on until another one is released."""
+
+    since: Day
+    until: Day | None = None
+    """The last day on which a project may be applied in which it is still called."""
+    replace_with: ToolReference | None = None
+    reason: Text
+
+
 class ToolFile(Part):
     """One version of a tool."""
 
@@ -348,6 +363,7 @@ class ToolFile(Part):
     compensation: CompensationPart | None = None
     price_micro_usd: Annotated[int, Field(ge=0)] = 0
     environments: dict[Environment, BindingPart]
+    deprecated: DeprecatedPart | None = None
     pin: str | None = None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import func, select
 
 from interlock.domain.decision import Outcome
 from interlock.domain.effect import EffectState
-from interlock.domain.ids import TenantId
+from interlock.domain.ids import TenantId, ToolName
 from interlock.domain.run import RunState
 from interlock.store.tables import decision, effect, model_use, run
 from interlock.store.tx import Tx
@@ -54,3 +56,18 @@ def cost_micro_usd(tx: Tx, tenant: TenantId, since_us: int) -> int:
         effect.c.tenant == tenant, effect.c.outcome_us >= since_us
     )
     return sum(int(tx.connection.execute(query).scalar_one()) for query in (models, calls))
+
+
+def count_calls_of(
+    tx: Tx, tool: ToolName, *, tenant: TenantId, since_us: int
+) -> Mapping[tuple[str, str, int], int]:
+    """Count calls of a tool proposed since a moment, by workflow, environment and version."""
+    by = (effect.c.workflow, effect.c.environment, effect.c.tool_version)
+    query = (
+        select(*by, func.count())
+        .where(effect.c.tenant == tenant, effect.c.created_us >= since_us, effect.c.tool == tool)
+        .group_by(*by)
+        .order_by(*by)
+    )
+    rows = tx.connection.execute(query)
+    return {(workflow, place, version): count for workflow, place, version, count in rows}

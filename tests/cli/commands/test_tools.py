@@ -84,7 +84,7 @@ def test_an_openapi_document_becomes_a_project_that_applies(folder: Path) -> Non
     assert "wrote tools/shop.order.get.yaml" in written.splitlines()
     assert "shop.order.get" in done("tool", "list")
     shown = done("tool", "show", "shop.order.get")
-    assert "promise      changes nothing; may run twice" in shown
+    assert "promise        changes nothing; may run twice" in shown
     assert (1, "error: there is no tool `shop.order`") == (
         interlock("tool", "show", "shop.order").refusal
     )
@@ -142,7 +142,7 @@ def test_a_tool_that_its_server_changed_is_quarantined_until_it_is_pinned(folder
     text = (folder / "project.yaml").read_text()
     assert ("version: 2  # reviewed by ann" in text, pin in text) == (True, False)
     assert "same" in done("tool", "check", "files-dev")
-    assert "quarantine   -" in done("tool", "show", TOOL)
+    assert "quarantine     -" in done("tool", "show", TOOL)
     assert f"`{TOOL}` is pinned to what its server says now" in done("tool", "pin", TOOL)
 
 
@@ -232,7 +232,7 @@ def test_two_versions_are_compared_with_what_is_grave_by_name_first(folder: Path
     assert f"--- {TOOL}@1" in shown
     assert '+      "pii"' in shown
     assert "no difference" in done("tool", "diff", f"{TOOL}@2", f"{TOOL}@2")
-    assert "versions     1, 2" in done("tool", "show", TOOL)
+    assert "versions       1, 2" in done("tool", "show", TOOL)
     for arguments, problem in (
         ([f"{TOOL}@3"], f"there is no version 3 of `{TOOL}`, only 1, 2"),
         (["none@1"], "there is no tool `none`"),

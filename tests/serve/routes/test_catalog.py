@@ -104,6 +104,42 @@ async def test_another_tenant_tries_out_no_shared_server(plane: Plane) -> None:
     assert 403 == refused.status_code
 
 
+async def test_usage_names_who_has_a_tool_and_who_called_it(plane: Plane) -> None:
+    """A workflow that has it and made no call is there; those of other tenants are not."""
+    plane.apply(recorder_project.files("http://127.0.0.1:9"))
+    path = f"/tools/{TOOL_OF['keyed']}/usage"
+
+    own = body_of(await get(plane, plane.key(Role.VIEWER), path))
+    foreign = body_of(await get(plane, plane.key(Role.VIEWER, tenant=OWN), path))
+    refused = await get(plane, plane.key(Role.VIEWER), f"{path}?days=0")
+
+    idle: JsonObject = {
+        "workflow": WORKFLOW_OF["keyed"],
+        "owner": "platform",
+        "has_it": True,
+        "environment": None,
+        "version": None,
+        "calls": 0,
+    }
+    assert ([idle], []) == (own["callers"], foreign["callers"])
+    assert refused.status_code in {400, 422}
+
+
+async def test_tools_are_listed_by_the_kind_of_their_system(plane: Plane) -> None:
+    """An undeclared kind is `other`."""
+    project = recorder_project.files("http://127.0.0.1:9")
+    project["systems/recorder.yaml"] += "system_kind: ticketing\n"
+    plane.apply(project)
+    token = plane.key(Role.VIEWER)
+
+    counts = [
+        len(rows(body_of(await get(plane, token, f"/tools?kind={kind}")), "tools"))
+        for kind in ("ticketing", "crm")
+    ]
+
+    assert [len(TOOL_OF), 0] == counts
+
+
 def _of(body: JsonObject, name: str) -> JsonObject:
     found = body[name]
     assert isinstance(found, dict)

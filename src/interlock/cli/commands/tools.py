@@ -10,7 +10,6 @@ import typer
 from interlock.cli.output import (
     AsJson,
     connected,
-    fact,
     rows_of,
     say,
     settings,
@@ -19,7 +18,8 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
-from interlock.domain.canonical import Json, JsonObject, canonical_text, parse
+from interlock.cli.tool_view import by_workflow, show
+from interlock.domain.canonical import JsonObject, parse
 from interlock.domain.errors import InputError
 
 app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
@@ -35,14 +35,6 @@ ServerArgument = Annotated[str, typer.Argument(metavar="SERVER", help="The serve
 Owner = Annotated[str, typer.Option(help="The team that owns the tools.")]
 Folder = Annotated[Path, typer.Option("--out", help="The project folder.")]
 
-_PROMISES = {
-    "read": "changes nothing; may run twice",
-    "keyed": "effectively once while the system honours our key",
-    "conditional": "effectively once: the system refuses a second write; probed if in doubt",
-    "probed": "effectively once if no pause outlasts the quiet time; looked up before a resend",
-    "blind": "at most one call per authorisation; an unknown outcome needs a person",
-}
-
 
 @app.command("list")
 @tells_errors
@@ -51,11 +43,14 @@ def list_tools(
     grants: Annotated[
         bool, typer.Option("--grants", help="Where each is bound, with what, and for which seats.")
     ] = False,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Only of such systems: ticketing, crm, ...")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List tools with version, owner, class, risk, labels and environments."""
+    """List tools with version, owner, kind, class, risk, labels and environments."""
     with connected() as client:
-        body = client.get("tools")
+        body = client.get("tools", kind=kind)
     if as_json:
         show_json(body)
         return
@@ -65,6 +60,7 @@ def list_tools(
     columns = (
         "name",
         "version",
+        "kind",
         "group",
         "effect_class",
         "risk",
@@ -79,12 +75,6 @@ def list_tools(
     )
 
 
-def _by_workflow(value: Json) -> Json:
-    if not isinstance(value, dict):
-        return value
-    return [f"{workflow}: {reference}" for workflow, reference in sorted(value.items())]
-
-
 def _list_grants(body: JsonObject) -> None:
     bound = ("environment", "server", "protocol", "credentials")
     table(
@@ -93,7 +83,7 @@ def _list_grants(body: JsonObject) -> None:
             (
                 tool["name"],
                 binding["version"],
-                *(_by_workflow(binding[key]) for key in bound),
+                *(by_workflow(binding[key]) for key in bound),
                 tool["seats"],
                 "quarantined" if binding["quarantine"] else "bound",
             )
@@ -136,34 +126,14 @@ def diff_tool(
 @app.command("show")
 @tells_errors
 def show_tool(name: ToolArgument, *, as_json: AsJson = False) -> None:
-    """Show one tool: its promise, its contract, who may propose it."""
+    """Show one tool: its promise, its contract, where it goes, who has it and who calls it."""
     with connected() as client:
         body = client.get("tools", name)
+        usage = client.get("tools", name, "usage")
     if as_json:
-        show_json(body)
+        show_json({**body, "usage": usage})
         return
-    say(f"{body['name']} v{body['version']}", style="bold")
-    effect = body["effect"] if isinstance(body["effect"], dict) else {}
-    effect_class = str(effect.get("effect_class"))
-    environments = body["environments"]
-    facts: JsonObject = {
-        "title": body["title"],
-        "owner": body["owner"],
-        "group": body["group"],
-        "risk": body["risk"],
-        "effect class": effect_class,
-        "promise": _PROMISES.get(effect_class),
-        "undo": _name(body["compensation"]),
-        "environments": list(environments) if isinstance(environments, dict) else None,
-        "seats": body["seats"],
-        "versions": body["versions"],
-        "pin": body["pin"],
-        "quarantine": _quarantined(body),
-        "input": canonical_text(body["input_schema"]),
-        "output": canonical_text(body["output_schema"]),
-    }
-    for label, value in facts.items():
-        fact(label, value)
+    show(body, usage)
 
 
 @app.command("check")
@@ -357,18 +327,8 @@ def import_python(server: ServerName, owner: Owner, *, folder: Folder = Path()) 
     importing.from_python(folder, server=server, owner=owner)
 
 
-def _quarantined(body: JsonObject) -> str | None:
-    held = body["quarantine"]
-    reasons = held.items() if isinstance(held, dict) else ()
-    return "; ".join(f"in {key.rpartition('@')[2]}: {why}" for key, why in reasons) or None
-
-
 def _version(text: str) -> tuple[str, int]:
     name, _, number = text.rpartition("@")
     if not name or not number.isdecimal():
         raise InputError(f"`{text}` names no version; write it as NAME@1")
     return name, int(number)
-
-
-def _name(compensation: object) -> str | None:
-    return str(compensation["tool"]) if isinstance(compensation, dict) else None

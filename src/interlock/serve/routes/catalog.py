@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import NotFoundError
@@ -15,15 +15,16 @@ from interlock.domain.principal import Principal, Role
 from interlock.domain.record import object_to_json, to_json
 from interlock.domain.release import Release, pin_of
 from interlock.domain.text import difference
-from interlock.domain.tool import Environment, ToolVersion
+from interlock.domain.tool import Environment, SystemKind, ToolVersion
 from interlock.domain.workflow import WORKFLOW_AGENT, WorkflowSpec
 from interlock.manifest.diff import GRAVE
 from interlock.serve.auth import App, needs
 from interlock.serve.routes.breakers import check_own
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import Body, StrictRoute
-from interlock.store import registry
+from interlock.store import activity, registry
 
+_DAY_US = 86_400_000_000
 router = APIRouter(tags=["catalog"], route_class=StrictRoute)
 Tester = Annotated[Principal, Depends(needs(Role.OPERATOR, Role.OWNER, Role.ADMIN))]
 
@@ -36,14 +37,18 @@ class TestBody(Body):
 
 
 @router.get("/tools")
-def list_tools(app: App, reader: Reader) -> JsonObject:
+def list_tools(app: App, reader: Reader, kind: SystemKind | None = None) -> JsonObject:
     """List the live tools: version, owner, class, risk, labels, bindings and the seats they have.
 
-    Of another tenant's systems and workflows nothing is told.
+    With `kind`, those of such systems. Of another tenant's systems and workflows nothing is told.
     """
     with app.db.reading() as tx:
         release = app.release(tx)
-    own = [tool for _, tool in sorted(release.tools.items()) if is_told(release, reader, tool)]
+    own = [
+        tool
+        for _, tool in sorted(release.tools.items())
+        if is_told(release, reader, tool) and kind in {None, _kind(release, tool)}
+    ]
     return {"tools": [_row(release, reader, _narrowed(release, reader, tool)) for tool in own]}
 
 
@@ -58,9 +63,52 @@ def show_tool(app: App, reader: Reader, name: str) -> JsonObject:
         "seats": to_json(_seats(release, reader, tool)),
         "versions": to_json(release.versions_of(tool.name)),
         "live": _live(release, tool.name),
+        "deprecations": _deprecations(release, tool.name),
+        "kind": _kind(release, tool),
+        "bindings": _bindings(release, reader, tool.name),
         "quarantine": to_json(
             {k: why for k, why in release.quarantine.items() if k.startswith(f"{name}@")}
         ),
+    }
+
+
+@router.get("/tools/{name}/usage")
+def show_usage(
+    app: App, reader: Reader, name: str, days: Annotated[int, Query(ge=1, le=400)] = 30
+) -> JsonObject:
+    """Return who uses a tool: workflows that have it now, and their calls of the last days.
+
+    By environment and version; one that has it and made none has a row without these.
+    """
+    with app.db.reading() as tx:
+        release = app.release(tx)
+        tool = _told(release, reader, name)
+        since_us = tx.now_us - days * _DAY_US
+        counted = activity.count_calls_of(tx, tool.name, tenant=reader.tenant, since_us=since_us)
+    callers = {flow.name: flow for flow in release.callers(tool.name)}
+    idle = sorted(
+        flow.name
+        for flow in callers.values()
+        if flow.tenant == reader.tenant and flow.name not in {key[0] for key in counted}
+    )
+    rows: list[tuple[str, str | None, int | None, int]] = [
+        *((flow, place, version, calls) for (flow, place, version), calls in counted.items()),
+        *((flow, None, None, 0) for flow in idle),
+    ]
+    return {
+        "tool": name,
+        "days": days,
+        "callers": [
+            {
+                "workflow": flow,
+                "owner": _owner(release, flow),
+                "has_it": flow in callers,
+                "environment": place,
+                "version": version,
+                "calls": calls,
+            }
+            for flow, place, version, calls in rows
+        ],
     }
 
 
@@ -182,6 +230,25 @@ def _seats(release: Release, reader: Principal, tool: ToolVersion) -> list[str]:
     )
 
 
+def _kind(release: Release, tool: ToolVersion) -> SystemKind:
+    system = release.systems.get(tool.system)
+    return "other" if system is None else system.kind
+
+
+def _deprecations(release: Release, name: ToolName) -> JsonObject:
+    every = (release.tool_version(name, version) for version in release.versions_of(name))
+    return {
+        str(tool.version): object_to_json(tool.deprecation)
+        for tool in every
+        if tool is not None and tool.deprecation is not None
+    }
+
+
+def _owner(release: Release, workflow: str) -> str | None:
+    flow = release.workflows.get(WorkflowName(workflow))
+    return None if flow is None else flow.owner
+
+
 def _live(release: Release, name: ToolName) -> JsonObject:
     return {place: tool.version for place, tool in release.every_live(name).items()}
 
@@ -213,12 +280,16 @@ def _row(release: Release, reader: Principal, tool: ToolVersion) -> JsonObject:
         "title": tool.title,
         "owner": tool.owner,
         "system": tool.system,
+        "kind": _kind(release, tool),
         "group": tool.group.value,
         "effect_class": tool.effect.effect_class.value,
         "risk": tool.risk,
         "is_egress": tool.is_egress,
         "source_labels": to_json(tool.source.labels),
         "accepts": to_json(tool.sink.accepts),
+        "is_deprecated": any(
+            one.deprecation is not None for one in release.every_live(tool.name).values()
+        ),
         "environments": to_json(sorted(release.every_live(tool.name))),
         "bindings": _bindings(release, reader, tool.name),
         "seats": to_json(_seats(release, reader, tool)),
