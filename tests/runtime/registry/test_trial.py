@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from interlock.domain.ids import TenantId
 from interlock.store import breakers, registry
 from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
 from interlock.tools.upstream import pin_of
@@ -75,6 +76,15 @@ def test_credentials_are_resolved_and_never_told(sqlite_url: str) -> None:
     assert f"`{REFERENCE}` can be read and sent" in told
     assert f"run `interlock secret set {REFERENCE}-b`" in told
     assert SECRET not in repr(trial)
+
+
+def test_credentials_of_another_tenant_are_neither_used_nor_named(sqlite_url: str) -> None:
+    """A shared tool may have some for workflows of several tenants."""
+    given = {WORKFLOW_OF["keyed"]: REFERENCE}
+    with bench(sqlite_url, secured(NOWHERE, given), stored=frozenset({REFERENCE})) as running:
+        trial = running.run(KEYED, tenant=TenantId("other"))
+
+    assert REFERENCE not in repr(trial)
 
 
 def test_a_seat_without_credentials_cannot_call(sqlite_url: str) -> None:

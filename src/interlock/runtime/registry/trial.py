@@ -99,6 +99,7 @@ class Trials:
                 trials=self,
                 live=live,
                 binding=binding,
+                tenant=tenant,
                 breaker=breakers.find(tx, binding.server.name),
                 known=upstreams.find(tx, binding.server.name, [pin] if pin else []),
                 seats=standings(live, binding, tenant=tenant, arguments=arguments, now_us=now_us),
@@ -113,6 +114,7 @@ class _Look:
     trials: Trials
     live: Live
     binding: Binding
+    tenant: TenantId
     breaker: Breaker | None
     known: Mapping[str, JsonObject]
     seats: tuple[Standing, ...]
@@ -145,10 +147,10 @@ class _Look:
 
     def _credentials(self, secrets: dict[str, str]) -> Iterator[Check]:
         """Resolve each reference as a send would; what is found goes into `secrets` only."""
-        target = self.binding.tool.environments[self.binding.environment]
-        if not target.references:
-            yield _ok("credentials", "none are needed")
-        for reference in dict.fromkeys(target.references):
+        references = self._references()
+        if not references:
+            yield _ok("credentials", "none are declared for these workflows")
+        for reference in references:
             try:
                 secret = self.trials.resolve(reference)
                 authorization(self.binding.server.auth, secret)
@@ -158,6 +160,19 @@ class _Look:
             else:
                 secrets[reference] = secret
                 yield _ok("credentials", f"`{reference}` can be read and sent")
+
+    def _references(self) -> tuple[str, ...]:
+        """Return the credentials that the tenant's workflows have, each once."""
+        target = self.binding.tool.environments[self.binding.environment]
+        if not isinstance(target.credentials, Mapping):
+            return target.references
+        workflows = self.live.release.workflows
+        own = (
+            reference
+            for name, reference in sorted(target.credentials.items())
+            if name in workflows and workflows[name].tenant == self.tenant
+        )
+        return tuple(dict.fromkeys(own))
 
     def _reached(self, secret: str | None) -> Iterator[Check]:
         server, tool = self.binding.server, self.binding.tool
