@@ -129,7 +129,7 @@ class _Look:
             *self._reached(next(iter(secrets.values()), None)),
             *_contract(self.binding.tool),
             *self._related(),
-            _policy(self.seats),
+            _policy(self.seats, is_known=arguments is not None),
         ]
         if arguments is not None:
             try:
@@ -274,12 +274,12 @@ def _contract(tool: ToolVersion) -> Iterator[Check]:
         yield _ok("contract", "both schemas compile")
 
 
-def _policy(seats: tuple[Standing, ...]) -> Check:
+def _policy(seats: tuple[Standing, ...], *, is_known: bool) -> Check:
     if not seats:
         return _failed("policy", "no seat is granted it; add it to the `tools` of an agent")
     able = [f"`{one.seat}` {one.words}" for one in seats if one.is_able]
     if able:
-        return _ok("policy", "; ".join(able))
+        return _ok("policy", ("" if is_known else "with some arguments ") + "; ".join(able))
     refused = "; ".join(f"`{one.seat}` {one.words}" for one in seats)
     return _failed("policy", f"{refused}; see the grants and the autonomy of the workflow")
 
