@@ -16,6 +16,7 @@ from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
 from interlock.domain.run import Run, RunOutcome
 from interlock.manifest import apply
+from interlock.policy.engine import ModelResource
 from interlock.runtime.durable.segment import Segment
 from interlock.runtime.outside.desk import Desks
 from interlock.runtime.outside.sessions import Sessions
@@ -54,7 +55,9 @@ class RoadBench:
         self.db = Database(url, clock=self.clock, points=CrashPoints(crash_file))
         migrate.upgrade(self.db)
         self.pool = ConnectorPool()
-        live = LiveProject({})
+        live = LiveProject(
+            {"small": ModelResource(name="small", external=False, accepts=frozenset())}
+        )
         self.road = Road(
             db=self.db,
             live=live,
@@ -64,7 +67,7 @@ class RoadBench:
                 points=self.db.points,
                 may_send=lambda: True,
             ),
-            price=lambda _model, _given, _taken: Price(micro_usd=1, version="test"),
+            price=lambda _model, given, taken: Price(micro_usd=given + taken, version="test"),
             key_secret=b"k" * 32,
             approval_ttl_us=approval_ttl_s * 1_000_000,
         )

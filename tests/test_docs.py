@@ -32,7 +32,15 @@ CODED = (
     "runtime/**/*.py",
 )
 NOT_CODES = {"call.late", "model.request", "owner.lost", "recheck.due"}
-NOT_CODES |= {"session.call", "gate.ask", "run.park", "run.pause", "run.resume", "run.wait"}
+NOT_CODES |= {
+    "session.call",
+    "session.model",
+    "gate.ask",
+    "run.park",
+    "run.pause",
+    "run.resume",
+    "run.wait",
+}
 # Made of parts, or raised at an edge.
 OTHER_CODES = {"effect.absent", "effect.abandoned", "http", "refused"}
 NAMED_CALLS = {"commit", "reach", "run", "transact", "transaction"}

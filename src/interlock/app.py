@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from interlock.agents.models import ModelCatalog
+from interlock.agents.upstream import Upstream
 from interlock.calls import compensate
 from interlock.calls.durable import Dispatch
 from interlock.calls.execute import ConnectorSender
@@ -37,7 +38,7 @@ from interlock.runtime.durable.engine import DbosEngine
 from interlock.runtime.durable.segment import Segment
 from interlock.runtime.durable.versions import Versions
 from interlock.runtime.outside import exchange
-from interlock.runtime.outside.desk import Asked, Desks, Pending
+from interlock.runtime.outside.desk import Asked, Desks, ModelAsked, Pending
 from interlock.runtime.outside.exchange import Tokens
 from interlock.runtime.outside.offer import granted_schema, offered
 from interlock.runtime.outside.session import find_asked
@@ -271,6 +272,23 @@ class Interlock:
         if not self._is_working:
             await asyncio.to_thread(self._attend)
         return await asyncio.wrap_future(self._engine.submit(self._sessions.call(run_id, asked)))
+
+    def granted_models(self, tx: Tx, run: Run) -> dict[str, ModelSettings]:
+        """Return the models of the settings that a session's agent may ask, by name."""
+        (seat,) = run.request.seats
+        agent = self._live.at(tx).release.agents.get(seat.agent)
+        named = () if agent is None or not agent.is_outside else agent.models
+        return {name: self._models[name] for name in named if name in self._models}
+
+    def upstream(self, model: str) -> Upstream:
+        """Return the way to a model's server, for the loop that makes model requests only."""
+        return self._catalog.upstream(model)
+
+    async def ask_in_session(self, run_id: RunId, asked: ModelAsked) -> Json:
+        """Make a model request of an outside agent; see `Sessions.ask`."""
+        if not self._is_working:
+            await asyncio.to_thread(self._attend)
+        return await asyncio.wrap_future(self._engine.submit(self._sessions.ask(run_id, asked)))
 
     def _attend(self) -> None:
         """Own the runs of sessions here although this process takes no other work."""

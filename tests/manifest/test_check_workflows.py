@@ -246,6 +246,12 @@ def test_one_queue_is_declared_in_one_way() -> None:
         ("agents/helper.yaml", "outside: true", "instructions: x", "runs here, so nobody opens"),
         ("agents/helper.yaml", "outside: true", "outside: false", "`instructions` is missing"),
         ("agents/helper.yaml", "outside: true", "outside: true\nmodel: x", "has its `model` there"),
+        (
+            "agents/helper.yaml",
+            "outside: true",
+            "instructions: x\nmodels: [small]",
+            "`models` is for an agent that runs outside",
+        ),
         ("workflows/outside.yaml", "session: helper", "session: nobody", "has no seat in this"),
         (
             "workflows/outside.yaml",

@@ -223,3 +223,18 @@ def test_a_change_of_an_older_version_is_a_change() -> None:
     [change] = found.changes
     assert ("tool", "desk.issue.find@1", "changed") == (change.kind, change.name, change.action)
     assert change.details[0].startswith("deprecation: null -> ")
+
+
+def test_a_model_for_an_outside_agent_is_a_right() -> None:
+    """What an outside agent may ask through the model proxy is listed among the rights."""
+    without = session_files("http://127.0.0.1:9")
+    path = "agents/helper.yaml"
+    with_model = without | {path: without[path] + "models: [small]\n"}
+
+    given = diff(load(without), load(with_model)).changes
+    taken = diff(load(with_model), load(without)).changes
+
+    kind = "models of outside agent"
+    assert [(kind, "helper", "added", True), (kind, "helper", "removed", False)] == [
+        _key(change) for change in (*given, *taken) if change.kind == kind
+    ]

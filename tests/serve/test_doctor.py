@@ -12,6 +12,7 @@ from interlock.serve.queues.loop import QueueLoop
 from interlock.store import leases, runs
 from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
+from interlock.testing.recorder_project import session_files
 from interlock.tools.credentials import Credentials
 from tests.manifest.sample import FILES
 from tests.serve.plane import API, Plane, body_of, rows
@@ -68,6 +69,21 @@ def test_a_model_that_an_agent_wants_must_be_set(plane: Plane) -> None:
     assert (
         False,
         "the agent `clerk` wants the model `default`; set [models.default] in interlock.toml",
+    ) == findings(plane)["models"]
+
+
+def test_an_outside_agent_wants_the_models_that_it_names(plane: Plane) -> None:
+    """And none besides: its framework may have its own."""
+    project, path = session_files("http://127.0.0.1:9"), "agents/helper.yaml"
+    plane.apply(project)
+    without = findings(plane)["models"]
+    changed = project[path].replace("version: 1", "version: 2") + "models: [small]\n"
+    plane.apply(project | {path: changed})
+
+    assert (True, "none, and no agent needs one") == without
+    assert (
+        False,
+        "the agent `helper` wants the model `small`; set [models.small] in interlock.toml",
     ) == findings(plane)["models"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -30,6 +31,7 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.settings import ModelSettings as RequestSettings
 
 from interlock.agents.turns import Turns, with_unique_ids
+from interlock.agents.upstream import OPENAI_URL, REQUEST_TIMEOUT, Upstream, upstream_of
 from interlock.calls.durable import Durable, Retry
 from interlock.calls.model import ModelReply, ModelRequest, request_model
 from interlock.calls.road import Road
@@ -39,9 +41,6 @@ from interlock.domain.errors import InputError, InterlockError, ModelBusyError, 
 from interlock.domain.principal import Seat
 from interlock.domain.tool import Environment
 from interlock.tools.egress import open_client
-
-REQUEST_TIMEOUT = httpx2.Timeout(120.0, connect=5.0)
-OPENAI_URL = "https://api.openai.com/v1"
 
 _OPENAI_CHAT = frozenset({"openai-chat", "openai-compatible"})
 _BUSY = (
@@ -75,24 +74,47 @@ class ModelCatalog:
         self._resolve = resolve
         self._environment = environment
         self._built: dict[str, Model] = dict(built or {})
+        self._upstreams: dict[str, Upstream] = {}
         self._clients: list[httpx2.AsyncClient] = []
 
     def get(self, name: str) -> Model:
         """Return a model; raises `ModelFailedError` if it is not configured or cannot be built."""
         if name not in self._built:
-            settings = self._settings.get(name)
-            if settings is None:
-                known = ", ".join(f"`{known}`" for known in sorted(self._settings)) or "none"
-                raise ModelFailedError(
-                    f"there is no model `{name}` in the settings; configured are: {known}"
-                )
-            self._built[name] = self._build(settings)
+            self._built[name] = self._build(self._configured(name))
         return self._built[name]
+
+    def upstream(self, name: str) -> Upstream:
+        """Return the way to a model's server; raises `ModelFailedError` if there is none."""
+        if name not in self._upstreams:
+            settings = self._configured(name)
+            try:
+                self._upstreams[name] = upstream_of(
+                    settings, key=self._key(settings), environ=os.environ, connect=self._connect
+                )
+            except InputError as error:
+                raise ModelFailedError(
+                    f"the model `{name}` cannot be used: {error.message}"
+                ) from error
+        return self._upstreams[name]
 
     async def aclose(self) -> None:
         """Close the clients that were made here."""
         while self._clients:
             await self._clients.pop().aclose()
+
+    def _configured(self, name: str) -> ModelSettings:
+        settings = self._settings.get(name)
+        if settings is None:
+            known = ", ".join(f"`{known}`" for known in sorted(self._settings)) or "none"
+            raise ModelFailedError(
+                f"there is no model `{name}` in the settings; configured are: {known}"
+            )
+        return settings
+
+    def _connect(self, url: str) -> httpx2.AsyncClient:
+        client = open_client(url, self._environment)
+        self._clients.append(client)
+        return client
 
     def _build(self, settings: ModelSettings) -> Model:
         vendor, _, model_name = settings.provider.partition(":")
@@ -115,13 +137,11 @@ class ModelCatalog:
 
     def _openai(self, settings: ModelSettings, key: str | None) -> Provider[AsyncOpenAI]:
         address = settings.base_url or OPENAI_URL
-        http_client = open_client(address, self._environment)
-        self._clients.append(http_client)
         client = AsyncOpenAI(
             base_url=address,
             # A local server wants none, but the client insists on one.
             api_key=key or ("none" if settings.base_url else None),
-            http_client=http_client,
+            http_client=self._connect(address),
             timeout=REQUEST_TIMEOUT,
             max_retries=0,
         )

@@ -33,12 +33,18 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReply:
-    """What the provider answered: the message as JSON, the model that answered, and its tokens."""
+    """What the provider answered: the message as JSON, the model that answered, and its tokens.
+
+    `error_code` if it broke off: it is paid for all the same. The tokens are estimated if the
+    provider did not tell them.
+    """
 
     body: Json
     model: str
     input_tokens: int
     output_tokens: int
+    is_estimated: bool = False
+    error_code: str | None = None
 
 
 async def request_model(
@@ -136,7 +142,7 @@ def _record(tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelRep
         output_tokens=reply.output_tokens,
         cost_micro_usd=price.micro_usd,
         price_version=price.version,
-        is_estimated=False,
+        is_estimated=reply.is_estimated,
         at_us=tx.now_us,
     )
     spans.put_model_use(tx, use)
@@ -145,7 +151,8 @@ def _record(tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelRep
         run.run_id,
         request.name,
         end_us=tx.now_us,
-        status=SpanStatus.OK,
+        status=SpanStatus.OK if reply.error_code is None else SpanStatus.ERROR,
+        error_code=reply.error_code,
         cost_micro_usd=price.micro_usd,
         attributes=emit.model_outcome(use),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from rich.text import Text
 from rich.tree import Tree
 
-from interlock.cli.output import cell, fact, money, note, out, part, rows_of, say, when
+from interlock.cli.output import cell, fact, money, note, out, part, rows_of, say, table, when
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.text import visible
 
@@ -99,6 +100,37 @@ def trace_tree(node: JsonObject) -> Tree:
     tree = Tree(_label(node))
     _grow(tree, node)
     return tree
+
+
+def print_cost(node: JsonObject) -> None:
+    """Print each model request and each call that has a price, and what all of them have cost."""
+    priced = [each for each in _walk(node) if each["kind"] == "chat" or each["cost_micro_usd"]]
+    table(
+        ("what", "state", "input", "output", "cost"),
+        [
+            (
+                each["name"],
+                each["error_code"] or each["state"],
+                part(each, "attributes", "gen_ai.usage.input_tokens"),
+                part(each, "attributes", "gen_ai.usage.output_tokens"),
+                money(each["cost_micro_usd"]) + _estimate(each),
+            )
+            for each in priced
+        ],
+        empty="nothing in this run has a price",
+    )
+    fact("total", money(node["total_micro_usd"]))
+
+
+def _walk(node: JsonObject) -> Iterator[JsonObject]:
+    yield node
+    for child in rows_of(node, "children"):
+        yield from _walk(child)
+
+
+def _estimate(node: JsonObject) -> str:
+    is_estimated = part(node, "attributes", "interlock.cost.estimated")
+    return " (estimated)" if is_estimated else ""
 
 
 def _grow(tree: Tree, node: JsonObject) -> None:

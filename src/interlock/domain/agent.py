@@ -18,13 +18,22 @@ class AgentLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelBudget:
+    """What one session of an outside agent may ask of models; without a cost, of any cost."""
+
+    requests: int = 200
+    cost_micro_usd: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSpec:
     """One version of an agent.
 
     `model` is the name of a model in the settings (`default` if the project does not care).
     `output_schema` is the contract of its final answer; None means plain text. `sponsor` is the
     person who answers for it. One that `is_outside` runs elsewhere, comes in by the gateway and has
-    neither instructions nor model here.
+    neither instructions nor model here; `models` are those that it may ask through the model proxy,
+    each of its sessions within `budget`.
     """
 
     name: AgentName
@@ -37,3 +46,5 @@ class AgentSpec:
     output_schema: JsonObject | None = None
     limits: AgentLimits = field(default_factory=AgentLimits)
     is_outside: bool = False
+    models: tuple[str, ...] = ()
+    budget: ModelBudget = field(default_factory=ModelBudget)

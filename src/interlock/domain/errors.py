@@ -201,6 +201,12 @@ class ModelFailedError(InterlockError):
     code = "model.failed"
 
 
+class BudgetSpentError(InterlockError):
+    """A session may ask nothing more of models."""
+
+    code = "budget.spent"
+
+
 class FencedError(InterlockError):
     """The run has a newer epoch: another worker owns it."""
 

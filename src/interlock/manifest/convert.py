@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from interlock.domain.agent import AgentLimits, AgentSpec
+from interlock.domain.agent import AgentLimits, AgentSpec, ModelBudget
 from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import AgentName, TenantId, ToolName, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT
@@ -144,6 +144,8 @@ def agent(file: form.AgentFile, *, instructions: str, output: JsonObject | None)
         output_schema=output,
         limits=from_json(AgentLimits, _plain(file.limits)),
         is_outside=file.outside,
+        models=tuple(dict.fromkeys(file.models)),
+        budget=from_json(ModelBudget, _plain(file.budget)),
     )
 
 

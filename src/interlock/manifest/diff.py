@@ -219,20 +219,25 @@ def _target(binding: EnvironmentBinding | None) -> str:
 
 
 def _rights(old: Release, new: Release) -> Iterator[Change]:
-    before, after = _seats(old.workflows), _seats(new.workflows)
-    for seat in sorted({*before, *after}):
-        had, has = before.get(seat, set()), after.get(seat, set())
+    yield from _granted("tools of seat", _seats(old.workflows), _seats(new.workflows))
+    yield from _granted("models of outside agent", _models(old), _models(new))
+
+
+def _granted(
+    kind: str, before: Mapping[str, set[str]], after: Mapping[str, set[str]]
+) -> Iterator[Change]:
+    for name in sorted({*before, *after}):
+        had, has = before.get(name, set()), after.get(name, set())
         if has - had:
-            yield Change(
-                kind="tools of seat",
-                name=seat,
-                action="added",
-                is_widening=True,
-                details=tuple(sorted(has - had)),
-            )
+            details = tuple(sorted(has - had))
+            yield Change(kind=kind, name=name, action="added", is_widening=True, details=details)
         if had - has:
             details = tuple(sorted(had - has))
-            yield Change(kind="tools of seat", name=seat, action="removed", details=details)
+            yield Change(kind=kind, name=name, action="removed", details=details)
+
+
+def _models(release: Release) -> dict[str, set[str]]:
+    return {str(name): set(agent.models) for name, agent in release.agents.items()}
 
 
 def _seats(workflows: Mapping[N, WorkflowSpec]) -> dict[str, set[str]]:

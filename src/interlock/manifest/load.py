@@ -342,6 +342,12 @@ def _misused(document: Document, file: form.AgentFile) -> Iterator[Problem]:
             if key in file.model_fields_set:
                 message = f"an agent that runs outside has its `{key}` there"
                 yield document.problem((key,), message, f"drop `{key}`")
+    else:
+        for key in ("models", "budget"):
+            if key in file.model_fields_set:
+                message = f"`{key}` is for an agent that runs outside"
+                fix = f"drop `{key}`; its one model is `model`, its limits are `limits`"
+                yield document.problem((key,), message, fix)
 
 
 class _Everything(frozenset[str]):

@@ -17,7 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from interlock.domain.canonical import MAX_RESULT_BYTES, JsonObject
+from interlock.domain.canonical import MAX_RESULT_BYTES, MAX_SAFE_INTEGER, JsonObject
 from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
 from interlock.domain.run import DEFAULT_PRIORITY
 from interlock.domain.tool import Environment, SystemKind
@@ -375,6 +375,14 @@ class AgentLimitsPart(Part):
     equal_calls: Annotated[int, Field(ge=1)] = 3
 
 
+class ModelBudgetPart(Part):
+    """What one session of an outside agent may ask of models."""
+
+    requests: Annotated[int, Field(ge=1, le=10_000)] = 200
+    cost_micro_usd: Annotated[int, Field(ge=1, le=MAX_SAFE_INTEGER)] | None = None
+    """The cost of all its requests together; absent is any cost."""
+
+
 class AgentFile(Part):
     """One version of an agent."""
 
@@ -388,6 +396,10 @@ class AgentFile(Part):
     """The person who answers for it and cannot approve its calls: the name of that person's key."""
     outside: bool = False
     """Whether it runs elsewhere, in any framework, and calls tools through the gateway."""
+    models: list[Annotated[str, Field(min_length=1, max_length=100)]] = []
+    """The models of the settings that an outside agent may ask through the model proxy."""
+    budget: ModelBudgetPart = ModelBudgetPart()
+    """What one session of an outside agent may ask of them."""
     model: Annotated[str, Field(min_length=1)] = "default"
     instructions: Text | None = None
     """The instructions, or the path of a `.md` file that holds them; none for an outside agent."""

@@ -92,7 +92,11 @@ def _files(app: Interlock) -> Check:
 
 
 def _models(app: Interlock, release: Release) -> Check:
-    wanted = {agent.model: agent.name for agent in release.agents.values()}
+    wanted = {
+        model: agent.name
+        for agent in release.agents.values()
+        for model in (agent.models if agent.is_outside else (agent.model,))
+    }
     problems = [
         f"the agent `{agent}` wants the model `{model}`; set [models.{model}] in interlock.toml"
         for model, agent in sorted(wanted.items())

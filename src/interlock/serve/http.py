@@ -32,6 +32,7 @@ from interlock.serve.console import pages
 from interlock.serve.gateway import oauth
 from interlock.serve.gateway.door import Gateway
 from interlock.serve.gateway.oauth import MCP_PATH
+from interlock.serve.model_proxy import door as models
 from interlock.serve.queues.loop import QueueLoop
 from interlock.serve.routes import (
     approvals,
@@ -74,6 +75,7 @@ def create_app(interlock: Interlock) -> FastAPI:
     app.state.interlock = interlock
     app.router.routes.append(Route(MCP_PATH, gateway))
     app.include_router(oauth.router)
+    app.include_router(models.router)
     app.state.queues = QueueLoop(interlock.intake)
     app.state.is_closing = False
     app.state.proof_key = secrets.token_hex(32)

@@ -139,6 +139,13 @@ def put_model_use(tx: Tx, use: ModelUse) -> None:
     )
 
 
+def model_cost_of(tx: Tx, run_id: RunId) -> int:
+    """Return what the model requests of one run have cost so far in micro-USD."""
+    total = func.coalesce(func.sum(model_use.c.cost_micro_usd), 0)
+    query = select(total).where(model_use.c.run_id == run_id)
+    return int(tx.connection.execute(query).scalar_one())
+
+
 def cost_of_tree(tx: Tx, root_id: RunId) -> int:
     """Return what a root and all runs below it have cost in micro-USD: models and calls."""
     runs = select(run.c.run_id).where(run.c.root_id == root_id)

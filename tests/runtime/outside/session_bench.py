@@ -6,10 +6,11 @@ import asyncio
 from concurrent.futures import Future
 
 from interlock.calls.road import CallResult
+from interlock.domain.canonical import Json
 from interlock.domain.ids import AgentName, RunId, ToolName, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Seat
 from interlock.domain.run import Run, RunState
-from interlock.runtime.outside.desk import Asked, Pending
+from interlock.runtime.outside.desk import Asked, ModelAsked, Pending
 from interlock.runtime.outside.exchange import Tokens, hash_token, open_session, session_of
 from interlock.store import keys, tokens
 from interlock.store.keys import AgentPlace, ApiKey
@@ -68,6 +69,10 @@ class SessionBench(RoadBench):
         """Let this process go on for a while."""
         for _ in range(number):
             self.engine.submit(_a_moment()).result(LIMIT_S)
+
+    def ask(self, run_id: RunId, asked: ModelAsked) -> Future[Json]:
+        """Begin a model request in a session."""
+        return self.engine.submit(self.sessions.ask(run_id, asked))
 
     def rest(self, run_id: RunId, *states: RunState) -> Run:
         """Return the run of a session once this process has let go of it."""

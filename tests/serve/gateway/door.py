@@ -19,7 +19,7 @@ from mcp_types import CallToolResult, RequestParamsMeta
 
 from interlock.app import Interlock
 from interlock.calls.approve import answer
-from interlock.config import Config
+from interlock.config import Config, ModelSettings
 from interlock.domain.canonical import JsonObject
 from interlock.domain.effect import Effect
 from interlock.domain.ids import AgentName, RunId, WorkflowName
@@ -28,7 +28,7 @@ from interlock.domain.run import Run
 from interlock.manifest import apply
 from interlock.serve.auth import mint_key
 from interlock.serve.http import create_app
-from interlock.store import approvals, effects, runs
+from interlock.store import approvals, effects, keys, runs
 from interlock.store.keys import AgentPlace
 from interlock.testing.recorder_project import OUTSIDE_AGENT, SESSIONS
 
@@ -46,10 +46,17 @@ class Door:
     """A running installation, and the ways of outside agents into it."""
 
     def __init__(
-        self, folder: Path, project: Mapping[str, str], *, url: str | None = None, seat: Seat = SEAT
+        self,
+        folder: Path,
+        project: Mapping[str, str],
+        *,
+        url: str | None = None,
+        seat: Seat = SEAT,
+        models: Mapping[str, ModelSettings] | None = None,
     ) -> None:
         self._seat = seat
-        self.interlock = Interlock.open(Config(data_dir=folder / "data", database_url=url, port=0))
+        settings = Config(data_dir=folder / "data", database_url=url, port=0, models=models or {})
+        self.interlock = Interlock.open(settings)
         apply.apply(self.interlock.db, project, by="tests")
         config = uvicorn.Config(create_app(self.interlock), port=0, log_level="critical")
         self._server = uvicorn.Server(config)
@@ -83,6 +90,10 @@ class Door:
         answer = self.exchange(key or self.key())
         assert 200 == answer.status_code, answer.text
         return str(answer.json()["access_token"])
+
+    def revoke(self, key: tuple[str, str]) -> None:
+        """Revoke a key, and with it its sessions."""
+        self.interlock.db.run("test.revoke", lambda tx: keys.revoke_key(tx, key[0]))
 
     @asynccontextmanager
     async def client(self, token: str, *, mode: str = "auto") -> AsyncIterator[Client]:

@@ -22,7 +22,14 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
-from interlock.cli.run_view import SET_ASIDE, print_changes, print_plans, print_run, trace_tree
+from interlock.cli.run_view import (
+    SET_ASIDE,
+    print_changes,
+    print_cost,
+    print_plans,
+    print_run,
+    trace_tree,
+)
 from interlock.domain.canonical import JsonObject, canonical_text, parse
 from interlock.domain.errors import InputError, JsonError, UnavailableError
 from interlock.domain.run import RunState
@@ -78,13 +85,18 @@ def show(
     run_id: RunArgument,
     *,
     trace: Annotated[bool, typer.Option("--trace", help="Print the tree of spans.")] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Print what each model request and call has cost.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a run: its steps, what it waits for and, with --trace, everything it did."""
     with connected() as client:
-        body = client.get("runs", run_id, *(["trace"] if trace else []))
+        body = client.get("runs", run_id, *(["trace"] if trace or cost else []))
     if as_json:
         show_json(body)
+    elif cost:
+        print_cost(body)
     elif trace:
         out.print(trace_tree(body))
     else:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from interlock.calls.model import ModelReply
 from interlock.calls.pipeline import Told, WaitsFor, waits_for
 from interlock.calls.road import Call, CallResult
 from interlock.domain.canonical import Json, JsonObject, digest
-from interlock.domain.errors import IntakeFullError, JsonError, KeyTakenError
+from interlock.domain.errors import (
+    FencedError,
+    IntakeFullError,
+    JsonError,
+    KeyTakenError,
+    UnavailableError,
+)
 from interlock.domain.ids import EffectId, RunId, ToolName
 
 MOST_OPEN = 100
@@ -58,6 +65,23 @@ class Pending:
     effect_id: EffectId | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAsked:
+    """A model request as an outside agent makes it; `send` makes it of the provider.
+
+    `input_tokens` and `output_tokens` are the most that it can take, None if it names no bound.
+    """
+
+    key: str
+    model: str
+    provider: str
+    input_tokens: int
+    output_tokens: int | None
+    send: Callable[[], Awaitable[ModelReply]]
+
+
+Ask = Callable[[ModelAsked], Coroutine[object, object, Json]]
+"""Makes one model request and returns its recorded answer."""
 Answer = Callable[[Asked, Told], Coroutine[object, object, CallResult]]
 """Makes one call and returns how it ended; tells where the call stands before each station."""
 
@@ -123,14 +147,17 @@ class Desk:
 
     def __init__(self) -> None:
         self._answer: Answer | None = None
+        self._ask: Ask | None = None
+        self._asking: set[asyncio.Task[Json]] = set()
         self._open: dict[str, _Open] = {}
         self._moved = asyncio.Event()
         self.opened = asyncio.Event()
         self.is_closed = False
 
-    def open(self, answer: Answer) -> None:
-        """Let calls in; `answer` makes them."""
+    def open(self, answer: Answer, ask: Ask) -> None:
+        """Let calls in, which `answer` makes, and model requests, which `ask` does."""
         self._answer = answer
+        self._ask = ask
         self.opened.set()
 
     async def call(self, asked: Asked, *, patience_s: float) -> CallResult | Pending:
@@ -143,11 +170,7 @@ class Desk:
         """
         found = self._open.get(asked.key)
         if found is None:
-            if len(self._open) >= MOST_OPEN:
-                raise IntakeFullError(
-                    f"{MOST_OPEN} calls of this session are open; ask for their results first",
-                    retry_after_s=_RETRY_AFTER_S,
-                )
+            self._check_room()
             found = self.begin(asked)
         if found.asked.digest != asked.digest:
             raise key_conflict(asked.key)
@@ -180,6 +203,37 @@ class Desk:
         self._moved.set()
         return opened
 
+    async def ask(self, asked: ModelAsked) -> Json:
+        """Make a model request and return its recorded answer.
+
+        It goes on if the caller stops waiting: what is paid for is recorded.
+
+        Raises:
+            ClosedDeskError: the segment ended before it was sent.
+            UnavailableError: the segment ended in the middle; whether to ask again is not for us.
+            IntakeFullError: too many calls of the session are open.
+        """
+        if self._ask is None or self.is_closed:
+            raise ClosedDeskError
+        self._check_room()
+        is_sent = False
+
+        async def send() -> ModelReply:
+            nonlocal is_sent
+            is_sent = True
+            return await asked.send()
+
+        task = asyncio.create_task(self._ask(replace(asked, send=send)))
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
+        self._moved.set()
+        await asyncio.wait({task})
+        if task.cancelled() or isinstance(task.exception(), FencedError):
+            if is_sent:
+                raise UnavailableError("the session moved meanwhile; send the request again")
+            raise ClosedDeskError
+        return task.result()
+
     async def quiet(self, idle_s: float) -> None:
         """Return when for so long no call came or ended, and nobody waited for one to end.
 
@@ -188,7 +242,7 @@ class Desk:
         """
         while True:
             self._moved.clear()
-            is_awaited = any(one.is_awaited for one in self._open.values())
+            is_awaited = bool(self._asking) or any(one.is_awaited for one in self._open.values())
             try:
                 async with asyncio.timeout(None if is_awaited else idle_s):
                     await self._moved.wait()
@@ -197,17 +251,31 @@ class Desk:
 
     async def settled(self) -> None:
         """Return when no call is open."""
-        while self._open:
+        while self._open or self._asking:
             self._moved.clear()
             await self._moved.wait()
 
     async def close(self) -> None:
         """Take no more calls, and stop those under way; the journal says where they stand."""
         self.is_closed = True
-        tasks = [opened.task for opened in self._open.values()]
+        tasks = [*(opened.task for opened in self._open.values()), *self._asking]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _check_room(self) -> None:
+        if len(self._open) + len(self._asking) >= MOST_OPEN:
+            raise IntakeFullError(
+                f"{MOST_OPEN} calls of this session are open; ask for their results first",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+
+    def _asked(self, task: asyncio.Task[Json]) -> None:
+        self._asking.discard(task)
+        self._moved.set()
+        if not task.cancelled():
+            # Marked as seen, as for calls.
+            task.exception()
 
     def _ended(self, opened: _Open) -> None:
         self._open.pop(opened.asked.key, None)

@@ -17,6 +17,7 @@ from interlock.domain.ids import RunId, StepName, ToolName, effect_id_of
 from interlock.domain.run import Expired, JournalEntry, RunOutcome, RunState
 from interlock.observe import emit
 from interlock.runtime.outside.desk import Asked, Desk, Desks, Pending, key_conflict
+from interlock.runtime.outside.purse import Purse
 from interlock.runtime.steps import Walk
 from interlock.store import effects, journal, runs, spans, tokens, waits
 from interlock.store.tx import Tx
@@ -64,8 +65,9 @@ async def run_session(walk: Walk, desks: Desks) -> RunOutcome:
     async def answer(call: Asked, told: Told) -> CallResult:
         return await _answer(walk, call, told, calls)
 
+    purse = await Purse.of(walk, parent_span=_agent(walk))
     desk = desks.at(run.run_id)
-    desk.open(answer)
+    desk.open(answer, purse.ask)
     try:
         for call in calls.by_key.values():
             if durable.recorded(_step(call.key)) is None:

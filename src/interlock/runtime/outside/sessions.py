@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from interlock.calls.road import CallResult
+from interlock.domain.canonical import Json
 from interlock.domain.errors import (
     CancelledRunError,
     FencedError,
@@ -18,7 +19,14 @@ from interlock.domain.errors import (
 from interlock.domain.ids import RunId
 from interlock.domain.run import RunState
 from interlock.runtime.durable import codec
-from interlock.runtime.outside.desk import Asked, ClosedDeskError, Desk, Desks, Pending
+from interlock.runtime.outside.desk import (
+    Asked,
+    ClosedDeskError,
+    Desk,
+    Desks,
+    ModelAsked,
+    Pending,
+)
 from interlock.runtime.outside.session import noted, standing
 from interlock.store import runs
 from interlock.store.tx import Tx
@@ -91,6 +99,29 @@ class Sessions:
             except (ClosedDeskError, FencedError):
                 if time.monotonic() > late_s:
                     raise UnavailableError("the session moves; send the call again") from None
+            except PausedRunError:
+                raise UnavailableError("the session is paused") from None
+            except CancelledRunError:
+                raise UnauthenticatedError("the session was ended") from None
+
+    async def ask(self, run_id: RunId, asked: ModelAsked) -> Json:
+        """Make a model request in a session and return its recorded answer.
+
+        Raises:
+            StepFailedError: it was refused (`model.denied`) or failed (`model.failed`).
+            BudgetSpentError: the session may ask nothing more, or not so much.
+            IntakeFullError: too much of the session is open.
+            UnauthenticatedError: the session has ended.
+            UnavailableError: the session is paused, or another process does not let go of it.
+        """
+        late_s = time.monotonic() + _OWNER_S
+        while True:
+            desk = self._desks.find(run_id) or await self._opened(run_id, late_s)
+            try:
+                return await desk.ask(asked)
+            except ClosedDeskError:
+                if time.monotonic() > late_s:
+                    raise UnavailableError("the session moves; send the request again") from None
             except PausedRunError:
                 raise UnavailableError("the session is paused") from None
             except CancelledRunError:

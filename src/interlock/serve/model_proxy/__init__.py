@@ -1,0 +1,1 @@
+"""Model requests of outside agents, in the APIs of OpenAI and of Anthropic."""
