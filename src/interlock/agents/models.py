@@ -31,7 +31,7 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.settings import ModelSettings as RequestSettings
 
 from interlock.agents.turns import Turns, with_unique_ids
-from interlock.agents.upstream import OPENAI_URL, REQUEST_TIMEOUT, Upstream, upstream_of
+from interlock.agents.upstream import OPENAI_URL, REQUEST_TIMEOUT, Upstream, upstream_of, url_of
 from interlock.calls.durable import Durable, Retry
 from interlock.calls.model import ModelReply, ModelRequest, request_model
 from interlock.calls.road import Road
@@ -74,7 +74,7 @@ class ModelCatalog:
         self._resolve = resolve
         self._environment = environment
         self._built: dict[str, Model] = dict(built or {})
-        self._upstreams: dict[str, Upstream] = {}
+        self._passing: dict[str, httpx2.AsyncClient] = {}
         self._clients: list[httpx2.AsyncClient] = []
 
     def get(self, name: str) -> Model:
@@ -85,17 +85,19 @@ class ModelCatalog:
 
     def upstream(self, name: str) -> Upstream:
         """Return the way to a model's server; raises `ModelFailedError` if there is none."""
-        if name not in self._upstreams:
-            settings = self._configured(name)
-            try:
-                self._upstreams[name] = upstream_of(
-                    settings, key=self._key(settings), environ=os.environ, connect=self._connect
-                )
-            except InputError as error:
-                raise ModelFailedError(
-                    f"the model `{name}` cannot be used: {error.message}"
-                ) from error
-        return self._upstreams[name]
+        settings = self._configured(name)
+        try:
+            if name not in self._passing:
+                self._passing[name] = self._connect(url_of(settings))
+            # The key is resolved each time, so that another one counts at once.
+            return upstream_of(
+                settings,
+                key=self._key(settings),
+                environ=os.environ,
+                client=self._passing[name],
+            )
+        except InputError as error:
+            raise ModelFailedError(f"the model `{name}` cannot be used: {error.message}") from error
 
     async def aclose(self) -> None:
         """Close the clients that were made here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -66,12 +66,17 @@ def provider_of(settings: ModelSettings) -> str:
     return settings.name if api == "openai" and settings.base_url else str(api)
 
 
+def url_of(settings: ModelSettings) -> str:
+    """Return the address below which a model's server has its API."""
+    return settings.base_url or (OPENAI_URL if api_of(settings) == "openai" else _ANTHROPIC_URL)
+
+
 def upstream_of(
     settings: ModelSettings,
     *,
     key: str | None,
     environ: Mapping[str, str],
-    connect: Callable[[str], httpx2.AsyncClient],
+    client: httpx2.AsyncClient,
 ) -> Upstream:
     """Return the way to a model's server; without a `key`, the provider's usual variable counts.
 
@@ -86,13 +91,12 @@ def upstream_of(
             raise ModelFailedError(
                 f"the model `{settings.name}` has no key; set its `api_key` or {_VARIABLES[api]}"
             )
-    url = settings.base_url or (OPENAI_URL if api == "openai" else _ANTHROPIC_URL)
     return Upstream(
         api=api,
         model=settings.provider.partition(":")[2],
-        url=url,
+        url=url_of(settings),
         key=key,
-        client=connect(url),
+        client=client,
     )
 
 

@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         if what in _REFUSALS:
             self._refuse(*_REFUSALS[what])
         elif request.get("stream"):
-            self._stream(_openai_events() if is_openai else _anthropic_events(), what)
+            self._stream(_events(is_openai=is_openai), what)
         elif what == "hang":
             self._hang()
         else:
@@ -143,7 +143,8 @@ def _openai_answer() -> object:
     }
 
 
-def _openai_events() -> list[bytes]:
+def openai_events() -> list[dict[str, Any]]:
+    """Return the chunks of an answer with a text and a call."""
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "tiny-1"}
     chunks: list[dict[str, Any]] = [
         head | {"choices": [{"index": 0, "delta": {"content": word}}], "usage": None}
@@ -158,7 +159,13 @@ def _openai_events() -> list[bytes]:
     chunks.append(head | {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
     usage = {"prompt_tokens": IN, "completion_tokens": OUT, "total_tokens": IN + OUT}
     chunks.append(head | {"choices": [], "usage": usage})
-    return [b": ping\n\n", *map(_data, chunks), b"data: [DONE]\n\n"]
+    return chunks
+
+
+def _events(*, is_openai: bool) -> list[bytes]:
+    if is_openai:
+        return [b": ping\n\n", *map(_data, openai_events()), b"data: [DONE]\n\n"]
+    return [*map(_data, anthropic_events())]
 
 
 def _data(value: dict[str, Any]) -> bytes:
@@ -184,7 +191,8 @@ def _anthropic_answer() -> object:
     }
 
 
-def _anthropic_events() -> list[bytes]:
+def anthropic_events() -> list[dict[str, Any]]:
+    """Return the events of an answer with a text and a call."""
     message: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
@@ -229,4 +237,4 @@ def _anthropic_events() -> list[bytes]:
         },
         {"type": "message_stop"},
     ]
-    return [*map(_data, events)]
+    return events

@@ -61,7 +61,9 @@ class Purse:
                 parent_span=self._parent_span,
             )
             answer = await request_model(self._walk.services.road, durable, request, asked.send)
-            spent = await durable.read(lambda tx: spans.model_cost_of(tx, run_id))
+            # A cancel that came meanwhile does not take back what is recorded.
+            with durable.in_flight():
+                spent = await durable.read(lambda tx: spans.model_cost_of(tx, run_id))
             # A request beside this one may have read later and been told earlier.
             self._spent = max(self._spent, spent)
         finally:

@@ -176,7 +176,7 @@ class _Reading:
 
     def reply(self) -> JsonObject:
         """Return the message, as far as it came."""
-        content: list[Json] = [self._blocks[index] for index in sorted(self._blocks)]
+        content: list[Json] = [_block(self._blocks[index]) for index in sorted(self._blocks)]
         usage: JsonObject = {
             "input_tokens": self.told.input_tokens,
             "output_tokens": self.told.output_tokens,
@@ -198,6 +198,18 @@ class _Reading:
 
 
 _event = event
+
+
+def _block(streamed: JsonObject) -> JsonObject:
+    """Return a block as it comes whole: the input of a call is JSON, if all of it came."""
+    block = dict(streamed)
+    written = block.pop("partial_json", None)
+    if isinstance(written, str):
+        try:
+            block["input"] = parse(written)
+        except JsonError:
+            block["input"] = written
+    return block
 
 
 def _note(told: Told, body: JsonObject) -> None:
