@@ -124,7 +124,12 @@ class _Handler(BaseHTTPRequestHandler):
         provider = self.server.provider
         provider.began.set()
         self.connection.settimeout(LIMIT_S)
-        if not self.connection.recv(1):
+        try:
+            has_left = not self.connection.recv(1)
+        except ConnectionError:
+            # It had not read all that was sent.
+            has_left = True
+        if has_left:
             provider.left.set()
 
     def log_message(self, *_args: object) -> None:

@@ -234,7 +234,7 @@ def test_a_stream_that_breaks_off_is_recorded_as_estimated(door: Door, client: C
 
 
 async def test_an_agent_that_leaves_stops_the_provider(door: Door, provider: Provider) -> None:
-    """Streamed or not, the request is closed and what it took is recorded."""
+    """Streamed or not, the request to the provider is closed."""
     async with patient(door) as openai:
         for is_streamed in (True, False):
             provider.began.clear()
