@@ -23,6 +23,7 @@ CLAIMS = (
     "throughput",
     "scaleout",
     "gateway-attacks",
+    "gateway-cost",
     "tools-duplicates",
     "stock-clients",
 )

@@ -1,6 +1,7 @@
 """Installs stock clients of agents, each in an environment of its own in `.cache/clients`.
 
 The versions are those of `requirements/clients`, by hash; what is there already is left as it is.
+What proofs compare with and is no client (`requirements/contextforge.txt`) is installed likewise.
 The MCP inspector is a package of npm: its environment brings a Node.js for it.
 """
 
@@ -21,18 +22,19 @@ INSPECTOR = "inspector"
 _STAMP = "installed"
 
 
-def install(name: str) -> Path:
+def install(name: str, *, python: str = sys.executable) -> Path:
     """Return the folder of a client's environment, once it holds what is locked for it."""
-    place, lock = PLACE / name, LOCKS / f"{name}.txt"
+    place, lock = PLACE / name, _lock(name)
     files = [lock, *(LOCKS / file for file in NPM if name == INSPECTOR)]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    locked = b"".join(file.read_bytes() for file in files)
+    digest = hashlib.sha256(locked + python.encode()).hexdigest()
     stamp = place / _STAMP
     if stamp.exists() and stamp.read_text() == digest:
         return place
     shutil.rmtree(place, ignore_errors=True)
-    _run(UV, "venv", "--quiet", "--python", sys.executable, place)
-    python = place / "bin" / "python"
-    _run(UV, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock)
+    _run(UV, "venv", "--quiet", "--python", python, place)
+    own = place / "bin" / "python"
+    _run(UV, "pip", "sync", "--quiet", "--require-hashes", "--python", own, lock)
     if name == INSPECTOR:
         for file in NPM:
             shutil.copy(LOCKS / file, place)
@@ -50,9 +52,14 @@ def node(place: Path) -> Path:
 
 def versions(name: str) -> dict[str, str]:
     """Return the locked version of each package of a client."""
-    lines = (LOCKS / f"{name}.txt").read_text().splitlines()
+    lines = _lock(name).read_text().splitlines()
     pins = (line.partition(" ")[0].partition("==") for line in lines if "==" in line)
     return {package: version for package, _, version in pins}
+
+
+def _lock(name: str) -> Path:
+    folders = (LOCKS, LOCKS.parent)
+    return next(folder / f"{name}.txt" for folder in folders if (folder / f"{name}.txt").exists())
 
 
 def _run(*command: str | Path, cwd: Path = ROOT) -> None:

@@ -24,6 +24,7 @@ APART = {
     ROOT / "requirements" / f"{group.replace('client-', 'clients/')}.txt": group
     for group in (
         "rivals",
+        "contextforge",
         "client-adk",
         "client-fastmcp",
         "client-inspector",
