@@ -32,7 +32,8 @@ DEFAULTS = {
     "SSRF_ALLOW_PRIVATE_NETWORKS": "true",
     "RATE_LIMITING_ENABLED": "false",
 }
-RETRY_OFF = {"RETRY_MAX_ATTEMPTS": "0", "MAX_TOOL_RETRIES": "0"}
+RETRY_OFF = {"RETRY_MAX_ATTEMPTS": "1"}
+"""Its setting counts attempts: with 0 it sends nothing at all."""
 _ADMIN = "admin@example.com"
 _LISTED_S = 30.0
 

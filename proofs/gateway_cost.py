@@ -29,6 +29,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.testing.process import free_port
 from proofs import contextforge, proxies
 from proofs.gateway_project import AGENT, project
+from proofs.mcp_call import NEWEST, OLDER, request
 from proofs.processes import cpu_s, listening
 from proofs.verdict import Verdict, say, sized
 from scripts import clients, postgres
@@ -40,7 +41,6 @@ CALLS = 150
 WARM_UP = 20
 IDLE_S = 10.0
 DIRECT, BASELINE, RIVAL = "direct", "ungoverned", "contextforge"
-NEWEST, OLDER = "2026-07-28", "2025-11-25"
 _INTERLOCK = Path(sys.executable).parent / "interlock"
 _PROXIES = Path(proxies.__file__)
 _TOKEN = secrets.token_urlsafe(32)
@@ -254,25 +254,7 @@ def _at_rest(rows: Mapping[str, Row]) -> dict[str, float]:
 
 def _call(row: Row, count: int) -> list[float]:
     """Make calls, one after another on one connection, and return how long each took, in ms."""
-    headers = {
-        "Authorization": f"Bearer {row.token}",
-        "Accept": "application/json, text/event-stream",
-        "MCP-Protocol-Version": row.era,
-        "Mcp-Method": "tools/call",
-        "Mcp-Name": row.tool,
-    }
-    meta: JsonObject = {
-        "io.modelcontextprotocol/protocolVersion": NEWEST,
-        "io.modelcontextprotocol/clientInfo": {"name": "proof", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
-    params: JsonObject = {"name": row.tool, "arguments": {"word": "a"}}
-    body: JsonObject = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tools/call",
-        "params": params | ({"_meta": meta} if row.era == NEWEST else {}),
-    }
+    headers, body = request(row.tool, {"word": "a"}, token=row.token, era=row.era)
     taken = []
     with httpx2.Client(headers=headers, timeout=60, trust_env=False) as client:
         for _ in range(count):

@@ -2,7 +2,9 @@
 
 The same call is asked for 50 times at once under one key; its tool does the work and then answers
 with an error; and it does the work and never answers. Through the gateway, for each class of
-effect and on both databases, and without it: as a client does that repeats what failed.
+effect and on both databases, and without it: as a client does that repeats what failed, and
+through IBM ContextForge at its defaults and with its retry switched off. No contract of the proof
+says that 503 means nothing was done, as here it does not.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -33,7 +36,9 @@ from interlock.testing.recorder_project import (
     TOOL_OF,
     session_files,
 )
-from proofs import plane
+from proofs import contextforge, plane
+from proofs.contextforge import ContextForge
+from proofs.mcp_call import OLDER, request
 from proofs.verdict import Verdict, say
 
 AT_ONCE = 50
@@ -43,10 +48,15 @@ TIMEOUT_S = 2.0
 _WRITES = [name for name in CLASSES if name != "read"]
 _STARTED_S = 30.0
 _SETTLED_S = 60.0
-_VERSION = "2026-07-28"
+_RIVAL_S = 90.0
+_SETTINGS: JsonObject = {
+    "defaults": {**contextforge.DEFAULTS},
+    "retry off": {**contextforge.DEFAULTS, **contextforge.RETRY_OFF},
+}
+_SAYS_NO_EFFECT = ", 503]"
 _FAULTS: dict[str, Fault | None] = {
     "50 at once": None,
-    "done, then an error": Fault(kind="error"),
+    "done, then 503": Fault(kind="error", status=503),
     "done, then silence": Fault(kind="hang", seconds=60.0),
 }
 
@@ -62,6 +72,9 @@ def main() -> Verdict:
                     where = "SQLite" if database is None else "Postgres"
                     counted[f"gateway, {where}"] = _through(url, key, recorder)
         counted["repeated by the client"] = _alone(recorder)
+        for way, more in (("defaults", {}), ("retry off", contextforge.RETRY_OFF)):
+            with contextforge.running(folder / way, more) as rival:
+                counted[f"ContextForge, {way}"] = _rival(rival, folder / way)
     for way, found in counted.items():
         say(f"{way}: {found}")
     governed = [n for way, found in counted.items() for n in found.values() if "gateway" in way]
@@ -70,7 +83,11 @@ def main() -> Verdict:
         value={"most_effects_of_a_call": max(governed), "fewest": min(governed)},
         goal={"most_effects_of_a_call": 1, "fewest": 1},
         holds=set(governed) == {1},
-        figures={"effects": table, "calls": len(governed)},
+        figures={
+            "effects": table,
+            "calls": len(governed),
+            "contextforge": {"version": contextforge.version(), "settings": _SETTINGS},
+        },
     )
 
 
@@ -110,22 +127,8 @@ def _settle(ask: object) -> None:
 
 def _called(url: str, token: str, tool: str, key: str) -> str:
     """Make one call and return how it stands."""
-    meta: JsonObject = {
-        "io.modelcontextprotocol/protocolVersion": _VERSION,
-        "io.modelcontextprotocol/clientInfo": {"name": "proof", "version": "1"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-        "interlock/idempotency-key": key,
-    }
     name = tool.replace(".", "__")
-    params: JsonObject = {"name": name, "arguments": {"text": key}, "_meta": meta}
-    body: JsonObject = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    headers = {
-        "Authorization": f"Bearer {token}",
-        "Accept": "application/json, text/event-stream",
-        "MCP-Protocol-Version": _VERSION,
-        "Mcp-Method": "tools/call",
-        "Mcp-Name": name,
-    }
+    headers, body = request(name, {"text": key}, token=token, key=key)
     answer = httpx2.post(f"{url}/mcp", json=body, headers=headers, timeout=60).json()
     result = answer["result"]
     if "a person looks into it" in result["content"][0]["text"]:
@@ -158,12 +161,50 @@ def _alone(recorder: Recorder) -> dict[str, int]:
     return found
 
 
+def _rival(rival: ContextForge, folder: Path) -> dict[str, int]:
+    """Make each call once through ContextForge, each to a tool server of its own; count effects."""
+    with ExitStack() as stack:
+        recorders = {
+            what: stack.enter_context(Recorder(folder / str(number)))
+            for number, what in enumerate(_FAULTS)
+        }
+        for number, recorder in enumerate(recorders.values()):
+            tool: JsonObject = {
+                "name": f"create-{number}",
+                "url": f"{recorder.url}/blind/items",
+                "description": "Create an item",
+                "integration_type": "REST",
+                "request_type": "POST",
+                "input_schema": {"type": "object", "properties": {"text": {"type": "string"}}},
+            }
+            rival.ask("POST", "/tools", {"tool": tool})
+        url = rival.serve_all()
+        for number, (what, fault) in enumerate(_FAULTS.items()):
+            if fault is not None:
+                recorders[what].arm(replace(fault, count=ATTEMPTS))
+            told = _asked(rival, url, f"create-{number}", AT_ONCE if fault is None else 1)
+            say(f"ContextForge, {what}: {told}")
+        return {what: len(recorder.log().effects) for what, recorder in recorders.items()}
+
+
+def _asked(rival: ContextForge, url: str, tool: str, count: int) -> str:
+    """Make one call so many times at once, under one key; return one of the answers."""
+    headers, body = request(tool, {"text": "x"}, token=rival.token, era=OLDER, key="one")
+
+    def call(_number: int) -> str:
+        return httpx2.post(url, json=body, headers=headers, timeout=_RIVAL_S).text
+
+    with ThreadPoolExecutor(count) as clients:
+        return min(clients.map(call, range(count)))
+
+
 @contextmanager
 def _gateway(folder: Path, recorder: Recorder, database: str | None) -> Iterator[tuple[str, str]]:
     """Run an installation with a worker behind a server; yield its address and an agent's key."""
     interlock = Interlock.open(Config(data_dir=folder, database_url=database, port=0))
     files = session_files(recorder.url, timeout_s=TIMEOUT_S)
-    apply.apply(interlock.db, files, by="proof")
+    honest = {path: text.replace(_SAYS_NO_EFFECT, "]") for path, text in files.items()}
+    apply.apply(interlock.db, honest, by="proof")
     config = uvicorn.Config(create_app(interlock), port=0, log_level="critical")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

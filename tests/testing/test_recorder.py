@@ -238,6 +238,16 @@ def test_faults_wait_for_their_method_path_and_count(recorder: Recorder) -> None
     assert [200, 500, 500, 200] == statuses
 
 
+def test_an_error_after_the_effect_may_claim_that_nothing_was_done(recorder: Recorder) -> None:
+    """A server that did the work answers the status that was armed, 503 for instance."""
+    recorder.arm(Fault(kind="error", status=503))
+
+    answer = post(recorder, "/blind/items")
+
+    assert 503 == answer.status_code
+    assert 1 == len(recorder.log().effects)
+
+
 def test_unknown_fault_is_refused(recorder: Recorder) -> None:
     """A fault of an unknown kind is not armed."""
     answer = post(recorder, "/faults", {"kind": "explode"})

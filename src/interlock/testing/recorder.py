@@ -66,8 +66,8 @@ class Fault:
 
     Before anything is applied: `refuse` (503), `throttle` (429), both with `Retry-After: 1`, and
     `delay` (goes on after `seconds`, whether the caller still waits or not). After it is applied:
-    `hang` (answers after `seconds`), `reset` (the connection), `error` (500), `cut` (half of the
-    JSON), `schema` (JSON of another shape), `oversized` (8 MB).
+    `hang` (answers after `seconds`), `reset` (the connection), `error` (answers `status`), `cut`
+    (half of the JSON), `schema` (JSON of another shape), `oversized` (8 MB).
     """
 
     kind: Kind
@@ -75,6 +75,7 @@ class Fault:
     path: str = "/"
     count: int = 1
     seconds: float = 60.0
+    status: int = 500
 
 
 class Recorder(ServerProcess):
@@ -276,7 +277,7 @@ class _Handler(JsonHandler):
             case "reset":
                 self._reset()
             case "error":
-                self.send_json(500, {"error": "armed fault"})
+                self.send_json(fault.status, {"error": "armed fault"})
             case "cut":
                 data = json.dumps(answer.value).encode()
                 self.send_bytes(answer.status, data[: len(data) // 2])
