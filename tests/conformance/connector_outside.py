@@ -24,6 +24,7 @@ from interlock.tools.connectors.mcp import McpConnector
 from interlock.tools.connectors.pool import ConnectorPool
 from interlock.tools.connectors.port import Connector
 from interlock.tools.connectors.python import PythonConnector
+from interlock.tools.connectors.sandbox import SandboxConnector
 from interlock.tools.functions import EffectContext, functions_by_name, python_function
 from tests.conformance.mcp_outside import outside_server
 
@@ -228,6 +229,61 @@ async def python_outside() -> AsyncIterator[Outside]:
         cannot={
             "request-over-the-limit": "a function is handed its arguments; nothing is serialised",
             "nothing-answers": "a function is part of this process; there is no server",
+        },
+    )
+    try:
+        yield world
+    finally:
+        await world.pool.aclose()
+
+
+_UNTRUSTED = """
+import time
+
+def echo(context, text):
+    return {"text": text, "key": context.key}
+
+def fail():
+    raise RuntimeError("the printer is on fire")
+
+def hang():
+    time.sleep(3600)
+
+def credential(context):
+    return {"credential": f"Bearer {context.secret}"}
+
+def large():
+    return {"text": "x" * 10_000}
+
+def unsafe():
+    return {"n": 2**60}
+"""
+
+
+@asynccontextmanager
+async def sandbox_outside() -> AsyncIterator[Outside]:
+    """Functions of code that nobody trusts, each call in a process of its own."""
+    server = Server(
+        name="outside-sandbox",
+        system="outside",
+        environment="dev",
+        kind="python-sandbox",
+        code={"m.py": _UNTRUSTED},
+    )
+    forgets = "each call is a process of its own, which remembers none before it"
+    world = Outside(
+        server=server,
+        declare=lambda operation: PythonCall(function=f"m.{operation}"),
+        kind=ConnectorKind.PYTHON,
+        build=SandboxConnector,
+        pool=ConnectorPool(),
+        away=server,
+        cannot={
+            "failure-is-an-answer": forgets,
+            "silence-is-unknown": forgets,
+            "cancellation-ends-one-call": forgets,
+            "request-over-the-limit": forgets,
+            "nothing-answers": "the code comes with the release; there is no server",
         },
     )
     try:

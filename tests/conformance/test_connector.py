@@ -16,7 +16,9 @@ from tests.conformance.connector_outside import (
     mcp_http_outside,
     mcp_stdio_outside,
     python_outside,
+    sandbox_outside,
 )
+from tests.tools.sandbox.box import need_sandbox
 
 WORLDS = {
     "http": http_outside,
@@ -24,12 +26,15 @@ WORLDS = {
     "mcp-http-old": lambda: mcp_http_outside(is_old=True),
     "mcp-stdio": lambda: mcp_stdio_outside(is_old=False),
     "python": python_outside,
+    "python-sandbox": sandbox_outside,
 }
 
 
 @pytest.fixture(params=list(WORLDS))
 async def outside(request: pytest.FixtureRequest) -> AsyncIterator[Outside]:
     """One outside world of each kind."""
+    if request.param == "python-sandbox":
+        need_sandbox()
     world: AbstractAsyncContextManager[Outside] = WORLDS[request.param]()
     async with world as opened:
         yield opened

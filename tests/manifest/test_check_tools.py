@@ -192,3 +192,71 @@ def test_deprecating_changes_no_pin() -> None:
 
     assert pins[0] == pins[1]
     load(_deprecated("until: 2026-11-30"), previous=replace(before, number=1))
+
+
+CODE_SERVER = """\
+interlock: v1
+kind: Server
+name: code-dev
+system: desk
+environment: dev
+protocol: python-sandbox
+source: functions/text
+"""
+CODE_TOOL = """\
+interlock: v1
+kind: Tool
+name: desk.name.make
+version: 1
+owner: it
+title: Make a name
+description: Make a name of a title.
+system: desk
+group: read
+connector: python
+function: names.slug
+contract: {input: {type: object}, output: {type: string}}
+effect: {class: read}
+environments: {dev: {server: code-dev}}
+"""
+CODE = {
+    "servers/code.yaml": CODE_SERVER,
+    "tools/code.yaml": CODE_TOOL,
+    "functions/text/names.py": "def slug(): ...",
+    "functions/text/deep/er.py": "",
+    "functions/textual/other.py": "",
+}
+
+
+def test_untrusted_code_is_part_of_the_release() -> None:
+    """The files of the folder that the server names, by their path below it, and no others."""
+    release = load({**FILES, **CODE})
+
+    expected = {"names.py": "def slug(): ...", "deep/er.py": ""}
+    assert expected == release.servers["code-dev"].code
+    assert {} == release.servers["desk-dev"].code
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "expected"),
+    [
+        ("servers/code.yaml", "source: functions/text", "", "needs `source`"),
+        ("servers/code.yaml", "-sandbox", "", "of protocol `python` takes no `source`"),
+        (
+            "servers/code.yaml",
+            "functions/text",
+            "functions/none",
+            "there are no `.py` files in `functions/none` (put the code there)",
+        ),
+        ("servers/code.yaml", "functions/text", "functions/../tools", "source"),
+        ("tools/code.yaml", "names.slug", "nomes.slug", "has no function `nomes.slug`"),
+        ("tools/code.yaml", "names.slug", "slug", "write it as MODULE.FUNCTION"),
+    ],
+)
+def test_untrusted_code_that_is_not_there_is_refused(
+    path: str, old: str, new: str, expected: str
+) -> None:
+    """A server without code, code without a server that runs it, a function of no module."""
+    found = problems({**FILES, **CODE, path: CODE[path].replace(old, new)})
+
+    assert any(expected in problem for problem in found), found

@@ -47,6 +47,19 @@ def test_a_run_needs_the_functions_of_its_tools_where_it_runs(tmp_path: Path) ->
         assert Abilities(release_format=1) == needs(plane, run_id, workflow=WorkflowName("gone"))
 
 
+def test_untrusted_functions_come_with_the_release(tmp_path: Path) -> None:
+    """A worker needs none of them installed."""
+    with open_plane(tmp_path) as plane:
+        plain = release(workflow(LOOK))
+        servers = {
+            name: replace(server, kind="python-sandbox", code={"m.py": ""})
+            for name, server in plain.servers.items()
+        }
+        plane.apply(replace(plain, servers=servers))
+
+        assert Abilities(release_format=1) == needs(plane, plane.queue())
+
+
 def test_a_newer_release_is_not_read(tmp_path: Path) -> None:
     """Neither that of the run nor the live one, whose policies decide every call."""
     with open_plane(tmp_path) as plane:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from interlock.app import Interlock
 from interlock.config import Config, ModelSettings
 from interlock.domain.ids import ExecutorId, WorkflowName
@@ -14,9 +16,11 @@ from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
 from interlock.testing.recorder_project import session_files
 from interlock.tools.credentials import Credentials
+from interlock.tools.sandbox import process
 from tests.manifest.sample import FILES
 from tests.serve.plane import API, Plane, body_of, rows
 from tests.serve.sample import REFERENCE, WORKFLOW, files
+from tests.tools.sandbox.box import need_sandbox
 
 
 def findings(plane: Plane) -> dict[str, tuple[bool, str]]:
@@ -55,6 +59,39 @@ def test_a_secret_that_signs_nothing_is_named(plane: Plane) -> None:
 
     message = f"`{REFERENCE}`: the webhook's secret is shorter than 24 bytes; make a new one"
     assert (False, message) == findings(plane)["secrets"]
+
+
+def test_untrusted_code_that_this_machine_cannot_run_is_named(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where a release has such code; the walls are built to find out."""
+    need_sandbox()
+    before = findings(plane)["sandbox"]
+    server = """
+interlock: v1
+kind: System
+name: words
+title: Words
+owner: platform
+---
+interlock: v1
+kind: Server
+name: words-dev
+system: words
+environment: dev
+protocol: python-sandbox
+source: functions/text
+"""
+    files_ = {**files(), "servers/code.yaml": server, "functions/text/names.py": "def f(): ..."}
+    plane.apply(files_)
+    well = findings(plane)["sandbox"]
+    monkeypatch.setattr(process, "INSIDE", Path("/nowhere/inside.py"))
+    ill = findings(plane)["sandbox"]
+
+    assert (True, "no server has untrusted code") == before
+    assert (True, "this machine can run `words-dev`") == well
+    assert not ill[0]
+    assert ill[1].endswith("; `words-dev` cannot be called here")
 
 
 def store(plane: Plane, secret: str) -> None:

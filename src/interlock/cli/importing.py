@@ -17,6 +17,7 @@ from interlock.tools import discover, openapi
 from interlock.tools.credentials import Credentials
 from interlock.tools.functions import installed_functions
 from interlock.tools.proposal import Proposal, repinned
+from interlock.tools.sandbox.process import described
 from interlock.tools.upstream import definitions, pin_of
 
 
@@ -44,8 +45,12 @@ def from_openapi(document: Path, folder: Path, *, server: str, owner: str) -> No
 
 
 def from_python(folder: Path, *, server: str, owner: str) -> None:
-    """Propose the functions that installed packages offer."""
-    entry = _server(folder, server, kinds={"python"})
+    """Propose the functions that installed packages offer, or those of a sandbox's folder."""
+    entry = _server(folder, server, kinds={"python", "python-sandbox"})
+    if entry.kind == "python-sandbox":
+        offered = asyncio.run(described(entry))
+        _write(folder, discover.from_functions(offered, entry, owner=owner))
+        return
     functions = installed_functions()
     if not functions:
         msg = "no installed package offers functions; declare entry points `interlock.functions`"

@@ -70,7 +70,8 @@ class Server:
 
     `kind` `http` and `mcp-http` need `url` (for `mcp-http` the full endpoint); `mcp-stdio` needs
     `argv` (started without a shell, with only the variables named in `environment_variables`);
-    `python` needs nothing. A plain-http or private address must be named here exactly.
+    `python` needs nothing; `python-sandbox` needs `code`, the texts of its files by path, which are
+    part of the release. A plain-http or private address must be named here exactly.
     `auth` says how the credential is sent: `basic` (secret is `user:password`), `bearer`,
     `header:<Name>` or `none`. Its breaker is open for `breaker_open_s` at first, and ten times that
     at most.
@@ -79,7 +80,7 @@ class Server:
     name: str
     system: str
     environment: Environment
-    kind: Literal["http", "mcp-http", "mcp-stdio", "python"]
+    kind: Literal["http", "mcp-http", "mcp-stdio", "python", "python-sandbox"]
     url: str | None = None
     argv: tuple[str, ...] = ()
     environment_variables: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Server:
     headers: Mapping[str, str] = field(default_factory=dict)
     rate: Rate | None = None
     breaker_open_s: float = 30.0
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from interlock.domain.tool import (
     Guard,
     HttpRequest,
     McpCall,
+    PythonCall,
     Server,
     ToolVersion,
 )
@@ -25,7 +26,12 @@ from interlock.manifest.places import Schemas, misplaced
 from interlock.tools.contract import check_schema
 from interlock.tools.request import check_request
 
-_PROTOCOLS = {"http": {"http"}, "mcp": {"mcp-http", "mcp-stdio"}, "python": {"python"}}
+_NEEDED = {"http": "url", "mcp-http": "url", "mcp-stdio": "argv", "python-sandbox": "source"}
+_PROTOCOLS = {
+    "http": {"http"},
+    "mcp": {"mcp-http", "mcp-stdio"},
+    "python": {"python", "python-sandbox"},
+}
 
 Finding = tuple[Place, str, str | None]
 """Place in the document, message, fix."""
@@ -35,7 +41,12 @@ def check_server(server: Server, document: Document, names: Names) -> Iterator[P
     """Yield what is wrong with a server."""
     yield from names.missing(document, ("system",), "System", server.system)
     needed = {"url": server.url is not None, "argv": bool(server.argv)}
-    wanted = {"http": "url", "mcp-http": "url", "mcp-stdio": "argv"}.get(server.kind)
+    # A folder that is named counts only with code in it.
+    needed["source"] = bool(server.code) or ("source",) in document.lines
+    if server.kind == "python-sandbox" and needed["source"] and not server.code:
+        message = f"there are no `.py` files in `{document.content['source']}`"
+        yield document.problem(("source",), message, "put the code there")
+    wanted = _NEEDED.get(server.kind)
     for key, is_given in needed.items():
         if key == wanted and not is_given:
             yield document.problem((), f"a server of protocol `{server.kind}` needs `{key}`")
@@ -201,6 +212,12 @@ def _bindings(tool: ToolVersion, release: Release) -> Iterator[Finding]:
             message = f"`{tool.connector}` tools cannot use a `{server.kind}` server"
             yield place, message, None
         request = tool.request
+        if server.code and isinstance(request, PythonCall):
+            module = f"{request.function.partition('.')[0]}.py"
+            if request.function.count(".") != 1 or module not in server.code:
+                message = f"`{server.name}` has no function `{request.function}`"
+                fix = "write it as MODULE.FUNCTION, the module a file in the server's folder"
+                yield ("function",), message, fix
         if environment == "prod" and isinstance(request, McpCall) and request.pin is None:
             message = (
                 "in `prod` a tool of an MCP server is pinned to the definition that was reviewed"

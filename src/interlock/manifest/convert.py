@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel
@@ -64,8 +64,9 @@ def system(file: form.SystemFile) -> System:
     )
 
 
-def server(file: form.ServerFile) -> Server:
-    """Return the server that a file declares."""
+def server(file: form.ServerFile, files: Mapping[str, str]) -> Server:
+    """Return the server that a file declares, with its code from the project's `files`."""
+    folder = "" if file.source is None else f"{file.source}/"
     return Server(
         name=file.name,
         system=file.system,
@@ -78,6 +79,11 @@ def server(file: form.ServerFile) -> Server:
         headers=file.headers,
         rate=_rate(file.rate),
         breaker_open_s=file.breaker_open_s,
+        code={
+            path.removeprefix(folder): text
+            for path, text in sorted(files.items())
+            if folder and path.startswith(folder) and path.endswith(".py")
+        },
     )
 
 

@@ -25,6 +25,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "workflows": (".yaml",),
     "policies": (".cedar",),
     "schemas": (".json",),
+    "functions": (".py",),
 }
 """The folders of a project that are read, with all below them, and the endings that count."""
 MAX_FILE_BYTES = 1024 * 1024

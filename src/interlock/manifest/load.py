@@ -83,7 +83,10 @@ class _Loader:
         newest, old, live_versions = self._tools()
         release = Release(
             systems={file.name: convert.system(file) for _, file in self._files(form.SystemFile)},
-            servers={file.name: convert.server(file) for _, file in self._files(form.ServerFile)},
+            servers={
+                file.name: convert.server(file, self.files)
+                for _, file in self._files(form.ServerFile)
+            },
             tools=newest,
             old_tools=old,
             live_versions=live_versions,

@@ -147,13 +147,16 @@ class ServerFile(Part):
     name: ServerName
     system: Name
     environment: Environment
-    protocol: Literal["http", "mcp-http", "mcp-stdio", "python"]
+    protocol: Literal["http", "mcp-http", "mcp-stdio", "python", "python-sandbox"]
     url: str | None = None
     """Base address (`http`) or full endpoint (`mcp-http`); calls never leave it."""
     argv: list[str] = []
     """Command of an `mcp-stdio` server, started without a shell."""
     variables: list[str] = []
     """Names of the environment variables that the command may see."""
+    source: Annotated[str, Field(pattern=r"^functions/[a-z][a-z0-9_/-]*$")] | None = None
+    """Folder of the project with the code of a `python-sandbox` server, for instance
+    `functions/text`."""
     auth: Annotated[str, Field(pattern=r"^(none|basic|bearer|header:[A-Za-z0-9-]+)$")] = "none"
     """How the credential is sent; the secret of `basic` is `user:password`."""
     headers: dict[str, str] = {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.domain.run import Abilities, Run
-from interlock.domain.tool import PythonCall
+from interlock.domain.tool import Environment, PythonCall, ToolVersion
 from interlock.store import registry
 from interlock.store.tx import Tx
 
@@ -52,5 +52,13 @@ def _functions(release: Release, run: Run) -> frozenset[str]:
     return frozenset(
         tool.request.function
         for tool in tools
-        if tool is not None and isinstance(tool.request, PythonCall)
+        if tool is not None
+        and isinstance(tool.request, PythonCall)
+        and _is_installed_code(release, tool, run.request.environment)
     )
+
+
+def _is_installed_code(release: Release, tool: ToolVersion, environment: Environment) -> bool:
+    """Whether a tool is a function that a worker brings; untrusted code comes with the release."""
+    bound = tool.environments.get(environment)
+    return bound is not None and release.servers[bound.server].kind == "python"

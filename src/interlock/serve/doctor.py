@@ -19,6 +19,7 @@ from interlock.serve.queues.consumer import Standing
 from interlock.serve.queues.loop import QueueLoop
 from interlock.store import breakers, effects, leases, migrate, retention, runs
 from interlock.store.tx import Tx
+from interlock.tools.sandbox.process import missing
 
 _SKEW_US = 1_000_000
 _NAMED = 3
@@ -69,6 +70,7 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
             _versions(tx),
             _servers(tx),
             _tools(release),
+            _sandbox(release),
         )
 
 
@@ -262,3 +264,15 @@ def _tools(release: Release) -> Check:
     named = "; ".join(f"`{key}` ({why})" for key, why in sorted(release.quarantine.items()))
     message = f"{named}; `interlock tool check SERVER` shows the difference"
     return Check(name="tools", is_ok=False, message=f"quarantined: {message}")
+
+
+def _sandbox(release: Release) -> Check:
+    """Find untrusted code that this machine cannot run, by building the walls once."""
+    names = [name for name, one in sorted(release.servers.items()) if one.kind == "python-sandbox"]
+    if not names:
+        return Check(name="sandbox", is_ok=True, message="no server has untrusted code")
+    told = ", ".join(f"`{name}`" for name in names)
+    problem = missing()
+    if problem is None:
+        return Check(name="sandbox", is_ok=True, message=f"this machine can run {told}")
+    return Check(name="sandbox", is_ok=False, message=f"{problem}; {told} cannot be called here")

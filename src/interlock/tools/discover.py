@@ -11,7 +11,7 @@ from mcp_types import Tool
 from interlock.domain.canonical import JsonObject
 from interlock.domain.tool import Server
 from interlock.tools.connectors.mcp import McpConnector
-from interlock.tools.functions import PythonFunction
+from interlock.tools.functions import FunctionContract
 from interlock.tools.proposal import Draft, Proposal, propose, words_of
 from interlock.tools.upstream import definitions, pin_of
 
@@ -60,8 +60,10 @@ async def offered(
         await connector.aclose()
 
 
-def from_functions(functions: Iterable[PythonFunction], server: Server, *, owner: str) -> Proposal:
-    """Propose one tool for each registered function."""
+def from_functions(
+    functions: Iterable[FunctionContract], server: Server, *, owner: str
+) -> Proposal:
+    """Propose one tool for each function, registered or of a sandbox."""
     return _joined(
         propose(
             Draft(

@@ -36,15 +36,21 @@ class EffectContext:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PythonFunction:
-    """A registered function: its name in manifests, its code and the contract of its arguments."""
+class FunctionContract:
+    """A function's name in manifests, its first line of words and its contract."""
 
     name: str
     title: str
-    function: Function
-    takes_context: bool
     input_schema: JsonObject
     output_schema: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonFunction(FunctionContract):
+    """A registered function: its name in manifests, its code and the contract of its arguments."""
+
+    function: Function
+    takes_context: bool
 
 
 def python_function(name: str, function: Function) -> PythonFunction:

@@ -321,7 +321,11 @@ def import_openapi(
 @imports.command("python")
 @tells_errors
 def import_python(server: ServerName, owner: Owner, *, folder: Folder = Path()) -> None:
-    """Take the functions that installed packages offer (entry points `interlock.functions`)."""
+    """Take the functions of installed packages, or those in the folder of a sandboxed server.
+
+    Installed packages offer them as entry points `interlock.functions`. The code of a
+    `python-sandbox` server is imported in the sandbox, never here.
+    """
     from interlock.cli import importing  # noqa: PLC0415  # as above
 
     importing.from_python(folder, server=server, owner=owner)

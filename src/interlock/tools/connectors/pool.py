@@ -11,6 +11,7 @@ from interlock.tools.connectors.http import HttpConnector
 from interlock.tools.connectors.mcp import McpConnector
 from interlock.tools.connectors.port import Connector
 from interlock.tools.connectors.python import PythonConnector
+from interlock.tools.connectors.sandbox import SandboxConnector
 from interlock.tools.functions import PythonFunction
 
 
@@ -63,6 +64,8 @@ class ConnectorPool:
                 return McpConnector(server, variables=self._variables)
             case "python":
                 return PythonConnector(self._functions)
+            case "python-sandbox":
+                return SandboxConnector(server)
             case _:
                 assert_never(server.kind)
 
