@@ -29,6 +29,7 @@ _TOGETHER = 50
 END_TOPIC = "session/end"
 """Signal that ends a session before its token does."""
 _ASKED = "session.call"
+_NOTE = "#asked"
 _BEGIN = StepName("#session")
 _WITH_PEOPLE: Mapping[EffectState, WaitsFor] = MappingProxyType(
     {EffectState.PROPOSED: "approval", EffectState.PARKED: "person"}
@@ -129,7 +130,7 @@ def _load(tx: Tx, run_id: RunId) -> _Calls:
     return _Calls(
         by_key={call.key: call for call in map(_asked, entries)},
         ended=set(),
-        past=journal.count_past(tx, run_id, kind=_ASKED),
+        past=journal.count_past(tx, run_id, ending=_NOTE),
     )
 
 
@@ -224,7 +225,7 @@ def _step(key: str) -> StepName:
 
 
 def _note(key: str) -> StepName:
-    return StepName(f"call/{key}#asked")
+    return StepName(f"call/{key}{_NOTE}")
 
 
 def _asked(entry: JournalEntry) -> Asked:
