@@ -260,3 +260,11 @@ def test_untrusted_code_that_is_not_there_is_refused(
     found = problems({**FILES, **CODE, path: CODE[path].replace(old, new)})
 
     assert any(expected in problem for problem in found), found
+
+
+@pytest.mark.parametrize("path", ["json.py", "json/deep.py"])
+def test_untrusted_code_cannot_stand_in_for_python_itself(path: str) -> None:
+    """Its module would be the one of Python inside, which is loaded already."""
+    (found,) = problems({**FILES, **CODE, f"functions/text/{path}": ""})
+
+    assert f"`{path}` has the name of the module `json` of Python itself" in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
@@ -46,6 +47,11 @@ def check_server(server: Server, document: Document, names: Names) -> Iterator[P
     if server.kind == "python-sandbox" and needed["source"] and not server.code:
         message = f"there are no `.py` files in `{document.content['source']}`"
         yield document.problem(("source",), message, "put the code there")
+    for path in server.code:
+        module = path.partition("/")[0].removesuffix(".py")
+        if module in sys.stdlib_module_names:
+            message = f"`{path}` has the name of the module `{module}` of Python itself"
+            yield document.problem(("source",), message, "call the file otherwise")
     wanted = _NEEDED.get(server.kind)
     for key, is_given in needed.items():
         if key == wanted and not is_given:

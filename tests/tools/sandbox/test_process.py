@@ -100,7 +100,7 @@ async def test_contracts_are_read_inside() -> None:
     """Public functions of the folder's own modules, with what JSON says of their annotations."""
     code = '''
     from typing import Literal
-    from other import helper
+    from walls import helper
 
     def slug(text: str, size: int | None = None, how: Literal["a", "b"] = "a") -> list[str]:
         """Make a name of a title.
@@ -110,10 +110,11 @@ async def test_contracts_are_read_inside() -> None:
 
     def _private(x): ...
     '''
-    other = "def helper(context, by: dict[str, float]) -> None: ..."
+    # A name that our own code has too.
+    walls = "def helper(context, by: dict[str, float]) -> None: ..."
 
     slug, helper = sorted(
-        await process.described(server_of(code, other=other)), key=lambda one: one.name
+        await process.described(server_of(code, walls=walls)), key=lambda one: one.name
     )
 
     assert ("m.slug", "Make a name of a title.") == (slug.name, slug.title)
@@ -128,7 +129,7 @@ async def test_contracts_are_read_inside() -> None:
         "additionalProperties": False,
     } == slug.input_schema
     assert {"type": "array", "items": {"type": "string"}} == slug.output_schema
-    assert ("other.helper", {"type": "null"}) == (helper.name, helper.output_schema)
+    assert ("walls.helper", {"type": "null"}) == (helper.name, helper.output_schema)
     assert ["by"] == helper.input_schema["required"]
 
 

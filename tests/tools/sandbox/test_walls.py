@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,21 @@ async def test_nothing_is_left_running_after_a_cancellation() -> None:
     assert not _alive()
 
 
+def test_nothing_is_left_running_when_the_server_dies() -> None:
+    """Killed at once, it can end nobody; the kernel does."""
+    program = """
+import asyncio
+from tests.tools.sandbox.box import ran
+asyncio.run(ran("import time\\ndef f():\\n    time.sleep(600)", timeout_s=600))
+"""
+    server = subprocess.Popen([sys.executable, "-c", program])
+    _until(lambda: len(_alive()) == 2)  # the one that waits, and the one inside
+    server.kill()
+    server.wait()
+
+    _until(lambda: not _alive())
+
+
 async def test_calls_at_the_same_time_do_not_see_each_other() -> None:
     """The secret of one call is not where another can look."""
     code = """
@@ -256,6 +272,14 @@ def f(context):
 
     assert [["m.py", "one"], 1] == one.body
     assert [["m.py", "two"], 1] == two.body
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Look again until it holds; the kernel tells nobody when it has ended a process."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        os.sched_yield()
 
 
 def _alive() -> list[int]:

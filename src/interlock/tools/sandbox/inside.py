@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+from types import ModuleType, SimpleNamespace
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100,PTH120  # start cost
 
@@ -23,23 +24,25 @@ def main() -> None:
     answers = os.dup(1)
     # What code prints is no answer.
     os.dup2(2, 1)
-    if "describe" in sys.argv:
-        # Our own module, loaded while its file can still be read.
-        importlib.import_module("signatures")
+    # Our own module is loaded while its file can still be read.
+    signatures = importlib.import_module("signatures") if "describe" in sys.argv else None
     try:
         walls.confine(int(sys.argv[1]))
     except (OSError, AttributeError) as error:
         _say(answers, {"refused": str(error)})
         return
     sys.path.pop(0)
+    # Code may have modules of these names.
+    for name in ("signatures", "walls"):
+        sys.modules.pop(name, None)
     _say(answers, {"ready": True})
     with open(0, "rb") as source:
         request = json.load(source)
     _write_code(request["code"])
     sys.path.insert(0, os.getcwd())  # noqa: PTH109  # start cost
     try:
-        answer = {"result": _call(request) if "function" in request else _described(request)}
-        line = json.dumps(answer, allow_nan=False)
+        result = _described(request, signatures) if signatures else _call(request)
+        line = json.dumps({"result": result}, allow_nan=False)
     except BaseException as error:  # noqa: BLE001  # whatever code raises is its answer
         text = f"{type(error).__name__}: {error}"
         line = json.dumps({"raised": text[:MESSAGE_LENGTH]})
@@ -53,15 +56,12 @@ def _call(request: dict[str, object]) -> object:
     function = getattr(importlib.import_module(module), name)
     first: list[object] = []
     if _takes_context(function):
-        from types import SimpleNamespace  # noqa: PLC0415  # start cost
-
         first = [SimpleNamespace(**request["context"])]  # type: ignore[arg-type]
     return function(*first, **request["arguments"])  # type: ignore[arg-type]
 
 
-def _described(request: dict[str, object]) -> object:
+def _described(request: dict[str, object], signatures: ModuleType) -> object:
     names: list[str] = request["modules"]  # type: ignore[assignment]
-    signatures = sys.modules["signatures"]
     return [one for name in names for one in signatures.of_module(importlib.import_module(name))]
 
 
