@@ -3,8 +3,8 @@
 The same call of one upstream tool, one after another, through each gateway in turn: an ungoverned
 proxy of the MCP SDK, Interlock, FastMCP's proxy, IBM ContextForge, and none. Each checks a bearer
 token. Counted is the processor time of the processes that stand between client and upstream,
-databases included, from the begin of a round to its end, so that work put off counts, less what
-they use when nobody calls.
+databases included, from a way's first call until some time after its last, so that work put off
+counts, less what they use when nobody calls.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ LEAST_OF_CONTEXTFORGE = 10.0
 ROUNDS, ROUNDS_LONG = 5, 15
 CALLS = 150
 WARM_UP = 20
-IDLE_S = 10.0
+SETTLED_S = 1.5
+IDLE_S = 15.0
 DIRECT, BASELINE, RIVAL = "direct", "ungoverned", "contextforge"
 _INTERLOCK = Path(sys.executable).parent / "interlock"
 _PROXIES = Path(proxies.__file__)
@@ -69,7 +70,10 @@ _CONTEXTFORGE_IS = (
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One way to the tool: its processes, how it is configured, and what was measured."""
+    """One way to the tool: how it is configured, and what was measured.
+
+    Its processes are its own, if it has one, and then that of its database server, if it has one.
+    """
 
     processes: Sequence[psutil.Process]
     configuration: str
@@ -82,9 +86,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a row used in one round: processor seconds, the round's length, times of calls."""
+    """What a row used in its turn: processor seconds, the turn's length, times of calls.
+
+    Of `cpu_s`, its database server used `database_s`.
+    """
 
     cpu_s: float
+    database_s: float = 0.0
     elapsed_s: float
     calls_ms: Sequence[float]
 
@@ -98,11 +106,12 @@ def main() -> Verdict:
     with ExitStack() as stack:
         rows = _rows(stack)
         for name, row in rows.items():
-            _call(row, WARM_UP)
+            _ = _call(row, WARM_UP)
             say(f"{name} answers: {row.configuration}")
         before = _at_rest(rows)
         for number in range(sized(ROUNDS, long=ROUNDS_LONG)):
-            _round(rows)
+            for row in rows.values():
+                row.rounds.append(_turn(row))
             told = ", ".join(f"{n} {r.rounds[-1].cpu_ms(before[n]):.1f}" for n, r in rows.items())
             say(f"round {number + 1}, CPU ms a call: {told}")
         after = _at_rest(rows)
@@ -124,6 +133,8 @@ def judged(rounds: Mapping[str, Sequence[Measured]], idle: Mapping[str, float]) 
         else {
             "cpu_ms": round(median(cpu[name]), 2),
             "of_ungoverned": _ratio(cpu[name], cpu[BASELINE]),
+            "contextforge_of_it": _ratio(cpu[RIVAL], cpu[name]),
+            "database_ms": round(median(one.database_s / CALLS for one in found) * 1000, 2),
             "p50_ms": round(median(median(one.calls_ms) for one in found), 2),
             "idle_percent": round(idle[name] * 100, 2),
         }
@@ -234,15 +245,18 @@ def _contextforge(folder: Path, upstream: str) -> Iterator[Row]:
         )
 
 
-def _round(rows: Mapping[str, Row]) -> None:
-    """Let each row make its calls; what all have used is read before and after."""
+def _turn(row: Row) -> Measured:
+    """Let a row make its calls, wait for what it does afterwards, and return what it used."""
     began_s = time.monotonic()
-    before = {name: cpu_s(row.processes) for name, row in rows.items()}
-    calls = {name: _call(row, CALLS) for name, row in rows.items()}
-    for name, row in rows.items():
-        used_s = cpu_s(row.processes) - before[name]
-        elapsed_s = time.monotonic() - began_s
-        row.rounds.append(Measured(cpu_s=used_s, elapsed_s=elapsed_s, calls_ms=calls[name]))
+    before_s, database_before_s = cpu_s(row.processes), cpu_s(row.processes[1:])
+    calls_ms = _call(row, CALLS)
+    time.sleep(SETTLED_S)
+    return Measured(
+        cpu_s=cpu_s(row.processes) - before_s,
+        database_s=cpu_s(row.processes[1:]) - database_before_s,
+        elapsed_s=time.monotonic() - began_s,
+        calls_ms=calls_ms,
+    )
 
 
 def _at_rest(rows: Mapping[str, Row]) -> dict[str, float]:
