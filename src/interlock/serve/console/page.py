@@ -66,6 +66,7 @@ def _environment() -> Environment:
     environment.globals |= {"asset": ASSETS.url, "status": words.status, "risk": words.risk}
     environment.filters |= {
         "about": words.about,
+        "awaited": words.awaited,
         "duration": words.duration,
         "moment": words.moment,
         "money": words.money,

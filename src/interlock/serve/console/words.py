@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from interlock.domain.clock import from_us
+from interlock.runtime.outside.session import END_TOPIC
 
 Tone = Literal["ok", "run", "wait", "bad", "idle", "undo"]
 
@@ -117,6 +118,15 @@ def about(length_us: int) -> str:
         if seconds >= 2 * unit:
             return f"{round(seconds / unit)} {name}"
     return f"{seconds} s"
+
+
+def awaited(topic: str) -> str:
+    """Return what a run waits for, for people.
+
+    >>> awaited("session/end"), awaited("refund/answer")
+    ('its agent, until the session ends', 'refund/answer')
+    """
+    return "its agent, until the session ends" if topic == END_TOPIC else topic
 
 
 def tick(length_us: int) -> str:
