@@ -8,6 +8,7 @@ The MCP inspector is a package of npm: its environment brings a Node.js for it.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def install(name: str, *, python: str = sys.executable) -> Path:
         for file in NPM:
             shutil.copy(LOCKS / file, place)
         npm = node(place).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        _run(node(place), npm, "ci", "--silent", "--omit=optional", cwd=place)
+        _run(node(place), npm, "ci", "--loglevel=error", "--omit=optional", cwd=place)
     stamp.write_text(digest)
     return place
 
@@ -63,9 +64,14 @@ def _lock(name: str) -> Path:
 
 
 def _run(*command: str | Path, cwd: Path = ROOT) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    # Node trusts its own certificates only, unless it is told to trust the machine's, as pip does.
+    variables = {**os.environ, "NODE_USE_SYSTEM_CA": "1"}
+    done = subprocess.run(
+        command, cwd=cwd, env=variables, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
-        raise RuntimeError(f"`{Path(command[0]).name} {command[1]}`: {done.stderr[-2000:]}")
+        said = (done.stderr or done.stdout)[-2000:]
+        raise RuntimeError(f"`{Path(command[0]).name} {command[1]}`: {said}")
 
 
 if __name__ == "__main__":
