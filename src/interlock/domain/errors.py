@@ -20,6 +20,7 @@ InterlockError
 │   ├── UnreachableError     a tool's server cannot be reached, or cannot answer now
 │   └── VersionMissingError  what a newer version of this program wrote cannot be read here
 ├── IntakeFullError       too many runs of a workflow have yet to begin; says when to come back
+├── BudgetSpentError      a session may ask nothing more of models
 ├── ModelFailedError      a model refused a request or answered nonsense; asking again is no use
 ├── FencedError           another worker owns this run now; stop and write nothing
 ├── CancelledRunError     the run was asked to stop
