@@ -77,7 +77,13 @@ class RoadBench:
             self.db, self._code, clock=self.clock, on_end=close_trace, on_stop=self.pool.aclose
         )
         self.sessions = Sessions(self.desks, self.engine)
-        self.intake = Intake(db=self.db, dispatch=self.engine.dispatch, live=live, resolve=resolve)
+        self.intake = Intake(
+            db=self.db,
+            dispatch=self.engine.dispatch,
+            live=live,
+            resolve=resolve,
+            accepted=lambda reference: (resolve(reference),),
+        )
         self.apply(project)
 
     def apply(self, project: Mapping[str, str]) -> None:

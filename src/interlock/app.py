@@ -57,8 +57,9 @@ from interlock.store.keys import AgentPlace, ApiKey
 from interlock.store.tokens import Session
 from interlock.store.tx import Tx
 from interlock.tools.connectors.pool import ConnectorPool
-from interlock.tools.credentials import Credentials
 from interlock.tools.functions import PythonFunction
+from interlock.tools.secrets.keyring import Keyring
+from interlock.tools.secrets.sealed import SealedSecrets
 
 INSTANCE_KEY = "instance.key"
 
@@ -79,14 +80,14 @@ class Interlock:
         self.config = config
         self.db = db
         self.url = config.url()
-        credentials = Credentials(config.data_dir / "secrets")
+        self.secrets = SealedSecrets(db, Keyring(config.key_file))
         self._models = config.models
         self._pool = ConnectorPool(functions, variables=os.environ)
         models = {name: _resource(model) for name, model in config.models.items()}
         self._live = LiveProject(models)
         # Such a release would load and then deny everything.
         self._lint = partial(check, models=models)
-        self._catalog = ModelCatalog(config.models, resolve=credentials.resolve)
+        self._catalog = ModelCatalog(config.models, resolve=self.secrets.resolve)
         self._engine = DbosEngine(
             db,
             self._code,
@@ -103,7 +104,7 @@ class Interlock:
             live=self._live,
             sender=ConnectorSender(
                 connect=self._pool.get,
-                resolve=credentials.resolve,
+                resolve=self.secrets.resolve,
                 points=db.points,
                 may_send=self._engine.may_send,
             ),
@@ -115,7 +116,11 @@ class Interlock:
         self._desks = Desks()
         self._sessions = Sessions(self._desks, self._engine)
         self.intake = Intake(
-            db=db, dispatch=self.dispatch, live=self._live, resolve=credentials.resolve
+            db=db,
+            dispatch=self.dispatch,
+            live=self._live,
+            resolve=self.secrets.resolve,
+            accepted=self.secrets.accepted,
         )
         self._schedule = ScheduleLoop(self.intake)
         self._retention = Retention(
@@ -124,13 +129,13 @@ class Interlock:
             clear_hints=self._engine.clear_hints,
             days=config.retention_days,
         )
-        upstreams = Upstreams(db=db, resolve=credentials.resolve, variables=os.environ)
+        upstreams = Upstreams(db=db, resolve=self.secrets.resolve, variables=os.environ)
         self.upstreams = upstreams
         self._watch = UpstreamWatch(upstreams, self._engine.executor_id)
         self._trials = Trials(
             db=db,
             live=self._live,
-            resolve=credentials.resolve,
+            resolve=self.secrets.resolve,
             variables=os.environ,
             functions=frozenset(functions or ()),
         )

@@ -102,6 +102,8 @@ class Config:
     ended, 7 to 36500; default none, which is for ever. `log_format`: `console` (default) or
     `json`. `is_insecure`: allows to listen beyond this machine without TLS, for a proxy that adds
     it; default false. `crash_file`: arms a crash point for tests; default none.
+    `secrets_key_file`: the keys that stored secrets are sealed with, the same on every host;
+    default `secrets.key` in the data folder.
     """
 
     __pydantic_config__ = _STRICT
@@ -121,6 +123,12 @@ class Config:
     log_format: Literal["console", "json"] = "console"
     is_insecure: bool = False
     crash_file: Path | None = None
+    secrets_key_file: Path | None = None
+
+    @property
+    def key_file(self) -> Path:
+        """The file with the keys of secrets: the one set, else the one in the data folder."""
+        return self.secrets_key_file or self.data_dir / "secrets.key"
 
     @property
     def store_url(self) -> str:
@@ -160,9 +168,14 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
     return replace(
         config,
         data_dir=path.parent / config.data_dir.expanduser(),
-        crash_file=None if config.crash_file is None else path.parent / config.crash_file,
+        crash_file=_at(path.parent, config.crash_file),
+        secrets_key_file=_at(path.parent, config.secrets_key_file),
         models=MappingProxyType(dict(config.models)),
     )
+
+
+def _at(folder: Path, file: Path | None) -> Path | None:
+    return None if file is None else folder / file.expanduser()
 
 
 def _read_file(path: Path, *, is_required: bool) -> tuple[Values, Places, list[Problem]]:

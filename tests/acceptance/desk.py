@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,6 @@ from interlock.domain.run import Run, RunState
 from interlock.manifest.files import read_folder
 from interlock.store import approvals, effects, waits
 from interlock.testing.process import ServerProcess
-from interlock.tools.credentials import Credentials
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "service_desk"
 PROGRAM = EXAMPLE / "world" / "tracker.py"
@@ -233,12 +232,13 @@ class LeapingClock:
 
 def settings(folder: Path, database_url: str, *, secret: str, crash_file: Path | None) -> Config:
     """Return the settings of an installation in a folder; its tools sign in with `secret`."""
-    Credentials(folder / "secrets").store(BOT, secret)
-    return Config(
+    config = Config(
         data_dir=folder,
         database_url=None if database_url.startswith("sqlite") else database_url,
-        crash_file=crash_file,
     )
+    with closing(Interlock.open(config)) as interlock:
+        interlock.secrets.set(BOT, secret, by="tests")
+    return replace(config, crash_file=crash_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

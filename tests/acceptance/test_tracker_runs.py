@@ -22,7 +22,6 @@ from interlock.observe.questions import why_duplicates
 from interlock.serve.http import create_app
 from interlock.store import runs
 from interlock.testing.model import ScriptedModel
-from interlock.tools.credentials import Credentials
 from tests.acceptance import gateway
 from tests.acceptance.desk import (
     BOT,
@@ -225,10 +224,9 @@ def _served(
         "INTERLOCK_MODELS__DEFAULT__BASE_URL": model.base_url,
         "INTERLOCK_DATABASE_URL": "" if database_url.startswith("sqlite") else database_url,
     }
-    credentials = Credentials(folder / "data" / "secrets")
-    credentials.store(BOT, tracker.secret())
-    credentials.store("secret://servicedesk/dev/webhook", SECRET)
     interlock = Interlock.open(configs.load(EXAMPLE, variables))
+    interlock.secrets.set(BOT, tracker.secret(), by="tests")
+    interlock.secrets.set("secret://servicedesk/dev/webhook", SECRET, by="tests")
     interlock.apply(project(tracker.url), by=OPS, diff=None)
     interlock.start()
     server = uvicorn.Server(uvicorn.Config(create_app(interlock), log_config=None))

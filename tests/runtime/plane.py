@@ -255,6 +255,7 @@ class Plane:
             dispatch=self.engine.dispatch,
             live=self.live,
             resolve=self.secrets.__getitem__,
+            accepted=lambda reference: (self.secrets[reference],),
         )
 
     def apply(self, project: Release) -> Release:

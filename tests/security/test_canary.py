@@ -12,7 +12,8 @@ from interlock.store.engine import Database
 from interlock.store.tables import metadata
 from interlock.testing.recorder import Fault, Recorder
 from interlock.testing.recorder_project import WORKFLOW_OF, files
-from interlock.tools.credentials import Credentials
+from interlock.tools.secrets.keyring import Keyring
+from interlock.tools.secrets.sealed import SealedSecrets
 from tests.road_bench import RoadBench
 
 REFERENCE = "secret://recorder/dev/bot"
@@ -28,22 +29,25 @@ def test_a_credential_is_in_no_row_file_or_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It was used by calls that succeed, fail and break off; what they wrote has its name only."""
-    credentials, used = Credentials(tmp_path / "secrets"), list[str]()
-    credentials.store(REFERENCE, CANARY)
+    used = list[str]()
+    kept: list[SealedSecrets] = []
 
     def resolve(reference: str) -> str:
-        used.append(credentials.resolve(reference))
+        used.append(kept[0].resolve(reference))
         return used[-1]
 
     with Recorder(tmp_path / "outside") as recorder:
         project = _signed_in(files(recorder.url, timeout_s=1.0))
         with RoadBench(sqlite_url, project, resolve=resolve) as bench:
+            # Sealed in the very database that is searched; the key file is not.
+            kept.append(SealedSecrets(bench.db, Keyring(tmp_path / "keys" / "secrets.key")))
+            kept[0].set(REFERENCE, CANARY, by="tests")
             states = {bench.get(bench.run(WORKFLOW_OF["keyed"], {"text": TEXT})).state}
             for kind in FAULTS:
                 recorder.arm(Fault(kind=kind, path="/blind/items"))  # type: ignore[arg-type]
                 states.add(bench.get(bench.run(WORKFLOW_OF["blind"], {"text": TEXT})).state)
             stored = _rows(bench.db)
-    written = _files(tmp_path, besides=tmp_path / "secrets") + stored
+    written = _files(tmp_path, besides=tmp_path / "keys") + stored
     printed = "".join(capfd.readouterr()) + caplog.text
 
     assert RunState.SUCCEEDED in states

@@ -15,7 +15,6 @@ from interlock.store import leases, runs
 from interlock.store.tx import Tx
 from interlock.testing.clock import ManualClock
 from interlock.testing.recorder_project import session_files
-from interlock.tools.credentials import Credentials
 from interlock.tools.sandbox import process
 from tests.manifest.sample import FILES
 from tests.serve.plane import API, Plane, body_of, rows
@@ -96,7 +95,7 @@ source: functions/text
 
 def store(plane: Plane, secret: str) -> None:
     """Store the secret of the project's webhook."""
-    Credentials(plane.interlock.config.data_dir / "secrets").store(REFERENCE, secret)
+    plane.interlock.secrets.set(REFERENCE, secret, by="tests")
 
 
 def test_a_model_that_an_agent_wants_must_be_set(plane: Plane) -> None:

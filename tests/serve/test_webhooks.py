@@ -12,8 +12,7 @@ from interlock.domain.errors import UnavailableError
 from interlock.domain.run import RunState
 from interlock.runtime.triggers import WEBHOOK_BYTES, signature_of
 from interlock.store import runs
-from interlock.testing.clock import START_US
-from interlock.tools.credentials import Credentials
+from interlock.testing.clock import START_US, ManualClock
 from tests.serve.plane import Plane, body_of, error_of
 from tests.serve.sample import REFERENCE, WORKFLOW, files
 
@@ -26,7 +25,7 @@ EVENT = json.dumps({"type": "created", "title": "vpn"}).encode()
 def door(plane: Plane) -> Plane:
     """An installation whose workflow listens to the webhook `desk`."""
     plane.apply(files())
-    Credentials(plane.interlock.config.data_dir / "secrets").store(REFERENCE, SECRET)
+    plane.interlock.secrets.set(REFERENCE, SECRET, by="tests")
     return plane
 
 
@@ -50,6 +49,26 @@ async def deliver(
         "Webhook-Signature": right if signature is None else signature,
     }
     return await plane.send("POST", f"/webhooks/{source}", content=body, headers=headers)
+
+
+async def test_a_secret_is_rotated_while_its_sender_still_has_the_old_one(
+    door: Plane, clock: ManualClock
+) -> None:
+    """Both are accepted until the overlap ends; then the old one is refused."""
+    fresh = "whsec_" + base64.b64encode(b"f" * 32).decode()
+    door.interlock.secrets.rotate(REFERENCE, fresh, by="tests", overlap_s=60)
+
+    both = [
+        (await deliver(door, message_id=f"m{n}", secret=secret)).status_code
+        for n, secret in enumerate((SECRET, fresh))
+    ]
+    clock.advance(60)
+    later = [
+        (await deliver(door, message_id=f"l{n}", secret=secret, at_s=NOW_S + 60)).status_code
+        for n, secret in enumerate((SECRET, fresh))
+    ]
+
+    assert ([202, 202], [401, 202]) == (both, later)
 
 
 def stored(plane: Plane) -> list[tuple[str, str, RunState]]:

@@ -6,29 +6,26 @@ import asyncio
 import os
 from pathlib import Path
 
-from interlock.cli.output import note, say
-from interlock.config import Config
+from interlock.cli.output import note, read_secret, say
 from interlock.domain.errors import InputError, did_you_mean
 from interlock.domain.ids import ToolName
 from interlock.domain.tool import McpCall, Server
 from interlock.manifest.files import read_folder
 from interlock.manifest.load import load
 from interlock.tools import discover, openapi
-from interlock.tools.credentials import Credentials
 from interlock.tools.functions import installed_functions
 from interlock.tools.proposal import Proposal, repinned
 from interlock.tools.sandbox.process import described
+from interlock.tools.secrets.reference import checked, parse
 from interlock.tools.upstream import definitions, pin_of
 
 
-def from_mcp(
-    config: Config, folder: Path, *, server: str, owner: str, reference: str | None
-) -> None:
+def from_mcp(folder: Path, *, server: str, owner: str, reference: str | None) -> None:
     """Propose the tools of an MCP server that the project in `folder` declares."""
     entry = _server(folder, server, kinds={"mcp-http", "mcp-stdio"})
     secret = None
     if reference is not None:
-        secret = Credentials(config.data_dir / "secrets").resolve(reference)
+        secret = _secret(reference)
     asked = discover.from_mcp(entry, owner=owner, secret=secret, variables=os.environ)
     _write(folder, asyncio.run(asked))
 
@@ -58,7 +55,7 @@ def from_python(folder: Path, *, server: str, owner: str) -> None:
     _write(folder, discover.from_functions(functions.values(), entry, owner=owner))
 
 
-def pin(config: Config, folder: Path, *, name: str, reference: str | None) -> None:
+def pin(folder: Path, *, name: str, reference: str | None) -> None:
     """Pin an MCP tool of the project to what its server says now, as a new version for review."""
     files = read_folder(folder)
     release = load(files)
@@ -67,7 +64,7 @@ def pin(config: Config, folder: Path, *, name: str, reference: str | None) -> No
         hint = did_you_mean(name, release.tools) or "only tools of MCP servers are pinned so"
         raise InputError(f"the project has no MCP tool `{name}`; {hint}")
     servers = [release.servers[bound.server] for bound in tool.environments.values()]
-    pins = {server.name: _pin_at(config, server, tool.request, reference) for server in servers}
+    pins = {server.name: _pin_at(server, tool.request, reference) for server in servers}
     if len({*pins.values()}) != 1:
         named = ", ".join(f"`{server}`" for server in pins)
         raise InputError(f"{named} offer different definitions; register two tools")
@@ -81,16 +78,22 @@ def pin(config: Config, folder: Path, *, name: str, reference: str | None) -> No
     say("check that its contract and its words still fit, and what names its version; then plan")
 
 
-def _pin_at(config: Config, server: Server, request: McpCall, reference: str | None) -> str:
+def _pin_at(server: Server, request: McpCall, reference: str | None) -> str:
     secret = None
     if reference is not None:
-        secret = Credentials(config.data_dir / "secrets").resolve(reference)
+        secret = _secret(reference)
     listed = asyncio.run(discover.offered(server, secret=secret, variables=os.environ))
     definition = definitions(listed).get(request.upstream)
     found = None if definition is None else pin_of(definition)
     if found is None:
         raise InputError(f"`{server.name}` offers no tool `{request.upstream}` that can be pinned")
     return found
+
+
+def _secret(reference: str) -> str:
+    """Ask for a credential: what is stored is opened by the server alone."""
+    parse(reference)
+    return checked(read_secret(f"the secret of {reference}"), reference)
 
 
 def _server(folder: Path, name: str, *, kinds: set[str]) -> Server:

@@ -134,6 +134,18 @@ def note(text: str) -> None:
     err.print(Text(visible(text), style="dim"))
 
 
+def read_secret(what: str) -> str:
+    """Ask for a secret, or read it from a pipe: arguments are visible to others."""
+    if sys.stdin.isatty():
+        value: str = typer.prompt(what, hide_input=True)
+    else:
+        value = sys.stdin.read().rstrip("\n")
+    if not value:
+        msg = "no value on standard input; pipe the secret in"
+        raise InputError(msg)
+    return value
+
+
 def show_json(value: Json) -> None:
     """Print a value as indented JSON, as `--json` asks for; invisible characters as escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False)

@@ -19,7 +19,6 @@ from interlock.evals import report, runner, suite
 from interlock.evals.suite import Suite
 from interlock.manifest import files
 from interlock.manifest.load import load as load_project
-from interlock.tools.credentials import Credentials
 from interlock.tools.functions import installed_functions
 
 
@@ -118,13 +117,13 @@ class Installer:
             data_dir=site.data_dir,
             database_url=None,
             crash_file=None,
+            secrets_key_file=None,
             models={name: _scripted(model, site.model_url) for name, model in models},
         )
-        credentials = Credentials(config.data_dir / "secrets")
-        for reference, value in site.secrets.items():
-            credentials.store(reference, value)
         interlock = Interlock.open(config, functions=installed_functions())
         try:
+            for reference, value in site.secrets.items():
+                interlock.secrets.set(reference, value, by=runner.SENDER)
             interlock.apply(
                 _rebound(self._texts, site.servers),
                 by=Principal(name=runner.SENDER, kind=PrincipalKind.SERVICE),

@@ -213,7 +213,7 @@ def _deliver(installation: Installation, workflow: WorkflowName, case: Case, fol
         return
     # A secret of this repeat's own: the signature is checked, and nobody has to store one.
     secret = secrets.token_hex()
-    intake = replace(installation.intake, resolve=lambda _: secret)
+    intake = replace(installation.intake, accepted=lambda _: (secret,))
     body, message_id = (folder / trigger.body).read_bytes(), f"{SENDER}-{case.id}"
     with installation.db.reading() as tx:
         timestamp = str(tx.now_us // 1_000_000)

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from interlock.calls.durable import Dispatch
 from interlock.calls.road import LiveProject
@@ -44,12 +45,16 @@ _SECRET_LEAST = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """What every way in needs; `resolve` turns a `secret://` reference into its value."""
+    """What every way in needs.
+
+    `resolve` turns a `secret://` reference into its value, `accepted` into all that count now.
+    """
 
     db: Database
     dispatch: Dispatch
     live: LiveProject
     resolve: Callable[[str], str]
+    accepted: Callable[[str], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,14 +342,17 @@ def _signed(
     for found in routes:
         if found.trigger.secret is None:
             continue
-        expected = signature_of(
-            intake.resolve(found.trigger.secret),
-            message_id=headers["webhook-id"],
-            timestamp=headers["webhook-timestamp"],
-            body=body,
-        ).encode()
+        expected = [
+            signature_of(
+                secret,
+                message_id=headers["webhook-id"],
+                timestamp=headers["webhook-timestamp"],
+                body=body,
+            ).encode()
+            for secret in intake.accepted(found.trigger.secret)
+        ]
         # Each is compared, so that the time taken says nothing about which one was close.
-        if sum(hmac.compare_digest(expected, signature) for signature in given):
+        if sum(hmac.compare_digest(*pair) for pair in product(expected, given)):
             trusted.append(found)
     if not trusted:
         raise UnauthenticatedError("no signature of this delivery holds")

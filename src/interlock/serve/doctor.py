@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from interlock.app import INSTANCE_KEY, Interlock
 from interlock.calls import reconcile
+from interlock.config import ModelSettings
 from interlock.domain.breaker import topic_of
 from interlock.domain.errors import InterlockError
 from interlock.domain.release import Release
@@ -43,7 +44,7 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
     is_current = migrate.is_current(app.db)
     with app.db.reading() as tx:
         release = app.release(tx)
-        return (
+        first = (
             Check(name="database", is_ok=True, message=f"{app.db.version(tx)} answers"),
             Check(
                 name="tables",
@@ -61,9 +62,8 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
                 if release.number
                 else "nothing is applied; run `interlock apply FOLDER`",
             ),
-            _models(app, release),
-            _secrets(app, release),
-            _queues(release, queues),
+        )
+        last = (
             _workers(tx),
             _retention(app, tx),
             _dead_letters(tx),
@@ -72,6 +72,8 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
             _tools(release),
             _sandbox(release),
         )
+    # Secrets are opened in transactions of their own.
+    return (*first, _models(app, release), _secrets(app, release), _queues(release, queues), *last)
 
 
 def _clock(app: Interlock, tx: Tx) -> Check:
@@ -127,6 +129,26 @@ def _secrets(app: Interlock, release: Release) -> Check:
         return Check(name="secrets", is_ok=False, message="; ".join(problems))
     told = f"{len(references)} of the live release can be read"
     return Check(name="secrets", is_ok=True, message=told if references else "none are needed")
+
+
+def uses_of(release: Release, models: Mapping[str, ModelSettings]) -> dict[str, list[str]]:
+    """Return what uses each secret that a release and the settings name."""
+    found: dict[str, set[str]] = {}
+    for name in release.tools:
+        for environment, tool in release.every_live(name).items():
+            for reference in tool.environments[environment].references:
+                found.setdefault(reference, set()).add(name)
+    for workflow in release.workflows.values():
+        for trigger in workflow.triggers:
+            if trigger.secret is not None:
+                found.setdefault(trigger.secret, set()).add(f"{workflow.name}/{trigger.name}")
+    for queue in queues_of(release):
+        if queue.secret is not None:
+            found.setdefault(queue.secret, set()).add(queue.source)
+    for model in models.values():
+        if model.api_key is not None:
+            found.setdefault(model.api_key, set()).add(f"model {model.name}")
+    return {reference: sorted(names) for reference, names in found.items()}
 
 
 def _credentials(release: Release) -> Iterator[str]:

@@ -95,6 +95,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         operations,
     ):
         app.include_router(noun.router, prefix="/api/v1")
+    app.include_router(keys.secrets, prefix="/api/v1")
     app.include_router(health.router)
     pages.install(app)
     app.add_exception_handler(InterlockError, _on_error)

@@ -486,6 +486,18 @@ model_use = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 
+secret = Table(
+    "secret",
+    metadata,
+    Column("reference", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("sealed", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("until_us", BigInteger),
+)
+
 upstream_tool = Table(
     "upstream_tool",
     metadata,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from interlock.app import Interlock
+from interlock.config import Config
 from interlock.testing.recorder_project import session_files
-from interlock.tools.credentials import Credentials
 from tests.cli.terminal import done, interlock
 
 
@@ -73,13 +75,15 @@ def test_a_link_is_for_a_running_server() -> None:
 
 
 def test_a_secret_is_read_from_standard_input(folder: Path) -> None:
-    """It is stored for this user alone and printed nowhere."""
+    """It is sealed for this installation, with a key for this user alone, and printed nowhere."""
     said = interlock("secret", "set", "secret://desk/dev/bot", given="bot:pass word\n")
 
     data = folder / ".interlock"
-    assert (0, "stored\n", "") == (said.code, said.out, said.err)
-    assert "bot:pass word" == Credentials(data / "secrets").resolve("secret://desk/dev/bot")
-    assert 0o700 == stat.S_IMODE(data.stat().st_mode)
+    assert (0, "stored version 1\n") == (said.code, said.out)
+    with closing(Interlock.open(Config(data_dir=data))) as opened:
+        assert "bot:pass word" == opened.secrets.resolve("secret://desk/dev/bot")
+    assert 0o600 == stat.S_IMODE((data / "secrets.key").stat().st_mode)
+    assert b"pass word" not in (data / "interlock.db").read_bytes()
 
 
 @pytest.mark.parametrize(

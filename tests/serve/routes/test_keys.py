@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from interlock.domain.canonical import JsonObject
+from interlock.domain.ids import TenantId
 from interlock.domain.principal import Role
-from tests.serve.plane import API, Plane, body_of, error_of
+from interlock.testing import recorder_project
+from interlock.testing.recorder_project import TOOL_OF
+from tests.serve.plane import API, Plane, body_of, error_of, rows
 
 
 def asked(name: str, *roles: Role, **more: str | int | list[str] | None) -> JsonObject:
@@ -126,3 +129,54 @@ async def test_a_session_makes_no_link(plane: Plane) -> None:
     assert (403, "forbidden", "a link is made with a key, not from a console session") == (
         error_of(refused)
     )
+
+
+REFERENCE = "secret://recorder/dev/bot"
+
+
+async def test_a_secret_is_stored_by_an_admin_and_told_to_nobody(plane: Plane) -> None:
+    """Its version, who stored it and what uses it are; a value is in no answer."""
+    project = recorder_project.files("http://127.0.0.1:9")
+    bound = f"{{server: recorder-dev, credentials: '{REFERENCE}'}}"
+    plane.apply(
+        {
+            path: text.replace("{server: recorder-dev}", bound)
+            + ("auth: bearer\n" if path == "servers/recorder-dev.yaml" else "")
+            for path, text in project.items()
+        }
+    )
+    admin, auditor = plane.key(Role.ADMIN, name="ann"), plane.key(Role.AUDITOR)
+    before = await plane.send("GET", f"{API}/secrets", token=auditor)
+    made = await plane.send(
+        "POST", f"{API}/secrets", token=admin, body={"reference": REFERENCE, "value": "canary"}
+    )
+    after = await plane.send("GET", f"{API}/secrets", token=auditor)
+
+    assert (201, 1) == (made.status_code, body_of(made)["version"])
+    [missing], [row] = rows(body_of(before), "secrets"), rows(body_of(after), "secrets")
+    assert (None, 1, "ann") == (missing["version"], row["version"], row["created_by"])
+    assert TOOL_OF["keyed"] in str(row["used_by"])
+    assert "canary" not in made.text + after.text
+
+
+async def test_secrets_of_another_tenants_system_are_unknown(plane: Plane) -> None:
+    """Neither listed nor stored by an admin of another tenant; shared systems are the first's."""
+    plane.apply(recorder_project.files("http://127.0.0.1:9"))
+    plane.interlock.secrets.set(REFERENCE, "value", by="tests")
+    foreign = plane.key(Role.ADMIN, tenant=TenantId("acme"))
+
+    listed = await plane.send("GET", f"{API}/secrets", token=foreign)
+    tried: tuple[tuple[str, JsonObject], ...] = (
+        ("", {"reference": REFERENCE, "value": "theirs"}),
+        ("/rotate", {"reference": REFERENCE, "value": "theirs"}),
+        ("/remove", {"reference": REFERENCE}),
+    )
+    answers = [
+        await plane.send("POST", f"{API}/secrets{path}", token=foreign, body=body)
+        for path, body in tried
+    ]
+
+    assert [] == rows(body_of(listed), "secrets")
+    assert [404] * 3 == [answer.status_code for answer in answers]
+    assert 403 == (await plane.send("POST", f"{API}/secrets/rekey", token=foreign)).status_code
+    assert "value" == plane.interlock.secrets.resolve(REFERENCE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from interlock.cli.output import (
     AsJson,
     connected,
     note,
+    read_secret,
     rows_of,
     say,
     settings,
@@ -21,18 +21,11 @@ from interlock.cli.output import (
     when,
 )
 from interlock.domain.canonical import JsonObject
-from interlock.domain.errors import InputError
 from interlock.domain.principal import Role
-from interlock.tools.credentials import Credentials
 
 app = typer.Typer(help="API keys of people and services.", no_args_is_help=True)
 tokens = typer.Typer(help="Sessions of outside agents.", no_args_is_help=True)
 secrets = typer.Typer(help="Credentials of tools, by reference.", no_args_is_help=True)
-
-
-@secrets.callback()
-def _secrets() -> None:
-    """Keep `secret` a group although it has one command so far."""
 
 
 @app.command()
@@ -131,25 +124,81 @@ def link() -> None:
     say(str(body["url"]))
 
 
+Reference = Annotated[
+    str, typer.Argument(metavar="REFERENCE", help="secret://<system>/<environment>/<name>")
+]
+
+
 @secrets.command("set")
 @tells_errors
-def set_(
-    reference: Annotated[
-        str, typer.Argument(metavar="REFERENCE", help="secret://<system>/<environment>/<name>")
-    ],
+def set_(reference: Reference) -> None:
+    """Store a credential, asked for or read from a pipe; it is the one that is sent."""
+    value = read_secret("secret")
+    with connected() as client:
+        made = client.post("secrets", body={"reference": reference, "value": value})
+    say(f"stored version {made['version']}")
+
+
+@secrets.command()
+@tells_errors
+def rotate(
+    reference: Reference,
+    overlap: Annotated[
+        str, typer.Option(help="How long deliveries signed with the one before are accepted.")
+    ] = "1d",
 ) -> None:
-    """Store a credential, asked for or read from a pipe: arguments are visible to others."""
-    if sys.stdin.isatty():
-        value: str = typer.prompt("secret", hide_input=True)
-    else:
-        value = sys.stdin.read().rstrip("\n")
-    if not value:
-        msg = "no value on standard input; pipe the secret in"
-        raise InputError(msg)
-    folder = settings().data_dir
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    Credentials(folder / "secrets").store(reference, value)
-    say("stored")
+    """Replace a credential while it is in use: the new one is sent from now on."""
+    value = read_secret("secret")
+    with connected() as client:
+        made = client.post(
+            "secrets", "rotate", body={"reference": reference, "value": value, "overlap": overlap}
+        )
+    say(f"stored version {made['version']}; the one before is accepted for {overlap}")
+
+
+@secrets.command()
+@tells_errors
+def remove(reference: Reference) -> None:
+    """Delete a credential with all its versions."""
+    with connected() as client:
+        client.post("secrets", "remove", body={"reference": reference})
+    say("removed")
+
+
+@secrets.command()
+@tells_errors
+def rekey() -> None:
+    """Seal all credentials with a new key while they are in use."""
+    with connected() as client:
+        made = client.post("secrets", "rekey", body={})
+    say(f"{made['count']} sealed with a new key; back the key file up")
+
+
+@secrets.command("list")
+@tells_errors
+def list_secrets(*, as_json: AsJson = False) -> None:
+    """List credentials: versions, who stored them, and what uses them; never their values."""
+    with connected() as client:
+        body = client.get("secrets")
+    if as_json:
+        show_json(body)
+        return
+    table(
+        ("reference", "version", "stored", "by", "before counts until", "key", "used by"),
+        [
+            (
+                row["reference"],
+                row["version"],
+                when(row["created_us"]),
+                row["created_by"],
+                None if row["until_us"] is None else when(row["until_us"]),
+                row["key_id"],
+                row["used_by"],
+            )
+            for row in rows_of(body, "secrets")
+        ],
+        empty="no credentials, and the live release names none",
+    )
 
 
 @tokens.command()

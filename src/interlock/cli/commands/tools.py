@@ -12,7 +12,6 @@ from interlock.cli.output import (
     connected,
     rows_of,
     say,
-    settings,
     show_json,
     table,
     tells_errors,
@@ -221,7 +220,7 @@ def pin_tool(
     # Loads the MCP SDK, which the other commands need not spend time on.
     from interlock.cli import importing  # noqa: PLC0415
 
-    importing.pin(settings(), folder, name=name, reference=secret)
+    importing.pin(folder, name=name, reference=secret)
 
 
 @app.command("release")
@@ -300,7 +299,7 @@ def import_mcp(
     # Loads the MCP SDK, which the other commands need not spend time on.
     from interlock.cli import importing  # noqa: PLC0415
 
-    importing.from_mcp(settings(), folder, server=server, owner=owner, reference=secret)
+    importing.from_mcp(folder, server=server, owner=owner, reference=secret)
 
 
 @imports.command("openapi")

@@ -1,26 +1,35 @@
-"""REST: API keys of users and services, and one-time links to sign in to the console."""
+"""REST: who may come in, by keys and one-time links, and what tools authenticate with."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from interlock.app import Interlock
-from interlock.domain.canonical import JsonObject
+from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import ForbiddenError, InputError, NotFoundError
-from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
+from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role, Seat
 from interlock.domain.record import to_json
+from interlock.domain.release import Release
 from interlock.domain.tool import Environment
 from interlock.serve.auth import App, SignedIn, mint_key, mint_link, needs
+from interlock.serve.doctor import uses_of
+from interlock.serve.routes.operations import span_of
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import keys
 from interlock.store.keys import AgentPlace
+from interlock.store.secrets import list_newest
 from interlock.store.tx import Tx
+from interlock.tools.secrets.reference import MAX_BYTES, parse
 
 router = APIRouter(prefix="/keys", tags=["keys"], route_class=StrictRoute)
+secrets = APIRouter(prefix="/secrets", tags=["secrets"], route_class=StrictRoute)
 Admin = Annotated[Principal, Depends(needs(Role.ADMIN))]
+_Overseer = Annotated[Principal, Depends(needs(Role.ADMIN, Role.AUDITOR, Role.OWNER))]
+_log = structlog.get_logger(__name__)
 _ANYONE = needs(*Role)
 _LONGEST_S = 100 * 365 * 86_400
 
@@ -46,6 +55,24 @@ class KeyBody(Body):
     groups: frozenset[str] = Field(default=frozenset(), strict=False)
     expires_in_s: int | None = Field(default=None, ge=60, le=_LONGEST_S)
     place: PlaceBody | None = None
+
+
+class ReferenceBody(Body):
+    """A secret by its reference."""
+
+    reference: str = Field(max_length=300)
+
+
+class SecretBody(ReferenceBody):
+    """A secret with its value, which nothing ever returns."""
+
+    value: str = Field(max_length=MAX_BYTES)
+
+
+class RotationBody(SecretBody):
+    """A new value; signatures made with the one before are accepted for `overlap` more."""
+
+    overlap: str = Field(default="1d", max_length=20)
 
 
 @router.get("")
@@ -142,3 +169,83 @@ def sign_in_link(
 def link_for(url: str, secret: str) -> str:
     """Return the address of a sign-in link."""
     return f"{url}/sign-in?link={secret}"
+
+
+@secrets.get("")
+def list_secrets(app: App, overseer: _Overseer) -> JsonObject:
+    """List what is stored and what the live release names, with what uses it; never values."""
+    with app.db.reading() as tx:
+        release = app.release(tx)
+        stored = {one.reference: (one, until_us) for one, until_us in list_newest(tx)}
+    uses = uses_of(release, app.config.models)
+    rows: list[Json] = []
+    for reference in sorted(stored.keys() | uses):
+        if _is_own(release, overseer, reference):
+            one, until_us = stored.get(reference, (None, None))
+            rows.append(
+                {
+                    "reference": reference,
+                    "version": None if one is None else one.version,
+                    "created_us": None if one is None else one.created_us,
+                    "created_by": None if one is None else one.created_by,
+                    "key_id": None if one is None else one.key_id,
+                    "until_us": until_us,
+                    "used_by": [*uses.get(reference, ())],
+                }
+            )
+    return {"secrets": rows}
+
+
+@secrets.post("", status_code=201)
+def set_secret(app: App, admin: Admin, body: SecretBody) -> JsonObject:
+    """Store a secret; from now on it is the one that is sent."""
+    _check_own(app, admin, body.reference)
+    version = app.secrets.set(body.reference, body.value, by=admin.name)
+    _log.info("secret.set", reference=body.reference, version=version, by=admin.name)
+    return {"reference": body.reference, "version": version}
+
+
+@secrets.post("/rotate", status_code=201)
+def rotate_secret(app: App, admin: Admin, body: RotationBody) -> JsonObject:
+    """Replace a secret that is in use; what others signed with the one before counts a while."""
+    _check_own(app, admin, body.reference)
+    version = app.secrets.rotate(
+        body.reference, body.value, by=admin.name, overlap_s=span_of(body.overlap) // 1_000_000
+    )
+    _log.info("secret.rotated", reference=body.reference, version=version, by=admin.name)
+    return {"reference": body.reference, "version": version}
+
+
+@secrets.post("/remove")
+def remove_secret(app: App, admin: Admin, body: ReferenceBody) -> JsonObject:
+    """Delete a secret with all its versions."""
+    _check_own(app, admin, body.reference)
+    app.secrets.remove(body.reference)
+    _log.info("secret.removed", reference=body.reference, by=admin.name)
+    return {"reference": body.reference}
+
+
+@secrets.post("/rekey")
+def rekey_secrets(app: App, admin: Admin) -> JsonObject:
+    """Seal all secrets with a new key, while they are in use."""
+    if admin.tenant != DEFAULT_TENANT:
+        raise ForbiddenError("the keys of secrets are those of all tenants")
+    count = app.secrets.rekey()
+    _log.info("secret.rekeyed", count=count, by=admin.name)
+    return {"count": count}
+
+
+def _check_own(app: Interlock, admin: Principal, reference: str) -> None:
+    """Raise `NotFoundError` for a system that is another tenant's; `InputError` for none."""
+    system = parse(reference).system
+    with app.db.reading() as tx:
+        release = app.release(tx)
+    if not _is_own(release, admin, reference):
+        raise NotFoundError(f"there is no system `{system}`")
+
+
+def _is_own(release: Release, reader: Principal, reference: str) -> bool:
+    """Return whether a secret is for a system of the reader's tenant, or a shared one's."""
+    system = release.systems.get(parse(reference).system)
+    tenant = None if system is None else system.tenant
+    return reader.tenant == (DEFAULT_TENANT if tenant is None else tenant)
