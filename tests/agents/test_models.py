@@ -180,6 +180,20 @@ def test_a_key_is_taken_by_reference() -> None:
     assert [reference] == asked_for
 
 
+def test_a_rotated_key_counts_at_once() -> None:
+    """The client stays while its key does, and is made anew with another."""
+    keys = ["sk-old", "sk-old", "sk-new"]
+    catalog = ModelCatalog(
+        {"default": settings(api_key="secret://openai/dev/key")}, resolve=lambda _: keys.pop(0)
+    )
+
+    first, same, other = (catalog.get("default") for _ in range(3))
+    asyncio.run(catalog.aclose())
+
+    assert first is same
+    assert first is not other
+
+
 def test_a_local_server_is_not_reached_from_production() -> None:
     """Plain http is for this machine, in dev."""
     local = settings(base_url="http://127.0.0.1:1/v1")

@@ -73,15 +73,22 @@ class ModelCatalog:
         self._settings = models
         self._resolve = resolve
         self._environment = environment
-        self._built: dict[str, Model] = dict(built or {})
+        self._given = dict(built or {})
+        self._built: dict[str, tuple[str | None, Model]] = {}
         self._passing: dict[str, httpx2.AsyncClient] = {}
         self._clients: list[httpx2.AsyncClient] = []
 
     def get(self, name: str) -> Model:
         """Return a model; raises `ModelFailedError` if it is not configured or cannot be built."""
-        if name not in self._built:
-            self._built[name] = self._build(self._configured(name))
-        return self._built[name]
+        if name in self._given:
+            return self._given[name]
+        settings = self._configured(name)
+        # The key is resolved each time, so that another one counts at once.
+        key = self._key(settings)
+        built = self._built.get(name)
+        if built is None or built[0] != key:
+            built = self._built[name] = (key, self._build(settings, key))
+        return built[1]
 
     def upstream(self, name: str) -> Upstream:
         """Return the way to a model's server; raises `ModelFailedError` if there is none."""
@@ -89,7 +96,6 @@ class ModelCatalog:
         try:
             if name not in self._passing:
                 self._passing[name] = self._connect(url_of(settings))
-            # The key is resolved each time, so that another one counts at once.
             return upstream_of(
                 settings,
                 key=self._key(settings),
@@ -118,9 +124,8 @@ class ModelCatalog:
         self._clients.append(client)
         return client
 
-    def _build(self, settings: ModelSettings) -> Model:
+    def _build(self, settings: ModelSettings, key: str | None) -> Model:
         vendor, _, model_name = settings.provider.partition(":")
-        key = self._key(settings)
         try:
             if vendor in _OPENAI_CHAT:
                 return OpenAIChatModel(model_name, provider=self._openai(settings, key))
