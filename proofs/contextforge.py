@@ -24,7 +24,7 @@ import psutil
 from interlock.domain.canonical import JsonObject
 from interlock.testing.process import free_port
 from proofs.processes import listening
-from scripts import clients, postgres
+from scripts import peers, postgres
 
 NAME = "contextforge"
 DEFAULTS = {
@@ -71,7 +71,7 @@ class ContextForge:
 
 def version() -> str:
     """Return the version that is compared with."""
-    return clients.versions(NAME)["mcp-contextforge-gateway"]
+    return peers.versions(NAME)["mcp-contextforge-gateway"]
 
 
 def python() -> str:
@@ -85,7 +85,7 @@ def python() -> str:
 @contextmanager
 def running(folder: Path, more: Mapping[str, str] | None = None) -> Iterator[ContextForge]:
     """Install it as locked, if it is not, and run it on a Postgres server of its own."""
-    place = clients.install(NAME, python=python())
+    place = peers.install(NAME, python=python())
     with postgres.running_server() as server:
         # INVARIANT: it was started here.
         assert server.keeper is not None

@@ -32,7 +32,7 @@ from proofs.gateway_project import AGENT, project
 from proofs.mcp_call import NEWEST, OLDER, request
 from proofs.processes import cpu_s, listening
 from proofs.verdict import Verdict, say, sized
-from scripts import clients, postgres
+from scripts import peers, postgres
 
 MOST_OF_UNGOVERNED = 1.5
 LEAST_OF_CONTEXTFORGE = 10.0
@@ -49,9 +49,9 @@ _DIRECT = "no gateway: neither client nor upstream is counted, so only its time 
 _CHECKED = "one process; one hashed bearer token; Host and Origin checked; stateless, JSON"
 _PROXIES_ARE = {
     BASELINE: f"mcp {version('mcp')}: low-level Server, one Client that stays; {_CHECKED}",
-    "fastmcp": f"fastmcp {clients.versions('fastmcp')['fastmcp']}: create_proxy(url); {_CHECKED}",
+    "fastmcp": f"fastmcp {peers.versions('fastmcp')['fastmcp']}: create_proxy(url); {_CHECKED}",
     "fastmcp_reused": (
-        f"fastmcp {clients.versions('fastmcp')['fastmcp']}: create_proxy(client that stays);"
+        f"fastmcp {peers.versions('fastmcp')['fastmcp']}: create_proxy(client that stays);"
         f" {_CHECKED}"
     ),
 }
@@ -158,7 +158,7 @@ def _rows(stack: ExitStack) -> dict[str, Row]:
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="interlock-proof-")))
     _, upstream = stack.enter_context(_proxy("upstream", folder, sys.executable))
     rows = {DIRECT: Row(processes=(), configuration=_DIRECT, url=upstream, tool=proxies.READ)}
-    fastmcp = clients.install("fastmcp") / "bin" / "python"
+    fastmcp = peers.install("fastmcp") / "bin" / "python"
     for name, role, python in (
         (BASELINE, "lowlevel", sys.executable),
         ("fastmcp_reused", "fastmcp_reused", fastmcp),

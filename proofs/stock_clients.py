@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 
 from interlock.domain.canonical import Json, JsonObject
 from proofs.verdict import Verdict, say
-from scripts import clients
+from scripts import peers
 
 TESTS = "tests/acceptance/test_stock_clients.py"
 INSTALLED = {
@@ -32,8 +32,8 @@ _STORY = re.compile(r"test_a_stock_client_works_as_the_page_says\[(.+)\]")
 
 def main() -> Verdict:
     """Install the clients, run their tests, and tell which work and in which version."""
-    for lock in sorted(clients.LOCKS.glob("*.txt")):
-        say(f"installed in {clients.install(lock.stem).relative_to(_ROOT)}")
+    for name in (*INSTALLED, peers.NODE):
+        say(f"installed in {peers.install(name).relative_to(_ROOT)}")
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "", TESTS, f"--junit-xml={report}"]
@@ -59,11 +59,10 @@ def main() -> Verdict:
 
 def _versions(name: str) -> JsonObject:
     """Return the versions of a client's packages that matter."""
-    if name.startswith(clients.INSPECTOR):
-        wanted = json.loads((clients.LOCKS / "package.json").read_text())
-        found: JsonObject = wanted["dependencies"]
-        return found
+    if name.startswith("inspector"):
+        wanted = json.loads((peers.LOCKS / "package.json").read_text())
+        return {"inspector": wanted["dependencies"]["@modelcontextprotocol/inspector"]}
     if name not in INSTALLED:
         return {"mcp": version("mcp")}
-    locked = clients.versions(name)
+    locked = peers.versions(name)
     return {package: locked[package] for package in INSTALLED[name]}

@@ -21,18 +21,19 @@ RUNTIME = ROOT / "requirements" / "runtime.txt"
 DEV = ROOT / "requirements" / "dev.txt"
 # What has an environment of its own: a group of dependencies each, by the path of its file.
 APART = {
-    ROOT / "requirements" / f"{group.replace('client-', 'clients/')}.txt": group
+    ROOT / "requirements" / f"{group.replace('peer-', 'peers/')}.txt": group
     for group in (
         "rivals",
         "contextforge",
-        "client-adk",
-        "client-fastmcp",
-        "client-inspector",
-        "client-langgraph",
-        "client-openai",
+        "peer-adk",
+        "peer-fastmcp",
+        "peer-langgraph",
+        "peer-node",
+        "peer-openai",
+        "peer-servers",
     )
 }
-NPM = ROOT / "requirements" / "clients" / "package-lock.json"
+NPM = ROOT / "requirements" / "peers" / "package-lock.json"
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)")
 ADDRESS = re.compile(r"://|^\s*-(?!-hash=)|--(index|find-links|extra|trusted)", re.MULTILINE)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from interlock.domain.canonical import JsonObject
-from scripts import clients
+from scripts import peers
 from tests.acceptance.played_model import PlayedModel
 
 TYPING = Path(__file__).with_name("typing_client.py")
@@ -77,9 +77,9 @@ def inspecting(era: str, folder: Path, env: Mapping[str, str], token: str) -> It
 
 def inspector() -> list[str]:
     """Return the command of the MCP inspector."""
-    place = clients.install(clients.INSPECTOR)
-    package = place / "node_modules" / "@modelcontextprotocol" / "inspector"
-    return [str(clients.node(place)), str(package / "clients" / "launcher" / "build" / "index.js")]
+    place = peers.install(peers.NODE)
+    package = peers.package(place, "@modelcontextprotocol/inspector")
+    return [str(peers.node(place)), str(package / "clients" / "launcher" / "build" / "index.js")]
 
 
 class _Typed:
@@ -126,7 +126,7 @@ class _Inspected:
 
 
 def _python(name: str | None) -> Path:
-    return Path(sys.executable) if name is None else clients.install(name) / "bin" / "python"
+    return Path(sys.executable) if name is None else peers.install(name) / "bin" / "python"
 
 
 @contextmanager

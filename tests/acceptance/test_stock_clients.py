@@ -108,7 +108,7 @@ def _token(env: dict[str, str]) -> str:
 
 
 def _apart(name: str, connect: Connect) -> ParameterSet:
-    return pytest.param(connect, id=name, marks=pytest.mark.clients)
+    return pytest.param(connect, id=name, marks=pytest.mark.peers)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def _listed(noun: str, *command: str) -> list[JsonObject]:
     return [row for row in found if isinstance(row, dict)]
 
 
-@pytest.mark.clients
+@pytest.mark.peers
 def test_the_inspector_lists_the_tools_of_a_seat(plane: Plane) -> None:
     """The command of the page, with the locked package where it takes the newest."""
     (command,) = re.findall(r"(?ms)^```sh\n(npx .*?)^```", PAGE.read_text("utf-8"))
@@ -194,7 +194,7 @@ def test_the_inspector_lists_the_tools_of_a_seat(plane: Plane) -> None:
     assert f'"{FIND}"' in said.stdout, said
 
 
-@pytest.mark.clients
+@pytest.mark.peers
 def test_a_retry_of_the_agents_sdk_is_the_same_call(plane: Plane) -> None:
     """The answer of a write is lost on its way; the SDK sends it again, and it is done once."""
     lost = threading.Event()

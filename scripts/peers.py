@@ -1,8 +1,9 @@
-"""Installs stock clients of agents, each in an environment of its own in `.cache/clients`.
+"""Installs software of others that we work with, in environments of their own in `.cache/peers`.
 
-The versions are those of `requirements/clients`, by hash; what is there already is left as it is.
-What proofs compare with and is no client (`requirements/contextforge.txt`) is installed likewise.
-The MCP inspector is a package of npm: its environment brings a Node.js for it.
+Stock clients of agents, MCP servers, the conformance suite. The versions are those of
+`requirements/peers`, by hash; what is there already is left as it is. What proofs compare with
+(`requirements/contextforge.txt`) is installed likewise. The environment `node` brings a Node.js
+for what comes from npm.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ROOT / "requirements" / "clients"
-PLACE = ROOT / ".cache" / "clients"
+LOCKS = ROOT / "requirements" / "peers"
+PLACE = ROOT / ".cache" / "peers"
 UV = Path(sys.executable).parent / "uv"
 NPM = (".npmrc", "package.json", "package-lock.json")
-INSPECTOR = "inspector"
+NODE = "node"
 _STAMP = "installed"
 
 
 def install(name: str, *, python: str = sys.executable) -> Path:
-    """Return the folder of a client's environment, once it holds what is locked for it."""
+    """Return the folder of an environment, once it holds what is locked for it."""
     place, lock = PLACE / name, _lock(name)
-    files = [lock, *(LOCKS / file for file in NPM if name == INSPECTOR)]
+    files = [lock, *(LOCKS / file for file in NPM if name == NODE)]
     locked = b"".join(file.read_bytes() for file in files)
     digest = hashlib.sha256(locked + python.encode()).hexdigest()
     stamp = place / _STAMP
@@ -36,13 +37,18 @@ def install(name: str, *, python: str = sys.executable) -> Path:
     _run(UV, "venv", "--quiet", "--python", python, place)
     own = place / "bin" / "python"
     _run(UV, "pip", "sync", "--quiet", "--require-hashes", "--python", own, lock)
-    if name == INSPECTOR:
+    if name == NODE:
         for file in NPM:
             shutil.copy(LOCKS / file, place)
         npm = node(place).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         _run(node(place), npm, "ci", "--loglevel=error", "--omit=optional", cwd=place)
     stamp.write_text(digest)
     return place
+
+
+def package(place: Path, name: str) -> Path:
+    """Return the folder of a package of npm."""
+    return place / "node_modules" / name
 
 
 def node(place: Path) -> Path:
@@ -52,7 +58,7 @@ def node(place: Path) -> Path:
 
 
 def versions(name: str) -> dict[str, str]:
-    """Return the locked version of each package of a client."""
+    """Return the locked version of each package of an environment."""
     lines = _lock(name).read_text().splitlines()
     pins = (line.partition(" ")[0].partition("==") for line in lines if "==" in line)
     return {package: version for package, _, version in pins}
