@@ -9,9 +9,7 @@ counts, less what they use when nobody calls.
 
 from __future__ import annotations
 
-import os
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.testing.process import free_port
 from proofs import contextforge, proxies
 from proofs.gateway_project import AGENT, project
+from proofs.installation import installed
 from proofs.mcp_call import NEWEST, OLDER, request
 from proofs.processes import cpu_s, listening
 from proofs.verdict import Verdict, say, sized
@@ -42,7 +41,6 @@ WARM_UP = 20
 SETTLED_S = 1.5
 IDLE_S = 15.0
 DIRECT, BASELINE, RIVAL = "direct", "ungoverned", "contextforge"
-_INTERLOCK = Path(sys.executable).parent / "interlock"
 _PROXIES = Path(proxies.__file__)
 _TOKEN = secrets.token_urlsafe(32)
 _DIRECT = "no gateway: neither client nor upstream is counted, so only its time says something"
@@ -192,8 +190,7 @@ def _proxy(
 @contextmanager
 def _interlock(folder: Path, upstream: str, database: str, verb: str) -> Iterator[Row]:
     """Run an installation as its operator does, with a session of an outside agent."""
-    port = free_port()
-    environment = {"INTERLOCK_PORT": str(port)}
+    environment: dict[str, str] = {}
     with ExitStack() as stack:
         keepers: list[psutil.Process] = []
         if database == "postgres":
@@ -201,32 +198,14 @@ def _interlock(folder: Path, upstream: str, database: str, verb: str) -> Iterato
             assert server.keeper is not None  # INVARIANT: it was started here
             keepers.append(psutil.Process(server.keeper.pid))
             environment["INTERLOCK_DATABASE_URL"] = server.create_database()
-        for path, text in project(upstream).items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text, encoding="utf-8")
-        process = stack.enter_context(
-            listening([_INTERLOCK, "serve"], folder=folder, port=port, environment=environment)
-        )
-
-        def told(*arguments: str, **more: str) -> str:
-            return subprocess.run(
-                [str(_INTERLOCK), *arguments],
-                cwd=folder,
-                env={**os.environ, **environment, **more},
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.strip()
-
-        told("apply", "--yes")
-        key = told("key", "create", "cost", "--agent", AGENT, "--env", "dev")
-        token = told("token", "mint", INTERLOCK_AGENT_KEY=key)
+        running = installed(folder, project(upstream), environment=environment)
+        installation = stack.enter_context(running)
         yield Row(
-            processes=(process, *keepers),
+            processes=(installation.process, *keepers),
             configuration=_INTERLOCK_IS.format(database=database, what=verb),
-            url=f"http://127.0.0.1:{port}/mcp",
+            url=f"{installation.url}/mcp",
             tool=f"upstream__word__{verb}",
-            token=token,
+            token=installation.token(AGENT),
         )
 
 

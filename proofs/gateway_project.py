@@ -1,11 +1,14 @@
-"""The project whose two tools `gateway-cost` calls: one that reads and one that writes."""
+"""Projects of proofs at the gateway: an agent outside, an MCP server, and tools between them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from interlock.policy.defaults import DEFAULT_POLICIES
 from proofs import proxies
 
 AGENT = "cost/caller"
+SERVER = "upstream-dev"
 _FEW_WRITES, _MANY_WRITES = (f"context.calls_this_tool >= {most}" for most in (20, 100_000))
 _PROJECT = """
 interlock: v1
@@ -31,7 +34,7 @@ protocol: mcp-http
 url: {url}
 """
 _GRANT = """
-@id("cost-write") @owner("platform") @why("The proof writes")
+@id("proof-write") @owner("platform") @why("The proof writes")
 permit (principal, action in Action::"write", resource in System::"upstream");
 """
 _TOOL = """
@@ -81,20 +84,20 @@ version: 1
 title: Calls that are counted
 owner: platform
 department: it
-triggers: {gateway: {session: caller, environment: dev}}
-inputs: {type: object, additionalProperties: false}
-agents: {caller: {tools: [upstream.word.find, upstream.word.add]}}
+triggers: {{gateway: {{session: caller, environment: dev}}}}
+inputs: {{type: object, additionalProperties: false}}
+agents: {{caller: {{tools: [{tools}]}}}}
 approvals: []
-fallbacks: [{code: "*", then: stop}]
-success: {end_state: closed, counts: [closed], objective: 0.9, within_s: 60}
-autonomy: {dev: {level: 3, by: ops, reason: proofs}}
+fallbacks: [{{code: "*", then: stop}}]
+success: {{end_state: closed, counts: [closed], objective: 0.9, within_s: 60}}
+autonomy: {{dev: {{level: 3, by: ops, reason: proofs}}}}
 """
 
 
 def project(upstream: str) -> dict[str, str]:
-    """Return the files of a project whose tools are those of an MCP server.
+    """Return the files of a project whose two tools are those of `proxies.upstream`.
 
-    Its policies are the default ones, but a session may write more often than 20 times.
+    One reads and one writes.
     """
     tools = {
         f"upstream.word.{verb}": _TOOL.format(
@@ -105,16 +108,26 @@ def project(upstream: str) -> dict[str, str]:
             (proxies.WRITE, "write", "blind"),
         )
     }
+    return frame(upstream, list(tools)) | {
+        f"tools/{name}.yaml": text for name, text in tools.items()
+    }
+
+
+def frame(upstream: str, tools: Sequence[str]) -> dict[str, str]:
+    """Return the files of a project but for its tools, which an outside agent may call.
+
+    They are those of the system `upstream`, on an MCP server at this address. The policies are the
+    default ones, but a session may write more often than 20 times.
+    """
     return {
         "project.yaml": _PROJECT,
         "systems/upstream.yaml": _SYSTEM,
-        "servers/upstream-dev.yaml": _SERVER.format(url=upstream),
+        f"servers/{SERVER}.yaml": _SERVER.format(url=upstream),
         "policies/grants/cost.cedar": _GRANT,
         **{
             f"policies/{file.path}": file.text.replace(_FEW_WRITES, _MANY_WRITES)
             for file in DEFAULT_POLICIES
         },
         "agents/caller.yaml": _AGENT,
-        "workflows/cost.yaml": _WORKFLOW,
-        **{f"tools/{name}.yaml": text for name, text in tools.items()},
+        "workflows/cost.yaml": _WORKFLOW.format(tools=", ".join(tools)),
     }

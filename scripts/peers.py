@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements" / "peers"
@@ -46,6 +49,22 @@ def install(name: str, *, python: str = sys.executable) -> Path:
     return place
 
 
+def source(name: str) -> Path:
+    """Return the folder of the source distribution of a package that we depend on, as locked."""
+    version = _pin(name)[0].split()[0]
+    folder = f"{name}-{version.partition('==')[2]}"
+    place = PLACE / "sources"
+    if not (place / folder).exists():
+        with TemporaryDirectory() as found:
+            lock = Path(found) / "lock.txt"
+            lock.write_text("\n".join(_pin(name)))
+            download = ("pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:")
+            _run(sys.executable, "-m", *download, "--require-hashes", "-r", lock, "-d", found)
+            with tarfile.open(Path(found) / f"{folder}.tar.gz") as archive:
+                archive.extractall(place, filter="data")
+    return place / folder
+
+
 def package(place: Path, name: str) -> Path:
     """Return the folder of a package of npm."""
     return place / "node_modules" / name
@@ -62,6 +81,13 @@ def versions(name: str) -> dict[str, str]:
     lines = _lock(name).read_text().splitlines()
     pins = (line.partition(" ")[0].partition("==") for line in lines if "==" in line)
     return {package: version for package, _, version in pins}
+
+
+def _pin(name: str) -> list[str]:
+    """Return the lines of the lock of the runtime that are about a package."""
+    blocks = re.split(r"(?m)^(?=\S)", (LOCKS.parent / "runtime.txt").read_text())
+    (block,) = (block for block in blocks if block.startswith(f"{name}=="))
+    return block.splitlines()
 
 
 def _lock(name: str) -> Path:

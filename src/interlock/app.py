@@ -40,7 +40,7 @@ from interlock.runtime.durable.versions import Versions
 from interlock.runtime.outside import exchange
 from interlock.runtime.outside.desk import Asked, Desks, ModelAsked, Pending
 from interlock.runtime.outside.exchange import Tokens
-from interlock.runtime.outside.offer import granted_schema, offered
+from interlock.runtime.outside.offer import granted, offered
 from interlock.runtime.outside.session import find_asked
 from interlock.runtime.outside.sessions import Sessions
 from interlock.runtime.registry.trial import Trial, Trials
@@ -262,9 +262,9 @@ class Interlock:
         """Return the session that a token leads to now; None if it does to none."""
         return exchange.session_of(self.db, token)
 
-    def granted_schema(self, run: Run, tool: ToolName) -> JsonObject | None:
-        """Return the input contract of a tool, as last seen live, if the run's seat has it."""
-        return granted_schema(self._live.last, run, tool)
+    def granted(self, run: Run, tool: ToolName) -> ToolVersion | None:
+        """Return a tool, as last seen live, if the run's seat has it."""
+        return granted(self._live.last, run, tool)
 
     def find_asked(self, tx: Tx, run_id: RunId, key: str, *, key_id: str) -> Asked | None:
         """Return a call of a session by its key, if the session was opened with this API key."""

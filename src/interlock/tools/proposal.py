@@ -33,7 +33,7 @@ _VERBS = frozenset(
 )
 # Words for people and models; ours belong into the manifest, theirs nowhere near an agent.
 _UPSTREAM_WORDS = frozenset({"$comment", "default", "description", "example", "examples", "title"})
-_DROPPED = _UPSTREAM_WORDS | {"$id", "$schema"}
+_DROPPED = _UPSTREAM_WORDS | {"$anchor", "$id", "$schema"}
 _NAMED = frozenset({"$defs", "dependentSchemas", "patternProperties", "properties"})
 _DATA = frozenset({"const", "enum", "required", "type"})
 _LONGEST_NAME = 64

@@ -30,11 +30,10 @@ def offered(tx: Tx, road: Road, run: Run) -> list[ToolVersion]:
     ]
 
 
-def granted_schema(release: Release, run: Run, name: ToolName) -> JsonObject | None:
-    """Return the input contract of a tool that is bound here and granted to a session's seat."""
+def granted(release: Release, run: Run, name: ToolName) -> ToolVersion | None:
+    """Return a tool that is bound here and granted to a session's seat, None if there is none."""
     found = (tool for tool in _granted(release, run) if tool.name == name)
-    tool = next(found, None)
-    return None if tool is None else tool.input_schema
+    return next(found, None)
 
 
 def _granted(release: Release, run: Run) -> Iterator[ToolVersion]:

@@ -132,15 +132,16 @@ class _Calls:
 
     def schema_of(self, who: Visitor, name: str) -> Mapping[str, Any] | None:
         """Return the contract of a tool's arguments if the seat has it; never raises."""
-        return self._interlock.granted_schema(who.run, words.name_of(name))
+        tool = self._interlock.granted(who.run, words.name_of(name))
+        return None if tool is None else tool.input_schema
 
     async def _answered(self, who: Visitor, run_id: RunId, asked: Asked) -> CallToolResult:
         found = await self._interlock.call_in_session(run_id, asked)
         if isinstance(found, Pending):
             return words.shown_pending(found, handle=f"{run_id}/{asked.key}")
         if found.state is CallState.DENIED:
-            return words.shown(await run_in_threadpool(self._as_unknown, who, asked.tool, found))
-        return words.shown(found)
+            found = await run_in_threadpool(self._as_unknown, who, asked.tool, found)
+        return words.shown(found, self._interlock.granted(who.run, asked.tool))
 
     async def _result_of(self, who: Visitor, arguments: Mapping[str, Json]) -> CallToolResult:
         """Return the end of a call by its handle, which is no right: its session has to be ours."""

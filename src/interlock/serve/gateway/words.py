@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnotations
+from pydantic import TypeAdapter, ValidationError
 
 from interlock.calls.road import CallResult, CallState, answer_of
 from interlock.domain.canonical import Json, JsonObject, canonical_text
 from interlock.domain.errors import InterlockError
 from interlock.domain.ids import ToolName
-from interlock.domain.tool import EffectClass, Group, ToolVersion
+from interlock.domain.tool import EffectClass, Group, McpCall, ToolVersion
 from interlock.runtime.outside.desk import Pending
 
 KEY_META: Final = "interlock/idempotency-key"
@@ -35,6 +37,7 @@ _RESULT: Final = Tool(
         read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
     ),
 )
+_BLOCKS: Final[TypeAdapter[list[ContentBlock]]] = TypeAdapter(list[ContentBlock])
 _WAITS: Final = {
     "approval": "people are asked to approve it",
     "person": "its outcome is not known, and a person looks into it",
@@ -54,14 +57,23 @@ def name_of(name: str) -> ToolName:
     return ToolName(name.replace("__", "."))
 
 
-def shown(result: CallResult) -> CallToolResult:
-    """Return how a call ended: its output, or a sentence that says why there is none."""
+def shown(result: CallResult, tool: ToolVersion | None) -> CallToolResult:
+    """Return how a call ended: its output, or a sentence that says why there is none.
+
+    Content blocks that an MCP server answered with are content blocks again.
+    """
     meta: JsonObject = {STATE_META: result.state.value, EFFECT_META: result.effect_id}
     if result.code is not None:
         meta[CODE_META] = result.code
-    answer = answer_of(result)
-    is_error = result.state is not CallState.SUCCEEDED
-    return _result(answer, meta=meta, is_error=is_error, is_structured=not is_error)
+    if result.state is not CallState.SUCCEEDED:
+        return _result(_text(answer_of(result)), meta=meta, is_error=True)
+    output = result.output
+    blocks = _blocks(output) if tool is not None and _is_content(tool) else None
+    if blocks is not None:
+        return _result(blocks, meta=meta)
+    return _result(
+        _text(output), meta=meta, structured=output if isinstance(output, dict) else None
+    )
 
 
 def shown_pending(pending: Pending, *, handle: str) -> CallToolResult:
@@ -74,36 +86,61 @@ def shown_pending(pending: Pending, *, handle: str) -> CallToolResult:
         f' else, and later ask for its end with {RESULT_TOOL} {{"handle": "{handle}"}}'
     )
     # Not a result of the tool, so that it need not keep the tool's contract.
-    return _result(text, meta=meta, is_error=True, is_structured=False)
+    return _result(_text(text), meta=meta, is_error=True)
 
 
 def shown_error(error: InterlockError) -> CallToolResult:
     """Return why a call was not made."""
     meta: JsonObject = {STATE_META: "refused", CODE_META: error.code}
     text = f"refused ({error.code}): {error.message}"
-    return _result(text, meta=meta, is_error=True, is_structured=False)
+    return _result(_text(text), meta=meta, is_error=True)
 
 
 def _result(
-    answer: Json, *, meta: JsonObject, is_error: bool, is_structured: bool
+    content: Sequence[ContentBlock],
+    *,
+    meta: JsonObject,
+    structured: JsonObject | None = None,
+    is_error: bool = False,
 ) -> CallToolResult:
-    text = answer if isinstance(answer, str) else canonical_text(answer)
     return CallToolResult(
-        content=[TextContent(type="text", text=text)],
-        structured_content=answer if is_structured and isinstance(answer, dict) else None,
-        is_error=is_error,
-        _meta=meta,
+        content=list(content), structured_content=structured, is_error=is_error, _meta=meta
     )
 
 
+def _text(answer: Json) -> list[ContentBlock]:
+    text = answer if isinstance(answer, str) else canonical_text(answer)
+    return [TextContent(type="text", text=text)]
+
+
+def _is_content(tool: ToolVersion) -> bool:
+    """Whether the contract of a tool's result is a list of content blocks, and nothing else."""
+    properties = tool.output_schema.get("properties")
+    if not isinstance(tool.request, McpCall) or not isinstance(properties, dict):
+        return False
+    content = properties.get("content")
+    is_list = isinstance(content, dict) and content.get("type") == "array"
+    return is_list and len(properties) == 1
+
+
+def _blocks(output: Json) -> list[ContentBlock] | None:
+    """Return the content blocks of a result, None if it is something else after all."""
+    if not isinstance(output, dict):
+        return None
+    try:
+        return _BLOCKS.validate_python(output.get("content"))
+    except ValidationError:
+        return None
+
+
 def _tool(tool: ToolVersion) -> Tool:
-    is_object = tool.output_schema.get("type") == "object"
+    is_structured = tool.output_schema.get("type") == "object" and not _is_content(tool)
     return Tool(
         name=tool.name.replace(".", "__"),
         title=tool.title,
         description=tool.description or tool.title,
         input_schema=tool.input_schema,
-        output_schema=tool.output_schema if is_object else None,
+        output_schema=tool.output_schema if is_structured else None,
         annotations=ToolAnnotations(
             read_only_hint=not tool.is_write,
             destructive_hint=tool.group is Group.DESTRUCTIVE,

@@ -1,0 +1,68 @@
+"""Our connector as a client of the conformance suite: `conformance_client.py URL`.
+
+It lists the tools, and calls those that the suite names, else every one with the least arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+
+from interlock.domain.canonical import Json, JsonObject
+from interlock.domain.tool import ConnectorKind, McpCall, Server
+from interlock.testing.connectors.outside import outgoing, tool_of
+from interlock.tools.connectors.mcp import McpConnector
+
+_CONTEXT = "MCP_CONFORMANCE_CONTEXT"
+_LEAST: Mapping[str, Json] = {
+    "string": "x",
+    "integer": 5,
+    "number": 3,
+    "boolean": False,
+    "object": {},
+    "array": [],
+}
+
+
+async def main(url: str) -> None:
+    """Speak to the suite's server as to any server of a project."""
+    server = Server(name="suite-dev", system="outside", environment="dev", kind="mcp-http", url=url)
+    connector = McpConnector(server)
+    try:
+        listed = {tool.name: tool.input_schema for tool in await connector.list_tools()}
+        for name, arguments in _calls(listed):
+            tool = tool_of(ConnectorKind.MCP, McpCall(upstream=name))
+            reply = await connector.send(outgoing(tool, server, arguments))
+            print(name, reply.transport, reply.problem or "", file=sys.stderr)
+    finally:
+        await connector.aclose()
+
+
+def _calls(listed: Mapping[str, JsonObject]) -> Iterable[tuple[str, JsonObject]]:
+    context = json.loads(os.environ.get(_CONTEXT) or "{}")
+    if "toolCalls" in context:
+        return [
+            (one["name"], one.get("arguments") or {})
+            for one in context["toolCalls"]
+            if one["name"] in listed
+        ]
+    return [(name, _least(schema)) for name, schema in listed.items()]
+
+
+def _least(schema: JsonObject) -> JsonObject:
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, dict) or not isinstance(required, list):
+        return {}
+    return {str(name): _of_type(properties.get(str(name))) for name in required}
+
+
+def _of_type(schema: Json) -> Json:
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    return _LEAST.get(kind, "x") if isinstance(kind, str) else "x"
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
