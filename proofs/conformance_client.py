@@ -1,6 +1,6 @@
 """Our connector as a client of the conformance suite: `conformance_client.py URL`.
 
-It lists the tools, and calls those that the suite names, else every one with the least arguments.
+It lists what is offered, and calls what the suite names, else all with the least arguments.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 
+from mcp_types import ResourceTemplate, Tool
+
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.tool import ConnectorKind, McpCall, Server
 from interlock.testing.connectors.outside import outgoing, tool_of
 from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.offers import KINDS
+from interlock.tools.upstream import Offer, call_of
 
 _CONTEXT = "MCP_CONFORMANCE_CONTEXT"
 _LEAST: Mapping[str, Json] = {
@@ -32,24 +36,28 @@ async def main(url: str) -> None:
     server = Server(name="suite-dev", system="outside", environment="dev", kind="mcp-http", url=url)
     connector = McpConnector(server)
     try:
-        listed = {tool.name: tool.input_schema for tool in await connector.list_tools()}
-        for name, arguments in _calls(listed):
-            tool = tool_of(ConnectorKind.MCP, McpCall(upstream=name))
+        for declared, arguments in _calls(await connector.list_offers(KINDS)):
+            tool = tool_of(ConnectorKind.MCP, declared)
             reply = await connector.send(outgoing(tool, server, arguments))
-            print(name, reply.transport, reply.problem or "", file=sys.stderr)
+            print(declared.offer, reply.transport, reply.problem or "", file=sys.stderr)
     finally:
         await connector.aclose()
 
 
-def _calls(listed: Mapping[str, JsonObject]) -> Iterable[tuple[str, JsonObject]]:
+def _calls(offers: Iterable[Offer]) -> Iterable[tuple[McpCall, JsonObject]]:
     context = json.loads(os.environ.get(_CONTEXT) or "{}")
     if "toolCalls" in context:
+        listed = {call_of(offer).offer for offer in offers}
         return [
-            (one["name"], one.get("arguments") or {})
+            (McpCall(upstream=one["name"]), one.get("arguments") or {})
             for one in context["toolCalls"]
             if one["name"] in listed
         ]
-    return [(name, _least(schema)) for name, schema in listed.items()]
+    return [
+        (call_of(offer), _least(offer.input_schema) if isinstance(offer, Tool) else {})
+        for offer in offers
+        if not isinstance(offer, ResourceTemplate)
+    ]
 
 
 def _least(schema: JsonObject) -> JsonObject:

@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.testing.process import free_port
+from interlock.tools.connectors.offers import KINDS
 from proofs import renaming
 from proofs.gateway_project import AGENT, SERVER, frame
 from proofs.installation import command, installed
@@ -149,7 +150,8 @@ class _Suite:
         for checks in sorted(output.glob("**/checks.json")):
             run = _RUN.fullmatch(str(checks.parent.relative_to(output)))
             assert run is not None, checks  # INVARIANT: the suite names its folders like this
-            ends = (f"{one['id']}: {one['status']}" for one in json.loads(checks.read_text()))
+            told = (one for one in json.loads(checks.read_text()) if one["status"] != "INFO")
+            ends = (f"{one['id']}: {one['status']}" for one in told)
             results[run["scenario"].removeprefix(f"{role}-")] = Counter(ends)
         if not results:
             raise RuntimeError(f"the suite ran nothing: {done.stdout[-1000:]}{done.stderr[-1000:]}")
@@ -189,17 +191,20 @@ def _through(suite: _Suite, revision: str, url: str, folder: Path) -> Results:
 
 
 def _imported(folder: Path, url: str) -> dict[str, str]:
-    """Import all tools of the server and review them; return their names by those upstream."""
+    """Import all that the server offers and review it; return the names by those upstream."""
     for path, text in frame(url, ()).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    command(folder, ["tool", "import", "mcp", "--server", SERVER, "--owner", "platform"], {})
+    importing = ["tool", "import", "mcp", "--server", SERVER, "--owner", "platform"]
+    command(folder, [*importing, "--resources", "--prompts"], {})
     names = {}
     yaml = YAML(typ="safe")
     for file in sorted((folder / "tools").glob("*.yaml")):
         text = file.read_text(encoding="utf-8")
         manifest = yaml.load(text)
-        names[manifest["upstream"]["tool"]] = manifest["name"]
+        upstream = manifest["upstream"]
+        called = next(upstream[kind] for kind in KINDS if kind in upstream)
+        names[called] = manifest["name"]
         text = text.replace("group: write", "group: read").replace("class: blind", "class: read")
         file.write_text(text + _REVIEWED, encoding="utf-8")
     return names

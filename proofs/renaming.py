@@ -1,8 +1,8 @@
 """Stands before an MCP server so that the conformance suite finds the names that it wants there.
 
 `renaming.py PORT UPSTREAM`, and in the environment `RENAMING`: JSON with `token`, the bearer token
-that is added, and `names`, what each tool is called behind it. Requests and answers are passed on
-as they are but for that, answers as they come.
+that is added, and `names`, what each tool and prompt is called behind it. Requests and answers are
+passed on as they are but for that, answers as they come.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from interlock.domain.canonical import Json
 
 VARIABLE = "RENAMING"
 _NAME_HEADER = "mcp-name"
+_NAMING = frozenset({"tools/call", "prompts/get"})
 _OWN = frozenset({"connection", "content-length", "transfer-encoding"})
 _CHANGED = frozenset({*_OWN, "host", "origin", "authorization", _NAME_HEADER})
 
@@ -105,15 +106,18 @@ def _renamed(message: bytes, names: Mapping[str, str]) -> bytes:
 
 
 def _places(message: Json) -> Iterable[dict[str, Json]]:
-    """Yield the objects of a message whose `name` is that of a tool."""
+    """Yield the objects of a message whose `name` is that of a tool or a prompt."""
     if not isinstance(message, dict):
         return
     params, result = message.get("params"), message.get("result")
-    if message.get("method") == "tools/call" and isinstance(params, dict) and "name" in params:
-        yield params
-    tools = result.get("tools") if isinstance(result, dict) else None
-    if isinstance(tools, list):
-        yield from (tool for tool in tools if isinstance(tool, dict) and "name" in tool)
+    found: list[Json] = []
+    if isinstance(params, dict):
+        found += [params] if message.get("method") in _NAMING else []
+        found += [params.get("ref")]
+    if isinstance(result, dict):
+        for listed in (result.get("tools"), result.get("prompts")):
+            found += listed if isinstance(listed, list) else []
+    yield from (place for place in found if isinstance(place, dict) and "name" in place)
 
 
 def main(port: int, upstream: str) -> None:

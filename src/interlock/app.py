@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
 from interlock.domain.effect import Effect
 from interlock.domain.errors import ConflictError, ForbiddenError, UnavailableError
-from interlock.domain.ids import ExecutorId, RunId, ToolName, WorkflowName
+from interlock.domain.ids import ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.domain.run import UNDO, Abilities, Run, RunOutcome, RunState, follow_up
@@ -262,9 +262,9 @@ class Interlock:
         """Return the session that a token leads to now; None if it does to none."""
         return exchange.session_of(self.db, token)
 
-    def granted(self, run: Run, tool: ToolName) -> ToolVersion | None:
-        """Return a tool, as last seen live, if the run's seat has it."""
-        return granted(self._live.last, run, tool)
+    def granted(self, run: Run) -> Iterator[ToolVersion]:
+        """Yield the tools, as last seen live, that the run's seat has."""
+        return granted(self._live.last, run)
 
     def find_asked(self, tx: Tx, run_id: RunId, key: str, *, key_id: str) -> Asked | None:
         """Return a call of a session by its key, if the session was opened with this API key."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from interlock.cli.output import note, read_secret, say
 from interlock.domain.errors import InputError, did_you_mean
 from interlock.domain.ids import ToolName
-from interlock.domain.tool import McpCall, Server
+from interlock.domain.tool import McpCall, McpKind, Server
 from interlock.manifest.files import read_folder
 from interlock.manifest.load import load
 from interlock.tools import discover, openapi
@@ -20,13 +21,15 @@ from interlock.tools.secrets.reference import checked, parse
 from interlock.tools.upstream import definitions, pin_of
 
 
-def from_mcp(folder: Path, *, server: str, owner: str, reference: str | None) -> None:
-    """Propose the tools of an MCP server that the project in `folder` declares."""
+def from_mcp(
+    folder: Path, *, server: str, owner: str, kinds: Sequence[McpKind], reference: str | None
+) -> None:
+    """Propose what an MCP server offers that the project in `folder` declares."""
     entry = _server(folder, server, kinds={"mcp-http", "mcp-stdio"})
     secret = None
     if reference is not None:
         secret = _secret(reference)
-    asked = discover.from_mcp(entry, owner=owner, secret=secret, variables=os.environ)
+    asked = discover.from_mcp(entry, owner=owner, kinds=kinds, secret=secret, variables=os.environ)
     _write(folder, asyncio.run(asked))
 
 
@@ -82,11 +85,11 @@ def _pin_at(server: Server, request: McpCall, reference: str | None) -> str:
     secret = None
     if reference is not None:
         secret = _secret(reference)
-    listed = asyncio.run(discover.offered(server, secret=secret, variables=os.environ))
-    definition = definitions(listed).get(request.upstream)
+    asked = discover.offered(server, (request.kind,), secret=secret, variables=os.environ)
+    definition = definitions(asyncio.run(asked)).get(request.offer)
     found = None if definition is None else pin_of(definition)
     if found is None:
-        raise InputError(f"`{server.name}` offers no tool `{request.upstream}` that can be pinned")
+        raise InputError(f"`{server.name}` offers no `{request.offer}` that can be pinned")
     return found
 
 

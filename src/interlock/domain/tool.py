@@ -40,6 +40,7 @@ class ConnectorKind(StrEnum):
     PYTHON = "python"
 
 
+McpKind = Literal["tool", "resource", "prompt"]
 SystemKind = Literal[
     "ci", "code", "crm", "documents", "finance", "mail", "other", "ticketing", "warehouse"
 ]
@@ -124,15 +125,26 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpCall:
-    """The pinned upstream name of an MCP tool, and the argument that takes our key, if any.
+    """What of an MCP server is called: a tool or a prompt by its name, a resource by its URI.
 
-    `pin` is the digest of what its server said of it when it was reviewed, in all its words; None:
+    A resource's URI may hold `{name}` for arguments. `key_argument` takes our key, if any does.
+    `pin` is the digest of what the server said of it when it was reviewed, in all its words; None:
     nobody compares.
     """
 
     upstream: str
+    kind: McpKind = "tool"
     key_argument: str | None = None
     pin: str | None = None
+
+    @property
+    def offer(self) -> str:
+        """Return what tells it from all else that its server offers.
+
+        >>> McpCall(upstream="add").offer, McpCall(upstream="notes://all", kind="resource").offer
+        ('add', 'resource notes://all')
+        """
+        return self.upstream if self.kind == "tool" else f"{self.kind} {self.upstream}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
+from interlock.domain import uri
 from interlock.domain.canonical import Json
-from interlock.domain.errors import Problem
+from interlock.domain.errors import InputError, Problem
 from interlock.domain.label import UNDECLARED
 from interlock.domain.release import Release, pin_of
 from interlock.domain.tool import (
@@ -183,6 +184,8 @@ def _templates(tool: ToolVersion) -> Iterator[Finding]:
         checked.append((("request", "result"), request.result, received))
         for message in check_request(request, tool.effect.guard):
             yield ("request",), message, None
+    if isinstance(request, McpCall) and request.kind != "tool":
+        yield from _read_from(request, tool)
     guard, probe, undo = tool.effect.guard, tool.effect.probe, tool.compensation
     if guard is not None and guard.version is not None:
         checked.append((("effect", "guard", "version"), guard.version, {"in": arguments}))
@@ -201,6 +204,35 @@ def _templates(tool: ToolVersion) -> Iterator[Finding]:
     for place, template, schemas in checked:
         for inner, message in misplaced(template, schemas):
             yield (*place, *inner), message, None
+
+
+def _read_from(request: McpCall, tool: ToolVersion) -> Iterator[Finding]:
+    """Look at a tool that is a resource or a prompt of its server: it reads, its words are text."""
+    if tool.group is not Group.READ:
+        message = f"a tool that is a {request.kind} reads"
+        yield ("upstream",), message, "say `group: read`, with effect class `read`"
+    if request.key_argument is not None:
+        yield ("upstream", "key_argument"), f"a {request.kind} takes no key", None
+    properties = tool.input_schema.get("properties", {})
+    declared = properties if isinstance(properties, dict) else {}
+    required = tool.input_schema.get("required", [])
+    needed = set(required) if isinstance(required, list) else set()
+    for name, schema in declared.items():
+        if not isinstance(schema, dict) or schema.get("type") != "string":
+            fix = "give it `type: string` in the contract"
+            yield ("upstream",), f"the argument `{name}` of a {request.kind} is text", fix
+    if request.kind != "resource":
+        return
+    try:
+        names = set(uri.variables(request.upstream))
+    except InputError as error:
+        yield ("upstream", "resource"), error.message, None
+        return
+    for name in sorted(names - (declared.keys() & needed)):
+        fix = "declare it in the contract, and require it"
+        yield ("upstream", "resource"), f"there is no argument `{name}`", fix
+    for name in sorted(declared.keys() - names):
+        yield ("upstream", "resource"), f"the argument `{name}` is not in the URI", None
 
 
 def _bindings(tool: ToolVersion, release: Release) -> Iterator[Finding]:

@@ -258,7 +258,8 @@ def _rate(part: form.RatePart | None) -> Rate | None:
 def _request(file: form.ToolFile) -> HttpRequest | McpCall | PythonCall:
     if file.upstream is not None:
         part = file.upstream
-        return McpCall(upstream=part.tool, key_argument=part.key_argument, pin=part.pin)
+        kind, upstream = part.named
+        return McpCall(upstream=upstream, kind=kind, key_argument=part.key_argument, pin=part.pin)
     if file.function is not None:
         return PythonCall(function=file.function)
     # INVARIANT: `check_tools.connector` has refused a file without any of the three.

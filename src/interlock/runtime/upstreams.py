@@ -25,6 +25,7 @@ from interlock.store import leases, registry, upstreams
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 from interlock.tools import upstream
+from interlock.tools.connectors.offers import TOOLS
 from interlock.tools.discover import offered
 
 ROLE = "upstreams"
@@ -75,7 +76,9 @@ class Upstreams:
         bound = (tool.environments[server.environment].references for tool in tools)
         reference = next(chain.from_iterable(bound), None)
         secret = None if reference is None else self.resolve(reference)
-        listed = await offered(server, secret=secret, variables=self.variables)
+        calls = (tool.request for tool in tools)
+        kinds = {call.kind for call in calls if isinstance(call, McpCall)} | {*TOOLS}
+        listed = await offered(server, kinds, secret=secret, variables=self.variables)
         return upstream.definitions(listed)
 
 
@@ -160,7 +163,7 @@ def _compare(tx: Tx, *, server: str, offered: dict[str, JsonObject], by: str) ->
     }
     if registry.quarantine(tx, bad, by=by) is not None:
         _log.warning("tool.quarantined", server=server, bindings=sorted(bad), by=by)
-    registered = {request.upstream for request in requests}
+    registered = {request.offer for request in requests}
     return Checked(
         server=server,
         tools=standings,

@@ -2,60 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import cast
 
-from mcp_types import Tool
+from mcp_types import Prompt, Resource, ResourceTemplate, Tool
 
+from interlock.domain import uri
 from interlock.domain.canonical import JsonObject
-from interlock.domain.tool import Server
+from interlock.domain.errors import InputError
+from interlock.domain.tool import McpCall, McpKind, Server
 from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.offers import KINDS, TOOLS
 from interlock.tools.functions import FunctionContract
 from interlock.tools.proposal import Draft, Proposal, propose, words_of
-from interlock.tools.upstream import definitions, pin_of
+from interlock.tools.upstream import Offer, call_of, definitions, pin_of
 
-CONTENT_SCHEMA: JsonObject = {
-    "type": "object",
-    "properties": {
-        "content": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"type": {"type": "string"}, "text": {"type": "string"}},
-                "required": ["type"],
-            },
-        }
-    },
-    "required": ["content"],
-}
+
+def _listing(member: str, properties: Mapping[str, str], *required: str) -> JsonObject:
+    """Return a contract: a list of objects that have these members, of these types if at all."""
+    typed: JsonObject = {name: {"type": kind} for name, kind in properties.items()}
+    item: JsonObject = {"type": "object", "properties": typed, "required": [*required]}
+    listed: JsonObject = {member: {"type": "array", "items": item}}
+    return {"type": "object", "properties": listed, "required": [member]}
+
+
+CONTENT_SCHEMA: JsonObject = _listing("content", {"type": "string", "text": "string"}, "type")
 """What a result without structured content becomes: the list of its content blocks."""
+_CONTENTS_SCHEMA = _listing(
+    "contents",
+    {"uri": "string", "mimeType": "string", "text": "string", "blob": "string"},
+    "uri",
+)
+_MESSAGES_SCHEMA = _listing("messages", {"role": "string", "content": "object"}, "role", "content")
+_VERBS: Mapping[McpKind, tuple[str, ...]] = {"tool": (), "resource": ("read",), "prompt": ("get",)}
 
 
 async def from_mcp(
     server: Server,
     *,
     owner: str,
+    kinds: Collection[McpKind] = TOOLS,
     secret: str | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Proposal:
-    """Ask an MCP server, which must be a registered entry, for its tools.
+    """Ask an MCP server, which must be a registered entry, for what it offers of some kinds.
 
-    Its annotations are not read: every tool is proposed as `write` + `blind`. Raises
-    `UnavailableError` if the server cannot be reached.
+    Annotations are not read: every tool is proposed as `write` + `blind`; resources and prompts
+    read by what they are. Raises `UnavailableError` if the server cannot be reached.
     """
-    tools = await offered(server, secret=secret, variables=variables)
-    pins = {name: pin_of(one) for name, one in definitions(tools).items()}
-    return _joined(_of_mcp(server, owner, tool, pins[tool.name]) for tool in tools)
+    found = await offered(server, KINDS, secret=secret, variables=variables)
+    pins = {name: pin_of(one) for name, one in definitions(found).items()}
+    calls = [(offer, call_of(offer)) for offer in found]
+    taken = _joined(
+        _of_mcp(server, owner, offer, replace(call, pin=pins[call.offer]))
+        for offer, call in calls
+        if call.kind in kinds
+    )
+    left = Counter(call.kind for _, call in calls if call.kind not in kinds)
+    notes = tuple(
+        f"the server also offers {count} {kind}{'s' * (count > 1)}: take them with `--{kind}s`"
+        for kind, count in left.items()
+    )
+    return replace(taken, notes=(*taken.notes, *notes))
 
 
 async def offered(
-    server: Server, *, secret: str | None = None, variables: Mapping[str, str] | None = None
-) -> list[Tool]:
+    server: Server,
+    kinds: Collection[McpKind] = TOOLS,
+    *,
+    secret: str | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> list[Offer]:
     """Return what an MCP server offers now; raises `UnavailableError`."""
     connector = McpConnector(server, variables=variables)
     try:
-        return await connector.list_tools(secret=secret)
+        return await connector.list_offers(kinds, secret=secret)
     finally:
         await connector.aclose()
 
@@ -82,21 +106,55 @@ def from_functions(
     )
 
 
-def _of_mcp(server: Server, owner: str, tool: Tool, pin: str | None) -> Proposal:
-    output = cast("JsonObject | None", tool.output_schema)
+def _of_mcp(server: Server, owner: str, offer: Offer, call: McpCall) -> Proposal:
+    try:
+        arguments, output = _contract(offer)
+    except InputError as error:
+        return Proposal(files={}, notes=(f"`{call.offer}` was left out: {error.message}",))
+    upstream: JsonObject = {call.kind: call.upstream}
+    if call.pin is not None:
+        upstream["pin"] = call.pin
     return propose(
         Draft(
             server=server,
             owner=owner,
-            words=words_of(tool.name),
-            upstream=tool.name,
+            words=(*words_of(offer.name), *_VERBS[call.kind]),
+            upstream=call.upstream,
             connector="mcp",
-            reach={"upstream": {"tool": tool.name, **({} if pin is None else {"pin": pin})}},
-            input_schema=cast("JsonObject", tool.input_schema),
-            output_schema=CONTENT_SCHEMA if output is None else output,
-            said=tool.description or "",
+            reach={"upstream": upstream},
+            input_schema=arguments,
+            output_schema=output,
+            is_read=call.kind != "tool",
+            said=offer.description or "",
         )
     )
+
+
+def _contract(offer: Offer) -> tuple[JsonObject, JsonObject]:
+    """Return the schemas of an offer's arguments and result; raises `InputError` for a bad URI."""
+    match offer:
+        case Tool():
+            output = cast("JsonObject | None", offer.output_schema)
+            arguments = cast("JsonObject", offer.input_schema)
+            return arguments, CONTENT_SCHEMA if output is None else output
+        case Resource():
+            return _texts(uri.variables(offer.uri)), _CONTENTS_SCHEMA
+        case ResourceTemplate():
+            return _texts(uri.variables(offer.uri_template)), _CONTENTS_SCHEMA
+        case Prompt():
+            given = offer.arguments or []
+            needed = [one.name for one in given if one.required]
+            return _texts([one.name for one in given], needed), _MESSAGES_SCHEMA
+
+
+def _texts(names: Sequence[str], needed: Sequence[str] | None = None) -> JsonObject:
+    """Return a contract for arguments that are all text."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in names},
+        "required": [*(names if needed is None else needed)],
+        "additionalProperties": False,
+    }
 
 
 def _joined(proposals: Iterable[Proposal]) -> Proposal:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from mcp_types import Tool
+from mcp_types import Prompt, Resource, ResourceTemplate, Tool
 
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.errors import JsonError
@@ -18,7 +18,12 @@ from interlock.domain.release import Release
 from interlock.domain.tool import Environment, McpCall, Server, ToolVersion
 
 State = Literal["same", "changed", "removed", "unpinned"]
-MEMBERS = ("name", "title", "description", "inputSchema", "outputSchema", "annotations")
+MEMBERS = (
+    *("name", "title", "description", "inputSchema", "outputSchema", "annotations"),
+    *("uri", "uriTemplate", "mimeType", "arguments"),
+)
+Offer = Tool | Resource | ResourceTemplate | Prompt
+"""What a server offers: a tool, a resource, resources by a template of their URI, or a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +50,33 @@ class Standing:
         return f"its server changed its {what} since it was reviewed"
 
 
-def definitions(tools: Iterable[Tool]) -> dict[str, JsonObject]:
-    """Return what a server says of its tools, whole, by name; what it leaves out is absent.
+def definitions(offers: Iterable[Offer]) -> dict[str, JsonObject]:
+    """Return what a server says of its offers, whole; what it leaves out is absent.
 
-    One that is offered twice has both definitions, and so none that was ever reviewed.
+    Each stands under its `McpCall.offer`. One that is offered twice has both definitions, and so
+    none that was ever reviewed.
     """
     found: dict[str, JsonObject] = {}
-    for tool in tools:
-        dumped = tool.model_dump(by_alias=True, mode="json", exclude_none=True)
+    for offer in offers:
+        key = call_of(offer).offer
+        dumped = offer.model_dump(by_alias=True, mode="json", exclude_none=True)
         definition = {name: cast("Json", dumped[name]) for name in MEMBERS if name in dumped}
-        first = found.get(tool.name)
-        found[tool.name] = definition if first is None else {"offered": [first, definition]}
+        first = found.get(key)
+        found[key] = definition if first is None else {"offered": [first, definition]}
     return found
+
+
+def call_of(offer: Offer) -> McpCall:
+    """Return what a tool declares that calls this offer, without a pin."""
+    match offer:
+        case Tool():
+            return McpCall(upstream=offer.name)
+        case Resource():
+            return McpCall(upstream=offer.uri, kind="resource")
+        case ResourceTemplate():
+            return McpCall(upstream=offer.uri_template, kind="resource")
+        case Prompt():
+            return McpCall(upstream=offer.name, kind="prompt")
 
 
 def pin_of(definition: JsonObject) -> str | None:
@@ -100,7 +120,7 @@ def _standing(
     request = tool.request
     # INVARIANT: `reviewed` has chosen MCP tools.
     assert isinstance(request, McpCall)
-    now = offered.get(request.upstream)
+    now = offered.get(request.offer)
     pin = None if now is None else pin_of(now)
     state: State = "same"
     if request.pin is None:
@@ -116,7 +136,7 @@ def _standing(
     return Standing(
         tool=tool.name,
         environment=server.environment,
-        upstream=request.upstream,
+        upstream=request.offer,
         state=state,
         pin=pin,
         members=members,

@@ -20,6 +20,7 @@ from interlock.cli.output import (
 from interlock.cli.tool_view import by_workflow, show
 from interlock.domain.canonical import JsonObject, parse
 from interlock.domain.errors import InputError
+from interlock.domain.tool import McpKind
 
 app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
 imports = typer.Typer(help="Write manifests for review from what exists.", no_args_is_help=True)
@@ -290,16 +291,23 @@ def import_mcp(
     server: ServerName,
     owner: Owner,
     *,
+    resources: Annotated[bool, typer.Option("--resources", help="Take its resources too.")] = False,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Take its prompts too.")] = False,
     secret: Annotated[
         str | None, typer.Option(help="The credential's reference, if it wants one.")
     ] = None,
     folder: Folder = Path(),
 ) -> None:
-    """Ask an MCP server of the project for its tools; whatever it says, each is write and blind."""
+    """Ask an MCP server of the project for its tools; whatever it says, each is write and blind.
+
+    Its resources and prompts become tools that read, if they are asked for.
+    """
     # Loads the MCP SDK, which the other commands need not spend time on.
     from interlock.cli import importing  # noqa: PLC0415
 
-    importing.from_mcp(folder, server=server, owner=owner, reference=secret)
+    asked: dict[McpKind, bool] = {"tool": True, "resource": resources, "prompt": prompts}
+    taken = [kind for kind, is_asked in asked.items() if is_asked]
+    importing.from_mcp(folder, server=server, owner=owner, kinds=taken, reference=secret)
 
 
 @imports.command("openapi")

@@ -26,17 +26,11 @@ def offered(tx: Tx, road: Road, run: Run) -> list[ToolVersion]:
     """Return the tools that a session may call with some arguments, now or once approved."""
     live = road.live.at(tx)
     return [
-        tool for tool in _granted(live.release, run) if _may_be_called(tx, road, live, run, tool)
+        tool for tool in granted(live.release, run) if _may_be_called(tx, road, live, run, tool)
     ]
 
 
-def granted(release: Release, run: Run, name: ToolName) -> ToolVersion | None:
-    """Return a tool that is bound here and granted to a session's seat, None if there is none."""
-    found = (tool for tool in _granted(release, run) if tool.name == name)
-    return next(found, None)
-
-
-def _granted(release: Release, run: Run) -> Iterator[ToolVersion]:
+def granted(release: Release, run: Run) -> Iterator[ToolVersion]:
     """Yield the tools of the seats' workflows that are bound here and can be reached, by name."""
     request = run.request
     names: set[ToolName] | None = None

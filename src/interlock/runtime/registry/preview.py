@@ -30,7 +30,10 @@ def preview(binding: Binding, arguments: JsonObject) -> JsonObject:
         case McpCall():
             given = {} if tool.request.key_argument is None else {tool.request.key_argument: KEY}
             _check_size(binding, len(canonical({**arguments, **given})))
-            return {"tool": tool.request.upstream, "arguments": {**arguments, **given}}
+            return {
+                tool.request.kind: tool.request.upstream,
+                "arguments": {**arguments, **given},
+            }
         case PythonCall():
             return {"function": tool.request.function, "arguments": arguments}
         case _:

@@ -20,6 +20,7 @@ from interlock.domain.tool import (
     Binding,
     Environment,
     McpCall,
+    McpKind,
     PythonCall,
     Server,
     ToolVersion,
@@ -188,13 +189,13 @@ class _Look:
         if isinstance(tool.request, PythonCall):
             yield _function(tool.request.function, self.trials.functions)
         if isinstance(tool.request, McpCall):
-            yield self._listed(secret)
+            yield self._listed(tool.request.kind, secret)
 
-    def _listed(self, secret: str | None) -> Check:
+    def _listed(self, kind: McpKind, secret: str | None) -> Check:
         server = self.binding.server
         if server.auth != "none" and secret is None:
             return _skipped("upstream", "the server wants credentials, and none can be read")
-        asked = offered(server, secret=secret, variables=self.trials.variables)
+        asked = offered(server, (kind,), secret=secret, variables=self.trials.variables)
         try:
             now = upstream.definitions(asyncio.run(asked))
         except InterlockError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,24 +18,38 @@ from mcp_types import (
     INTERNAL_ERROR,
     CallToolRequestParams,
     CallToolResult,
+    CompleteRequestParams,
+    CompleteResult,
+    GetPromptRequestParams,
+    GetPromptResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
+    PromptReference,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    RequestParams,
 )
 from starlette.concurrency import run_in_threadpool
 from uuid_utils import uuid7
 
 from interlock.app import Interlock
 from interlock.calls.road import CallResult, CallState
-from interlock.domain.canonical import Json
+from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError, InterlockError, NotFoundError
 from interlock.domain.ids import RunId, ToolName
 from interlock.domain.run import Run
+from interlock.domain.tool import McpKind, ToolVersion
 from interlock.runtime.outside.desk import Asked, Pending
-from interlock.serve.gateway import words
+from interlock.serve.gateway import library, words
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _LISTED_MS: Final = 5_000
+UNKNOWN_TOOL: Final = "tool.unknown"
+_Page = PaginatedRequestParams | None
 _log = structlog.get_logger(__name__)
 _INSTRUCTIONS: Final = (
     "Tools of this organisation. Every call is checked, may wait for people, and is recorded. "
@@ -55,25 +69,26 @@ def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[A
     """Return a server for all visitors; `visitor` holds whose request is being answered."""
     calls = _Calls(interlock)
 
-    async def list_tools(
-        _ctx: ServerRequestContext[Any], _params: PaginatedRequestParams | None
-    ) -> ListToolsResult:
-        with _discreet():
-            return await calls.list_tools(visitor.get())
+    def handler(answer: Callable[[Visitor, Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def handle(_ctx: ServerRequestContext[Any], params: object) -> object:
+            with _discreet():
+                return await answer(visitor.get(), params)
 
-    async def call_tool(
-        _ctx: ServerRequestContext[Any], params: CallToolRequestParams
-    ) -> CallToolResult:
-        with _discreet():
-            return await calls.call_tool(visitor.get(), params)
+        return handle
 
     server: Server[Any] = Server(
         "interlock",
         version=version("interlock"),
         title="Interlock",
         instructions=_INSTRUCTIONS,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
+        on_list_tools=handler(calls.list_tools),
+        on_call_tool=handler(calls.call_tool),
+        on_list_resources=handler(calls.list_resources),
+        on_list_resource_templates=handler(calls.list_resource_templates),
+        on_read_resource=handler(calls.read_resource),
+        on_list_prompts=handler(calls.list_prompts),
+        on_get_prompt=handler(calls.get_prompt),
+        on_completion=handler(calls.complete),
         get_tool_input_schema=lambda name: calls.schema_of(visitor.get(), name),
     )
     # Spans are ours; the SDK's own would be a second record of the same call.
@@ -86,6 +101,8 @@ def _discreet() -> Iterator[None]:
     """Tell an agent no more of a fault of ours than that there was one: the SDK would."""
     try:
         yield
+    except MCPError:
+        raise
     except InterlockError as error:
         raise MCPError(INTERNAL_ERROR, error.message) from None
     except Exception:  # noqa: BLE001  # an edge: whatever it is, it is not for the agent
@@ -100,48 +117,116 @@ class _Calls:
     def __init__(self, interlock: Interlock) -> None:
         self._interlock = interlock
 
-    async def list_tools(self, who: Visitor) -> ListToolsResult:
+    async def list_tools(self, who: Visitor, _params: _Page) -> ListToolsResult:
         """Return the tools that some arguments could let this session call."""
+        tools = words.listed(await self._offered(who, "tool"))
+        return ListToolsResult(tools=tools, ttl_ms=_LISTED_MS)
 
-        def read() -> ListToolsResult:
-            with self._interlock.db.reading() as tx:
-                tools = self._interlock.offered(tx, who.run)
-            return ListToolsResult(
-                tools=words.listed(tools), ttl_ms=_LISTED_MS, cache_scope="private"
-            )
+    async def list_resources(self, who: Visitor, _params: _Page) -> ListResourcesResult:
+        """Return the resources that this session may read, but for those with arguments."""
+        found = library.resources(await self._offered(who, "resource"))
+        return ListResourcesResult(resources=found, ttl_ms=_LISTED_MS)
 
-        return await run_in_threadpool(read)
+    async def list_resource_templates(
+        self, who: Visitor, _params: _Page
+    ) -> ListResourceTemplatesResult:
+        """Return the resources with arguments, of which some could let this session read them."""
+        found = library.templates(await self._offered(who, "resource"))
+        return ListResourceTemplatesResult(resource_templates=found, ttl_ms=_LISTED_MS)
+
+    async def list_prompts(self, who: Visitor, _params: _Page) -> ListPromptsResult:
+        """Return the prompts that this session may get."""
+        found = library.prompts(await self._offered(who, "prompt"))
+        return ListPromptsResult(prompts=found, ttl_ms=_LISTED_MS)
 
     async def call_tool(self, who: Visitor, params: CallToolRequestParams) -> CallToolResult:
         """Make one call, or tell what became of an earlier one."""
         try:
             if params.name == words.RESULT_TOOL:
                 return await self._result_of(who, params.arguments or {})
-            if not _NAME.fullmatch(params.name):
-                raise InputError("the name of a tool is letters, digits, `_`, `-` and `.`")
-            key = _key_of(params)
-            asked = Asked(
-                key=key or str(uuid7()),
-                tool=words.name_of(params.name),
-                arguments=params.arguments or {},
-                is_new=key is None,
-            )
+            asked = _asked(_name(params.name), params.arguments or {}, params)
             return await self._answered(who, who.run.run_id, asked)
         except InterlockError as error:
             return words.shown_error(error)
 
+    async def read_resource(
+        self, who: Visitor, params: ReadResourceRequestParams
+    ) -> ReadResourceResult:
+        """Read a resource: the call of the tool that it is here."""
+        found = library.find(self._interlock.granted(who.run), params.uri)
+        if found is None:
+            raise library.no_resource(params.uri)
+        tool, arguments = found
+        result = await self._read(who, _asked(tool.name, arguments, params))
+        if result.code == UNKNOWN_TOOL:
+            raise library.no_resource(params.uri)
+        return library.contents(result, params.uri)
+
+    async def get_prompt(self, who: Visitor, params: GetPromptRequestParams) -> GetPromptResult:
+        """Get the messages of a prompt: the call of the tool that it is here."""
+        tool = self._granted(who, _name(params.name), "prompt")
+        if tool is None:
+            raise library.no_prompt(params.name)
+        result = await self._read(who, _asked(tool.name, {**(params.arguments or {})}, params))
+        if result.code == UNKNOWN_TOOL:
+            raise library.no_prompt(params.name)
+        return library.messages(result)
+
+    async def complete(self, who: Visitor, params: CompleteRequestParams) -> CompleteResult:
+        """Return what the contract allows for an argument of a prompt or a resource."""
+        ref = params.ref
+        if isinstance(ref, PromptReference):
+            tool = self._granted(who, _name(ref.name), "prompt")
+            if tool is None:
+                raise library.no_prompt(ref.name)
+        else:
+            found = library.find(self._interlock.granted(who.run), ref.uri)
+            if found is None:
+                raise library.no_resource(ref.uri)
+            tool = found[0]
+        values = library.completion(tool, params.argument.name, params.argument.value)
+        return CompleteResult(completion=values)
+
     def schema_of(self, who: Visitor, name: str) -> Mapping[str, Any] | None:
         """Return the contract of a tool's arguments if the seat has it; never raises."""
-        tool = self._interlock.granted(who.run, words.name_of(name))
+        tool = self._granted(who, words.name_of(name))
         return None if tool is None else tool.input_schema
 
+    async def _offered(self, who: Visitor, kind: McpKind) -> list[ToolVersion]:
+        def read() -> list[ToolVersion]:
+            with self._interlock.db.reading() as tx:
+                return self._interlock.offered(tx, who.run)
+
+        return library.of_kind(await run_in_threadpool(read), kind)
+
+    def _granted(
+        self, who: Visitor, name: ToolName, kind: McpKind | None = None
+    ) -> ToolVersion | None:
+        tools: Iterable[ToolVersion] = self._interlock.granted(who.run)
+        if kind is not None:
+            tools = library.of_kind(tools, kind)
+        return next((tool for tool in tools if tool.name == name), None)
+
     async def _answered(self, who: Visitor, run_id: RunId, asked: Asked) -> CallToolResult:
-        found = await self._interlock.call_in_session(run_id, asked)
+        found = await self._made(who, run_id, asked)
         if isinstance(found, Pending):
-            return words.shown_pending(found, handle=f"{run_id}/{asked.key}")
-        if found.state is CallState.DENIED:
-            found = await run_in_threadpool(self._as_unknown, who, asked.tool, found)
-        return words.shown(found, self._interlock.granted(who.run, asked.tool))
+            return words.shown_pending(found, handle=_handle(run_id, asked))
+        return words.shown(found, self._granted(who, asked.tool))
+
+    async def _read(self, who: Visitor, asked: Asked) -> CallResult:
+        """Make a call that reads; raises `MCPError` with its handle if it has not ended."""
+        run_id = who.run.run_id
+        found = await self._made(who, run_id, asked)
+        if isinstance(found, Pending):
+            handle = _handle(run_id, asked)
+            raise library.pending(words.told_pending(found, handle=handle), handle)
+        return found
+
+    async def _made(self, who: Visitor, run_id: RunId, asked: Asked) -> CallResult | Pending:
+        found = await self._interlock.call_in_session(run_id, asked)
+        if isinstance(found, CallResult) and found.state is CallState.DENIED:
+            return await run_in_threadpool(self._as_unknown, who, asked.tool, found)
+        return found
 
     async def _result_of(self, who: Visitor, arguments: Mapping[str, Json]) -> CallToolResult:
         """Return the end of a call by its handle, which is no right: its session has to be ours."""
@@ -165,12 +250,27 @@ class _Calls:
         return CallResult(
             state=denied.state,
             effect_id=denied.effect_id,
-            code="tool.unknown",
+            code=UNKNOWN_TOOL,
             message=f"there is no tool `{tool}` for this seat",
         )
 
 
-def _key_of(params: CallToolRequestParams) -> str | None:
+def _name(given: str) -> ToolName:
+    if not _NAME.fullmatch(given):
+        raise InputError("the name of a tool is letters, digits, `_`, `-` and `.`")
+    return words.name_of(given)
+
+
+def _asked(tool: ToolName, arguments: JsonObject, params: RequestParams) -> Asked:
+    key = _key_of(params)
+    return Asked(key=key or str(uuid7()), tool=tool, arguments=arguments, is_new=key is None)
+
+
+def _handle(run_id: RunId, asked: Asked) -> str:
+    return f"{run_id}/{asked.key}"
+
+
+def _key_of(params: RequestParams) -> str | None:
     """Return the name that the caller gives its attempt; None if it gives none."""
     given = (params.meta or {}).get(words.KEY_META)
     if given is None:

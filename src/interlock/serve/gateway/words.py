@@ -57,6 +57,11 @@ def name_of(name: str) -> ToolName:
     return ToolName(name.replace("__", "."))
 
 
+def shown_name(name: ToolName) -> str:
+    """Return the name that agents are told, of which a dot could be no part."""
+    return name.replace(".", "__")
+
+
 def shown(result: CallResult, tool: ToolVersion | None) -> CallToolResult:
     """Return how a call ended: its output, or a sentence that says why there is none.
 
@@ -81,12 +86,16 @@ def shown_pending(pending: Pending, *, handle: str) -> CallToolResult:
     meta: JsonObject = {STATE_META: "pending", HANDLE_META: handle}
     if pending.effect_id is not None:
         meta[EFFECT_META] = pending.effect_id
-    text = (
+    # Not a result of the tool, so that it need not keep the tool's contract.
+    return _result(_text(told_pending(pending, handle=handle)), meta=meta, is_error=True)
+
+
+def told_pending(pending: Pending, *, handle: str) -> str:
+    """Say why a call has not ended, and how to ask for its end."""
+    return (
         f"pending: {_WAITS[pending.waits_for]}. Do not make the call again: go on with something"
         f' else, and later ask for its end with {RESULT_TOOL} {{"handle": "{handle}"}}'
     )
-    # Not a result of the tool, so that it need not keep the tool's contract.
-    return _result(_text(text), meta=meta, is_error=True)
 
 
 def shown_error(error: InterlockError) -> CallToolResult:
@@ -136,7 +145,7 @@ def _blocks(output: Json) -> list[ContentBlock] | None:
 def _tool(tool: ToolVersion) -> Tool:
     is_structured = tool.output_schema.get("type") == "object" and not _is_content(tool)
     return Tool(
-        name=tool.name.replace(".", "__"),
+        name=shown_name(tool.name),
         title=tool.title,
         description=tool.description or tool.title,
         input_schema=tool.input_schema,

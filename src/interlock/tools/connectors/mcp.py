@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
@@ -25,16 +25,21 @@ from mcp_types import (
     CallToolRequest,
     CallToolRequestParams,
     CallToolResult,
+    GetPromptRequest,
+    GetPromptRequestParams,
+    GetPromptResult,
     Implementation,
     InputRequiredResult,
-    PaginatedRequestParams,
+    ReadResourceRequest,
+    ReadResourceRequestParams,
+    ReadResourceResult,
     TextContent,
-    Tool,
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
-from interlock.domain.canonical import Json, JsonObject, canonical, parse
+from interlock.domain import uri
+from interlock.domain.canonical import JsonObject, canonical, parse
 from interlock.domain.effect import Reply, Transport
 from interlock.domain.errors import (
     InputError,
@@ -43,29 +48,35 @@ from interlock.domain.errors import (
     UnavailableError,
     UnreachableError,
 )
-from interlock.domain.tool import McpCall, Server
+from interlock.domain.tool import McpCall, McpKind, Server
 from interlock.tools import egress, request
 from interlock.tools.addresses import target_of
+from interlock.tools.connectors import offers
 from interlock.tools.connectors.contained import ContainedTransport
 from interlock.tools.connectors.link import Link, Opener
+from interlock.tools.connectors.offers import TOOLS
 from interlock.tools.connectors.port import OutgoingCall
 from interlock.tools.connectors.stdio import stdio_transport
 from interlock.tools.egress import WIRE, Wire
+from interlock.tools.upstream import Offer
 
 KEY_META = "interlock/idempotency-key"
 OPEN_S = 10.0
 
 _MESSAGE_LENGTH = 200
-_MOST_PAGES = 50
 _OK = (None, *range(200, 300))
 _LOST: Mapping[int, str] = {
     CONNECTION_CLOSED: "the connection was closed",
     REQUEST_TIMEOUT: "no answer came in time",
 }
 _NO_EFFECT = frozenset({METHOD_NOT_FOUND, INVALID_PARAMS})
-_RESULT: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(
-    CallToolResult | InputRequiredResult
-)
+_Result = CallToolResult | ReadResourceResult | GetPromptResult | InputRequiredResult
+_Request = CallToolRequest | ReadResourceRequest | GetPromptRequest
+_RESULTS: Mapping[McpKind, TypeAdapter[_Result]] = {
+    "tool": TypeAdapter(CallToolResult | InputRequiredResult),
+    "resource": TypeAdapter(ReadResourceResult | InputRequiredResult),
+    "prompt": TypeAdapter(GetPromptResult | InputRequiredResult),
+}
 
 # The SDK logs answers that it cannot parse, and answers are content.
 logging.getLogger("mcp.client").setLevel(logging.CRITICAL)
@@ -103,7 +114,7 @@ class McpConnector:
         return None
 
     async def send(self, call: OutgoingCall) -> Reply:
-        """Call one tool and say what was seen."""
+        """Call one tool, read a resource or get a prompt, and say what was seen."""
         declared = call.binding.tool.request
         # INVARIANT: a tool with connector `mcp` was loaded with an upstream name.
         assert isinstance(declared, McpCall)
@@ -116,7 +127,9 @@ class McpConnector:
             return replace(too_large, is_final=True)
         token = WIRE.set(wire)
         try:
-            reply = await self._exchange(call, wire, _request(call, declared.upstream, arguments))
+            reply = await self._exchange(call, wire, _request(call, declared, arguments))
+        except InputError as error:
+            return replace(_not_sent(error.message), is_final=True)
         except InterlockError as error:
             is_unreachable = isinstance(error, UnreachableError)
             return replace(_not_sent(error.message), is_unreachable=is_unreachable)
@@ -124,17 +137,23 @@ class McpConnector:
             WIRE.reset(token)
         return _bounded(reply, limits.response_bytes)
 
-    async def list_tools(self, *, secret: str | None = None, within_s: float = 30.0) -> list[Tool]:
-        """Return what the server offers, for import and drift checks; never for calls.
+    async def list_offers(
+        self,
+        kinds: Collection[McpKind] = TOOLS,
+        *,
+        secret: str | None = None,
+        within_s: float = 30.0,
+    ) -> list[Offer]:
+        """Return what the server offers of some kinds, for import and drift checks, not for calls.
 
-        Raises `UnavailableError` if it cannot be asked or its answer is no list of tools.
+        Raises `UnavailableError` if it cannot be asked or its answer is no such list.
         """
         link = self._link(None, secret)
         try:
             async with asyncio.timeout(within_s), link.session(within_s=within_s) as session:
-                return await _list_tools(session)
+                return await offers.listed(session, kinds)
         except (MCPError, TimeoutError, ValidationError) as error:
-            msg = f"`{self._server.name}` did not list its tools: {type(error).__name__}"
+            msg = f"`{self._server.name}` did not list what it offers: {type(error).__name__}"
             raise UnavailableError(msg) from None
 
     async def aclose(self) -> None:
@@ -146,7 +165,9 @@ class McpConnector:
         if self._closing:
             await asyncio.wait(set(self._closing))
 
-    async def _exchange(self, call: OutgoingCall, wire: Wire, outgoing: CallToolRequest) -> Reply:
+    async def _exchange(self, call: OutgoingCall, wire: Wire, outgoing: _Request) -> Reply:
+        declared = call.binding.tool.request
+        assert isinstance(declared, McpCall)  # INVARIANT: see above
         link = self._link(call.binding.credentials, call.secret)
         try:
             async with asyncio.timeout(call.timeout_s):
@@ -154,7 +175,9 @@ class McpConnector:
                     # A process gets its bytes at once; over HTTP the transport says when.
                     wire.is_sent = self._server.kind == "mcp-stdio"
                     result = await session.send_request(
-                        outgoing, _RESULT, request_read_timeout_seconds=call.timeout_s + 1
+                        outgoing,
+                        _RESULTS[declared.kind],
+                        request_read_timeout_seconds=call.timeout_s + 1,
                     )
         except TimeoutError:
             return wire.lost(f"no answer within {call.timeout_s:g} s")
@@ -215,7 +238,7 @@ class McpConnector:
             async with http, _client(streamable_http_client(url, http_client=http)) as client:
                 if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
                     # The SDK repeats arguments in headers only of tools that it has seen listed.
-                    await _list_tools(client.session)
+                    await offers.listed(client.session, TOOLS)
                 yield client.session
 
         return open_http
@@ -238,47 +261,50 @@ def _client(transport: McpTransport) -> Client:
     return Client(transport, client_info=info, cache=None, read_timeout_seconds=OPEN_S)
 
 
-async def _list_tools(session: ClientSession) -> list[Tool]:
-    tools: list[Tool] = []
-    cursor: str | None = None
-    for _ in range(_MOST_PAGES):
-        page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-        tools.extend(page.tools)
-        cursor = page.next_cursor
-        if cursor is None:
-            return tools
-    msg = f"the server lists its tools on more than {_MOST_PAGES} pages"
-    raise UnavailableError(msg)
-
-
-def _request(call: OutgoingCall, upstream: str, arguments: JsonObject) -> CallToolRequest:
+def _request(call: OutgoingCall, declared: McpCall, arguments: JsonObject) -> _Request:
+    """Return the request for a call; raises `InputError` if the arguments make no URI."""
     meta: dict[str, object] = {KEY_META: call.idem_key}
     if call.traceparent is not None:
         meta["traceparent"] = call.traceparent
-    return CallToolRequest(
-        params=CallToolRequestParams.model_validate(
-            {"name": upstream, "arguments": arguments, "_meta": meta}
-        )
+    match declared.kind:
+        case "tool":
+            params = {"name": declared.upstream, "arguments": arguments, "_meta": meta}
+            return CallToolRequest(params=CallToolRequestParams.model_validate(params))
+        case "resource":
+            words = {name: str(value) for name, value in arguments.items()}
+            params = {"uri": uri.expand(declared.upstream, words), "_meta": meta}
+            return ReadResourceRequest(params=ReadResourceRequestParams.model_validate(params))
+        case "prompt":
+            params = {"name": declared.upstream, "arguments": arguments, "_meta": meta}
+            return GetPromptRequest(params=GetPromptRequestParams.model_validate(params))
+
+
+def _reply(result: _Result) -> Reply:
+    match result:
+        case InputRequiredResult():
+            # The server works: that it does not get what it asks for says nothing against it.
+            problem = "the server asks for input, which a tool cannot give"
+            return Reply(transport=Transport.REPLY, status=200, problem=problem)
+        case ReadResourceResult():
+            return _answer(result, "contents")
+        case GetPromptResult():
+            return _answer(result, "description", "messages")
+        case CallToolResult(is_error=True):
+            texts = [block.text for block in result.content if isinstance(block, TextContent)]
+            said = " ".join(" ".join(texts).split())[:_MESSAGE_LENGTH]
+            problem = said or "the tool answered with an error"
+            return Reply(transport=Transport.REPLY, status=200, is_error=True, problem=problem)
+        case CallToolResult(structured_content=None):
+            return _answer(result, "content")
+        case CallToolResult():
+            return Reply(transport=Transport.REPLY, status=200, body=result.structured_content)
+
+
+def _answer(result: _Result, *members: str) -> Reply:
+    """Return a reply whose body has these members of a result."""
+    body: JsonObject = result.model_dump(
+        by_alias=True, mode="json", exclude_none=True, include=set(members)
     )
-
-
-def _reply(result: CallToolResult | InputRequiredResult) -> Reply:
-    if isinstance(result, InputRequiredResult):
-        return Reply(
-            transport=Transport.UNKNOWN,
-            problem="the server asks for input, which a tool cannot give",
-        )
-    if result.is_error:
-        texts = [block.text for block in result.content if isinstance(block, TextContent)]
-        said = " ".join(" ".join(texts).split())[:_MESSAGE_LENGTH]
-        problem = said or "the tool answered with an error"
-        return Reply(transport=Transport.REPLY, status=200, is_error=True, problem=problem)
-    body: Json = result.structured_content
-    if body is None:
-        dumped: JsonObject = result.model_dump(
-            by_alias=True, mode="json", exclude_none=True, include={"content"}
-        )
-        body = dumped
     return Reply(transport=Transport.REPLY, status=200, body=body)
 
 
