@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mcp_types import ResourceTemplate, Tool
 
@@ -20,6 +20,7 @@ from interlock.tools.connectors.mcp import McpConnector
 from interlock.tools.connectors.offers import KINDS
 from interlock.tools.upstream import Offer, call_of
 
+_ECHO, _ECHOED = "json_schema_echo", "json_schema_2020_12_tool"
 _CONTEXT = "MCP_CONFORMANCE_CONTEXT"
 _LEAST: Mapping[str, Json] = {
     "string": "x",
@@ -44,7 +45,7 @@ async def main(url: str) -> None:
         await connector.aclose()
 
 
-def _calls(offers: Iterable[Offer]) -> Iterable[tuple[McpCall, JsonObject]]:
+def _calls(offers: Sequence[Offer]) -> Iterable[tuple[McpCall, JsonObject]]:
     context = json.loads(os.environ.get(_CONTEXT) or "{}")
     if "toolCalls" in context:
         listed = {call_of(offer).offer for offer in offers}
@@ -53,6 +54,9 @@ def _calls(offers: Iterable[Offer]) -> Iterable[tuple[McpCall, JsonObject]]:
             for one in context["toolCalls"]
             if one["name"] in listed
         ]
+    focal = {offer.name: offer.input_schema for offer in offers if isinstance(offer, Tool)}
+    if _ECHO in focal:
+        return [(McpCall(upstream=_ECHO), {"schema": focal[_ECHOED]})]
     return [
         (call_of(offer), _least(offer.input_schema) if isinstance(offer, Tool) else {})
         for offer in offers

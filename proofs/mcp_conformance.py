@@ -15,10 +15,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -47,8 +47,8 @@ sink: {accepts: [], external: false}
 _RUN_S = 600
 
 Role = Literal["server", "client"]
-Results = Mapping[str, Counter[str]]
-"""What was found in each scenario: how often each check ended how, as `check: STATUS`."""
+Results = Mapping[str, frozenset[str]]
+"""What was found in each scenario: how its checks ended, as `check: STATUS`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,8 @@ class Difference:
     """A scenario that ends otherwise through Interlock: checks that only one of the two has."""
 
     scenario: str
-    direct: Counter[str]
-    through: Counter[str]
+    direct: frozenset[str]
+    through: frozenset[str]
 
     def to_json(self) -> JsonObject:
         """Render for the verdict."""
@@ -98,7 +98,7 @@ def main() -> Verdict:
 def differences(direct: Results, through: Results) -> list[Difference]:
     """Return the scenarios that do not have the same checks with the same ends, by name."""
     names = sorted(direct.keys() | through.keys())
-    none = Counter[str]()
+    none = frozenset[str]()
     pairs = ((name, direct.get(name, none), through.get(name, none)) for name in names)
     return [
         Difference(scenario=name, direct=one - other, through=other - one)
@@ -108,15 +108,25 @@ def differences(direct: Results, through: Results) -> list[Difference]:
 
 
 def judged(
-    where: str, different: list[Difference], listed: Mapping[str, str], *, known: set[str]
+    where: str,
+    different: Sequence[Difference],
+    listed: Mapping[str, str],
+    *,
+    known: Collection[str],
 ) -> list[str]:
-    """Return what is not as expected: a difference that is not listed, a line that is stale."""
+    """Return what is not as expected; `listed` are patterns of scenarios that are to differ."""
     names = {one.scenario for one in different}
-    new = [f"{where}: {name} differs" for name in sorted(names - listed.keys())]
-    stale = [
-        f"{where}: {name} is listed, and {'ends alike' if name in known else 'is not run'}"
-        for name in sorted(listed.keys() - names)
+    new = [
+        f"{where}: {name} differs, and no line says so"
+        for name in sorted(names)
+        if not any(fnmatchcase(name, pattern) for pattern in listed)
     ]
+    stale = []
+    for pattern in listed:
+        meant = {name for name in known if fnmatchcase(name, pattern)}
+        alike = ", ".join(sorted(meant - names))
+        if alike or not meant:
+            stale.append(f"{where}: the line `{pattern}` is stale: {alike or 'nothing'} ends alike")
     return new + stale
 
 
@@ -152,7 +162,7 @@ class _Suite:
             assert run is not None, checks  # INVARIANT: the suite names its folders like this
             told = (one for one in json.loads(checks.read_text()) if one["status"] != "INFO")
             ends = (f"{one['id']}: {one['status']}" for one in told)
-            results[run["scenario"].removeprefix(f"{role}-")] = Counter(ends)
+            results[run["scenario"].removeprefix(f"{role}-")] = frozenset(ends)
         if not results:
             raise RuntimeError(f"the suite ran nothing: {done.stdout[-1000:]}{done.stderr[-1000:]}")
         say(f"{output.parent.name}/{output.name}: {len(results)} scenarios run")
@@ -185,7 +195,11 @@ def _through(suite: _Suite, revision: str, url: str, folder: Path) -> Results:
     files = frame(url, list(names.values()))
     with installed(folder / "plane", files) as installation:
         gateway, token = f"{installation.url}/mcp", installation.token(AGENT)
-        shown = {upstream: name.replace(".", "__") for upstream, name in names.items()}
+        shown = {
+            upstream: name.replace(".", "__")
+            for upstream, name in names.items()
+            if "://" not in upstream  # resources keep their URIs
+        }
         with _renamed(gateway, folder, shown, token) as before:
             return suite.run("server", revision, before, folder / "results")
 

@@ -99,6 +99,27 @@ ROWS: Mapping[str, tuple[Reply, Verdict, str | None]] = {
 }
 
 
+READ_ROWS: Mapping[str, tuple[Reply, Verdict]] = {
+    "a 4xx": (_said(404), Verdict.NOTHING_DONE),
+    "an error of MCP or Python": (_said(200, is_error=True), Verdict.NOTHING_DONE),
+    "a 4xx that says to come again": (_said(429), Verdict.UNKNOWN),
+    "a request that took too long": (_said(408), Verdict.UNKNOWN),
+    "a 5xx": (_said(500), Verdict.UNKNOWN),
+    "an error inside an MCP server": (_said(-32603), Verdict.UNKNOWN),
+    "a result that cannot be read": (_said(200, problem="cut"), Verdict.UNKNOWN),
+}
+
+
+@pytest.mark.parametrize(("reply", "verdict"), READ_ROWS.values(), ids=list(READ_ROWS))
+def test_a_read_that_is_answered_with_blame_is_not_repeated(reply: Reply, verdict: Verdict) -> None:
+    """It changed nothing, and would be answered alike; what may pass is worth another attempt."""
+    tool = replace(TOOL, effect=EffectSpec(effect_class=EffectClass.READ))
+
+    reading = classify(reply, tool, is_in_doubt=False)
+
+    assert (verdict, False) == (reading.verdict, reading.is_retryable)
+
+
 @pytest.mark.parametrize("is_in_doubt", [False, True])
 @pytest.mark.parametrize(("reply", "verdict", "code"), ROWS.values(), ids=list(ROWS))
 def test_a_reply_is_read_by_the_contract(

@@ -24,7 +24,7 @@ from interlock.domain import canonical
 from interlock.domain.canonical import Json
 from interlock.domain.effect import Effect, EffectState, Evidence, Reply, Transport
 from interlock.domain.errors import ContractError, FencedError, JsonError
-from interlock.domain.tool import Guard, ToolVersion
+from interlock.domain.tool import EffectClass, Guard, ToolVersion
 from interlock.observe import bodies, emit, lineage
 from interlock.store import effects, runs, spans, touches
 from interlock.store.tx import Tx
@@ -33,6 +33,7 @@ from interlock.tools.contract import Contract
 
 _MCP_NO_EFFECT = frozenset({-32601, -32602})
 _WAIT_STATUSES = frozenset({429, 502, 503, 504})
+_BLAMING = frozenset(range(400, 500)) - {408, 425, 429}
 _HTTP_OK = range(200, 300)
 
 
@@ -55,9 +56,10 @@ class Reading:
 def classify(reply: Reply, tool: ToolVersion, *, is_in_doubt: bool) -> Reading:
     """Read a reply by the tool's contract.
 
-    `nothing_done` only if the contract says so; silence, 5xx, other 4xx, an error result or an
-    answer that breaks the contract are `unknown`: perhaps it was done. `is_in_doubt` if an earlier
-    attempt of the row may have been done: a guard may then have refused its echo.
+    `nothing_done` only if the contract says so, or of a read that was answered with blame; silence,
+    5xx, other 4xx, an error result or an answer that breaks the contract are `unknown`: perhaps it
+    was done. `is_in_doubt` if an earlier attempt of the row may have been done: a guard may then
+    have refused its echo.
     """
     if reply.transport is Transport.NOT_SENT:
         message = reply.problem or "the call was not sent"
@@ -80,7 +82,11 @@ def classify(reply: Reply, tool: ToolVersion, *, is_in_doubt: bool) -> Reading:
         refused = _answered(Verdict.NOTHING_DONE, "call.refused", reply)
         return replace(refused, is_retryable=status in _WAIT_STATUSES)
     if status not in _HTTP_OK or reply.is_error:
-        return _answered(Verdict.UNKNOWN, "call.failed", reply)
+        # A read changed nothing, and an answer that blames the request would come again.
+        is_read = spec.effect_class is EffectClass.READ
+        is_over = is_read and (reply.is_error or status in _BLAMING)
+        verdict = Verdict.NOTHING_DONE if is_over else Verdict.UNKNOWN
+        return _answered(verdict, "call.failed", reply)
     if reply.problem is not None:
         return _answered(Verdict.UNKNOWN, "call.unreadable", reply)
     return _checked(reply, tool)

@@ -284,7 +284,7 @@ def _reply(result: _Result) -> Reply:
         case InputRequiredResult():
             # The server works: that it does not get what it asks for says nothing against it.
             problem = "the server asks for input, which a tool cannot give"
-            return Reply(transport=Transport.REPLY, status=200, problem=problem)
+            return Reply(transport=Transport.REPLY, status=200, is_error=True, problem=problem)
         case ReadResourceResult():
             return _answer(result, "contents")
         case GetPromptResult():
