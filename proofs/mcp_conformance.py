@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.testing.process import free_port
-from interlock.tools.connectors.offers import KINDS
+from interlock.tools.upstream import KINDS
 from proofs import renaming
 from proofs.gateway_project import AGENT, SERVER, frame
 from proofs.installation import command, installed

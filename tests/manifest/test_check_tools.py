@@ -7,6 +7,7 @@ import pytest
 from interlock.domain.errors import ManifestError
 from interlock.domain.ids import ToolName
 from interlock.domain.release import pin_of
+from interlock.domain.tool import McpCall
 from interlock.manifest.load import load
 from tests.manifest.sample import FILES, changed, problems
 
@@ -128,6 +129,77 @@ def test_tool_that_contradicts_itself_is_refused(
     found = problems(changed(path, old, new))
 
     assert [problem for problem in found if expected in problem], found
+
+
+LIBRARY = {
+    "servers/library.yaml": """\
+interlock: v1
+kind: Server
+name: library-dev
+system: desk
+environment: dev
+protocol: mcp-stdio
+argv: [library]
+""",
+    "tools/note.yaml": """\
+interlock: v1
+kind: Tool
+name: desk.note.read
+version: 1
+owner: it
+title: Read a note
+description: Read a note.
+system: desk
+group: read
+connector: mcp
+upstream: {resource: "notes://{team}/{note}"}
+contract:
+  input:
+    type: object
+    additionalProperties: false
+    properties: {team: {type: string}, note: {type: string}}
+    required: [team, note]
+  output: {type: object}
+effect: {class: read}
+source: {labels: [], trusted: true}
+sink: {accepts: [], external: false}
+environments: {dev: {server: library-dev}}
+""",
+}
+
+
+def test_a_resource_is_a_tool_that_reads() -> None:
+    """With an argument for each name in its URI."""
+    tool = load({**FILES, **LIBRARY}).tools[ToolName("desk.note.read")]
+
+    expected = McpCall(upstream="notes://{team}/{note}", kind="resource")
+    assert expected == tool.request
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("group: read", "group: write", "a tool that is a resource reads"),
+        ("upstream: {", "upstream: {key_argument: note, ", "a resource takes no key"),
+        ("upstream: {", "upstream: {tool: note, ", "give one of `tool`, `resource` and `prompt`"),
+        ("note: {type: string}", "note: {type: integer}", "the argument `note` of a resource is"),
+        ("{team}/{note}", "{team}/{+note}", "is no URI with `{name}`"),
+        ("{team}/{note}", "{team}/{page}", "there is no argument `page`"),
+        ("{team}/{note}", "{team}", "the argument `note` is not in the URI"),
+        ("[team, note]", "[team]", "there is no argument `note` (declare it in the contract, and"),
+        (
+            'resource: "notes://{team}/{note}"',
+            "prompt: note, key_argument: note",
+            "a prompt takes no key",
+        ),
+    ],
+)
+def test_a_resource_that_cannot_be_read_is_refused(old: str, new: str, expected: str) -> None:
+    """What its URI wants and what its contract has are the same."""
+    text = LIBRARY["tools/note.yaml"].replace(old, new, 1)
+    found = problems({**FILES, **LIBRARY, "tools/note.yaml": text})
+
+    assert any(expected in problem for problem in found), found
 
 
 def test_undeclared_is_the_strictest() -> None:

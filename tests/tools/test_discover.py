@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 
 from interlock.domain.errors import UnavailableError
 from interlock.domain.ids import ToolName
 from interlock.domain.release import Release
-from interlock.domain.tool import ConnectorKind, EffectClass, Group, McpCall, PythonCall, Server
+from interlock.domain.tool import (
+    ConnectorKind,
+    EffectClass,
+    Group,
+    McpCall,
+    PythonCall,
+    Server,
+    ToolVersion,
+)
 from interlock.manifest.load import load
 from interlock.tools.contract import Contract
 from interlock.tools.discover import CONTENT_SCHEMA, from_functions, from_mcp
 from interlock.tools.functions import python_function
 from interlock.tools.proposal import Proposal
 from tests.conformance.connector_outside import mcp_http_outside, mcp_stdio_outside
+from tests.tools import library_server
 
 PROJECT = """
 interlock: v1
@@ -61,6 +73,52 @@ async def test_result_without_structure_fits_the_proposed_contract() -> None:
         reply = await outside.connector.send(outside.call("plain"))
 
     Contract.of(CONTENT_SCHEMA).check(reply.body, what="result")
+
+
+LIBRARY = Server(
+    name="library",
+    system="outside",
+    environment="dev",
+    kind="mcp-stdio",
+    argv=(sys.executable, library_server.__file__),
+)
+LIBRARY_ENTRY = f"name: library\nprotocol: mcp-stdio\nargv: {json.dumps(list(LIBRARY.argv))}\n"
+
+
+async def test_resources_and_prompts_are_taken_if_asked_for() -> None:
+    """They are named and counted otherwise, since a server may have thousands."""
+    proposal = await from_mcp(LIBRARY, owner="it")
+
+    assert ["outside.ask.call", "outside.picture.call"] == sorted(
+        _loaded(proposal, LIBRARY_ENTRY).tools
+    )
+    assert proposal.notes[-2:] == (
+        "the server also offers 4 resources: take them with `--resources`",
+        "the server also offers 1 prompt: take them with `--prompts`",
+    )
+
+
+async def test_resources_and_prompts_are_proposed_as_tools_that_read() -> None:
+    """With the values that their URI or their declaration wants; what cannot be filled is told."""
+    proposal = await from_mcp(LIBRARY, owner="it", kinds=("resource", "prompt"))
+
+    tools = _loaded(proposal, LIBRARY_ENTRY).tools
+    assert {
+        "outside.cover.read": ("resource notes://index/picture", []),
+        "outside.greet.get": ("prompt greet", ["name"]),
+        "outside.index.read": ("resource notes://index", []),
+        "outside.note.read": ("resource notes://{team}/{note}", ["team", "note"]),
+    } == {name: (_call(tool).offer, tool.input_schema["required"]) for name, tool in tools.items()}
+    assert {(Group.READ, EffectClass.READ)} == {
+        (tool.group, tool.effect.effect_class) for tool in tools.values()
+    }
+    assert all(str(_call(tool).pin).startswith("sha256:") for tool in tools.values())
+    assert any("`resource notes://search{?word}` was left out" in note for note in proposal.notes)
+
+
+def _call(tool: ToolVersion) -> McpCall:
+    assert isinstance(tool.request, McpCall)
+    return tool.request
 
 
 async def test_server_that_is_away_is_unavailable() -> None:

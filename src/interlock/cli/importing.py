@@ -89,7 +89,9 @@ def _pin_at(server: Server, request: McpCall, reference: str | None) -> str:
     definition = definitions(asyncio.run(asked)).get(request.offer)
     found = None if definition is None else pin_of(definition)
     if found is None:
-        raise InputError(f"`{server.name}` offers no `{request.offer}` that can be pinned")
+        raise InputError(
+            f"`{server.name}` offers no {request.kind} `{request.upstream}` that can be pinned"
+        )
     return found
 
 

@@ -27,6 +27,7 @@ from interlock.domain.tool import (
     HttpRequest,
     Limits,
     McpCall,
+    McpKind,
     PolicyView,
     Probe,
     PythonCall,
@@ -258,7 +259,13 @@ def _rate(part: form.RatePart | None) -> Rate | None:
 def _request(file: form.ToolFile) -> HttpRequest | McpCall | PythonCall:
     if file.upstream is not None:
         part = file.upstream
-        kind, upstream = part.named
+        kinds: dict[McpKind, str | None] = {
+            "tool": part.tool,
+            "resource": part.resource,
+            "prompt": part.prompt,
+        }
+        # INVARIANT: `load` has refused a file with none of them, or several.
+        [(kind, upstream)] = [(kind, named) for kind, named in kinds.items() if named is not None]
         return McpCall(upstream=upstream, kind=kind, key_argument=part.key_argument, pin=part.pin)
     if file.function is not None:
         return PythonCall(function=file.function)

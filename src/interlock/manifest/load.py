@@ -184,6 +184,11 @@ class _Loader:
                 others = ", ".join(f"`{key}`" for key in sorted(given - {wanted}))
                 fix = f"drop {others}" if others else f"add `{wanted}`"
                 self.problems.append(document.problem(("connector",), message, fix))
+            part = file.upstream
+            if part and sum(map(bool, (part.tool, part.resource, part.prompt))) != 1:
+                message = "give one of `tool`, `resource` and `prompt`"
+                self.problems.append(document.problem(("upstream",), message))
+                continue
             inputs = self._schema(document, ("contract", "input"), file.contract.input)
             output = self._schema(document, ("contract", "output"), file.contract.output)
             if given == {wanted} and inputs is not None and output is not None:

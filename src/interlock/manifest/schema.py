@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,13 +15,12 @@ from pydantic import (
     JsonValue,
     PlainValidator,
     WithJsonSchema,
-    model_validator,
 )
 
 from interlock.domain.canonical import MAX_RESULT_BYTES, MAX_SAFE_INTEGER, JsonObject
 from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
 from interlock.domain.run import DEFAULT_PRIORITY
-from interlock.domain.tool import Environment, McpKind, SystemKind
+from interlock.domain.tool import Environment, SystemKind
 from interlock.domain.workflow import MAX_QUEUED
 
 
@@ -191,27 +190,12 @@ class UpstreamPart(Part):
 
     tool: Text | None = None
     resource: Text | None = None
-    """A URI, with `{name}` where an argument goes; is a tool that reads."""
+    """A URI, with `{name}` where an argument goes. Like a prompt it is a tool that reads."""
     prompt: Text | None = None
-    """The name of a prompt; is a tool that reads."""
     key_argument: str | None = None
     """The argument that takes our idempotency key, if the server documents one."""
     pin: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """Digest of the server's definition as it was reviewed; `interlock tool pin` writes it."""
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if sum(given is not None for given in (self.tool, self.resource, self.prompt)) != 1:
-            raise ValueError("give one of `tool`, `resource` and `prompt`")
-        return self
-
-    @property
-    def named(self) -> tuple[McpKind, str]:
-        """Return what it is and its name or URI."""
-        if self.resource is not None:
-            return "resource", self.resource
-        # INVARIANT: just one of the three is given.
-        return ("prompt", self.prompt) if self.prompt is not None else ("tool", self.tool or "")
 
 
 class LimitsPart(Part):

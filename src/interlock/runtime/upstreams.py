@@ -25,8 +25,8 @@ from interlock.store import leases, registry, upstreams
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 from interlock.tools import upstream
-from interlock.tools.connectors.offers import TOOLS
 from interlock.tools.discover import offered
+from interlock.tools.upstream import TOOLS
 
 ROLE = "upstreams"
 EVERY_S = 600.0

@@ -15,10 +15,9 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.tool import McpCall, McpKind, Server
 from interlock.tools.connectors.mcp import McpConnector
-from interlock.tools.connectors.offers import KINDS, TOOLS
 from interlock.tools.functions import FunctionContract
 from interlock.tools.proposal import Draft, Proposal, propose, words_of
-from interlock.tools.upstream import Offer, call_of, definitions, pin_of
+from interlock.tools.upstream import KINDS, TOOLS, Offer, call_of, definitions, pin_of
 
 
 def _listing(member: str, properties: Mapping[str, str], *required: str) -> JsonObject:

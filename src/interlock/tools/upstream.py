@@ -15,13 +15,15 @@ from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.errors import JsonError
 from interlock.domain.ids import ToolName
 from interlock.domain.release import Release
-from interlock.domain.tool import Environment, McpCall, Server, ToolVersion
+from interlock.domain.tool import Environment, McpCall, McpKind, Server, ToolVersion
 
 State = Literal["same", "changed", "removed", "unpinned"]
 MEMBERS = (
     *("name", "title", "description", "inputSchema", "outputSchema", "annotations"),
     *("uri", "uriTemplate", "mimeType", "arguments"),
 )
+TOOLS: tuple[McpKind, ...] = ("tool",)
+KINDS: tuple[McpKind, ...] = ("tool", "resource", "prompt")
 Offer = Tool | Resource | ResourceTemplate | Prompt
 """What a server offers: a tool, a resource, resources by a template of their URI, or a prompt."""
 

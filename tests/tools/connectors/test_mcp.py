@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,20 @@ from pathlib import Path
 import pytest
 from mcp_types import INTERNAL_ERROR, REQUEST_TIMEOUT
 
-from interlock.domain.canonical import Json
+from interlock.domain.breaker import is_failure
+from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import Reply, Transport
 from interlock.domain.errors import InputError
-from interlock.domain.tool import McpCall, Server
+from interlock.domain.tool import ConnectorKind, McpCall, Server
+from interlock.testing.connectors.outside import outgoing, tool_of
 from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.upstream import KINDS, call_of
 from tests.conformance.connector_outside import (
     Outside,
     mcp_http_outside,
     mcp_stdio_outside,
 )
+from tests.tools import library_server
 from tests.tools.outside import Answer, Site
 
 DISCOVERED = (
@@ -31,6 +36,13 @@ DISCOVERED = (
 LISTED = b'{"resultType":"complete","tools":[],"ttlMs":0,"cacheScope":"private"}'
 GOOD = b'{"resultType":"complete","content":[],"structuredContent":{"n":1}}'
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+LIBRARY = Server(
+    name="library",
+    system="outside",
+    environment="dev",
+    kind="mcp-stdio",
+    argv=(sys.executable, library_server.__file__),
+)
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 
@@ -48,6 +60,14 @@ async def stdio() -> AsyncIterator[Outside]:
     """A server of today as a process."""
     async with mcp_stdio_outside(is_old=False) as opened:
         yield opened
+
+
+@pytest.fixture
+async def library() -> AsyncIterator[McpConnector]:
+    """A server with resources and prompts as a process."""
+    connector = McpConnector(LIBRARY)
+    yield connector
+    await connector.aclose()
 
 
 @pytest.fixture
@@ -102,6 +122,86 @@ async def test_result_without_structure_is_its_content(http: Outside) -> None:
 
     body: Json = {"content": [{"type": "text", "text": "just text"}]}
     assert body == reply.body
+
+
+@pytest.mark.parametrize(
+    ("declared", "arguments", "body"),
+    [
+        (
+            McpCall(upstream="notes://index", kind="resource"),
+            {},
+            {"contents": [{"uri": "notes://index", "mimeType": "text/plain", "text": "vpn"}]},
+        ),
+        (
+            McpCall(upstream="notes://{team}/{note}", kind="resource"),
+            {"team": "a/b", "note": "vpn"},
+            {
+                "contents": [
+                    {
+                        "uri": "notes://a%2Fb/vpn",
+                        "mimeType": "text/plain",
+                        "text": "a/b: It drops at noon.",
+                    }
+                ]
+            },
+        ),
+        (
+            McpCall(upstream="greet", kind="prompt"),
+            {"name": "Ann"},
+            {
+                "description": "Greet somebody.",
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": {"type": "text", "text": "Greet Ann in a warm way."},
+                    }
+                ],
+            },
+        ),
+    ],
+    ids=["resource", "resource with arguments", "prompt"],
+)
+async def test_resources_and_prompts_are_called_like_tools(
+    library: McpConnector, declared: McpCall, arguments: JsonObject, body: Json
+) -> None:
+    """What their server says of them is the reply's body."""
+    tool = tool_of(ConnectorKind.MCP, declared)
+
+    reply = await library.send(outgoing(tool, LIBRARY, arguments))
+
+    assert (Transport.REPLY, body) == (reply.transport, reply.body)
+
+
+async def test_a_server_that_asks_back_has_answered(library: McpConnector) -> None:
+    """It gets no answer, which is no reason to take it for broken."""
+    tool = tool_of(ConnectorKind.MCP, McpCall(upstream="ask"))
+
+    reply = await library.send(outgoing(tool, LIBRARY, {}))
+
+    assert (Transport.REPLY, True) == (reply.transport, reply.is_error)
+    assert "asks for input" in str(reply.problem)
+    assert is_failure(reply) is False
+
+
+async def test_arguments_that_make_no_uri_are_not_sent(library: McpConnector) -> None:
+    """And no later attempt can do better."""
+    call = McpCall(upstream="notes://{team}/{note}", kind="resource")
+    tool = tool_of(ConnectorKind.MCP, call)
+
+    reply = await library.send(outgoing(tool, LIBRARY, {"team": "..", "note": "vpn"}))
+
+    assert (Transport.NOT_SENT, True) == (reply.transport, reply.is_final)
+
+
+async def test_only_what_is_asked_for_is_listed(library: McpConnector) -> None:
+    """A server may have many resources, which the check of its tools need not read."""
+    tools = await library.list_offers()
+    everything = await library.list_offers(KINDS)
+
+    assert ["ask", "picture"] == sorted(call_of(offer).offer for offer in tools)
+    assert {"prompt greet", "resource notes://index", "resource notes://{team}/{note}"} <= {
+        call_of(offer).offer for offer in everything
+    }
 
 
 async def test_unknown_tool_is_a_reply_with_its_code(http: Outside, stdio: Outside) -> None:

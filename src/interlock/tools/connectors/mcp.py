@@ -54,11 +54,10 @@ from interlock.tools.addresses import target_of
 from interlock.tools.connectors import offers
 from interlock.tools.connectors.contained import ContainedTransport
 from interlock.tools.connectors.link import Link, Opener
-from interlock.tools.connectors.offers import TOOLS
 from interlock.tools.connectors.port import OutgoingCall
 from interlock.tools.connectors.stdio import stdio_transport
 from interlock.tools.egress import WIRE, Wire
-from interlock.tools.upstream import Offer
+from interlock.tools.upstream import TOOLS, Offer
 
 KEY_META = "interlock/idempotency-key"
 OPEN_S = 10.0

@@ -11,8 +11,6 @@ from interlock.domain.errors import UnavailableError
 from interlock.domain.tool import McpKind
 from interlock.tools.upstream import Offer
 
-TOOLS: tuple[McpKind, ...] = ("tool",)
-KINDS: tuple[McpKind, ...] = ("tool", "resource", "prompt")
 _MOST_PAGES = 50
 
 
