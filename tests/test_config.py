@@ -22,6 +22,34 @@ def test_defaults_are_safe(tmp_path: Path) -> None:
     assert f"sqlite:///{tmp_path}/.interlock/interlock.db" == config.store_url
 
 
+def test_credentials_in_variables_are_no_settings(tmp_path: Path) -> None:
+    """A key that is not known would be refused, and its value perhaps repeated."""
+    config = load(tmp_path, {"INTERLOCK_SECRET_DESK__DEV__BOT": "canary"})
+
+    assert Config(data_dir=tmp_path / ".interlock") == config
+
+
+def test_a_vault_has_an_address_and_a_token(tmp_path: Path) -> None:
+    """The file of the token starts at the folder of the settings, like every path."""
+    found = _problems(tmp_path, {"INTERLOCK_SECRETS__SOURCE": "vault"})
+    (tmp_path / "interlock.toml").write_text(
+        '[secrets]\nsource = "vault"\naddress = "https://vault:8200"\ntoken_file = "token"\n'
+    )
+
+    assert 2 == len(found)
+    assert "`secrets.address` is missing" in found[0]
+    assert "`secrets.token_file` is missing" in found[1]
+    assert tmp_path / "token" == load(tmp_path, {}).secrets.token_file
+
+
+def test_an_unknown_key_about_secrets_is_named(tmp_path: Path) -> None:
+    """With the one that was perhaps meant."""
+    (found,) = _problems(tmp_path, {"INTERLOCK_SECRETS__ADRESS": "https://vault:8200"})
+
+    assert "unknown key `secrets.adress`" in found
+    assert "did you mean `address`?" in found
+
+
 def test_environment_wins_over_file(tmp_path: Path) -> None:
     """A variable replaces what the file says, key by key, also inside a model."""
     (tmp_path / "interlock.toml").write_text(

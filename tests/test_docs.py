@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import interlock
-from interlock.config import CONFIG_VARIABLE, PREFIX, Config, ModelSettings
+from interlock.config import CONFIG_VARIABLE, PREFIX, Config, ModelSettings, SecretSettings
 from interlock.domain.trace import SpanKind
 from interlock.observe.semconv import ATTRIBUTES
 
@@ -112,7 +112,8 @@ def test_every_setting_is_documented() -> None:
     """Each key of settings and models has a row with its default, and its variable."""
     rows = _rows(REFERENCE / "settings.md")
 
-    keys = {field.name for kind in (Config, ModelSettings) for field in fields(kind)} - {"name"}
+    kinds = (Config, SecretSettings, ModelSettings)
+    keys = {field.name for kind in kinds for field in fields(kind)} - {"name"}
     variables = {CONFIG_VARIABLE, "INTERLOCK_AGENT_KEY", "INTERLOCK_TOKEN", "INTERLOCK_URL"}
     assert keys | variables == set(rows)
     for field in fields(Config):
@@ -122,6 +123,9 @@ def test_every_setting_is_documented() -> None:
             assert f"`{_default(field)}`" == default
     for field in fields(ModelSettings):
         if isinstance(field.default, bool):
+            assert f"`{_default(field)}`" == rows[field.name][0]
+    for field in fields(SecretSettings):
+        if field.default is not None:
             assert f"`{_default(field)}`" == rows[field.name][0]
 
 

@@ -60,6 +60,9 @@ from interlock.tools.connectors.pool import ConnectorPool
 from interlock.tools.functions import PythonFunction
 from interlock.tools.secrets.keyring import Keyring
 from interlock.tools.secrets.sealed import SealedSecrets
+from interlock.tools.secrets.source import SecretSource
+from interlock.tools.secrets.variables import VariableSecrets
+from interlock.tools.secrets.vault import VaultPlace, VaultSecrets
 
 INSTANCE_KEY = "instance.key"
 
@@ -81,13 +84,14 @@ class Interlock:
         self.db = db
         self.url = config.url()
         self.secrets = SealedSecrets(db, Keyring(config.key_file))
+        self.credentials = _source(config, self.secrets)
         self._models = config.models
         self._pool = ConnectorPool(functions, variables=os.environ)
         models = {name: _resource(model) for name, model in config.models.items()}
         self._live = LiveProject(models)
         # Such a release would load and then deny everything.
         self._lint = partial(check, models=models)
-        self._catalog = ModelCatalog(config.models, resolve=self.secrets.resolve)
+        self._catalog = ModelCatalog(config.models, resolve=self.credentials.resolve)
         self._engine = DbosEngine(
             db,
             self._code,
@@ -104,7 +108,7 @@ class Interlock:
             live=self._live,
             sender=ConnectorSender(
                 connect=self._pool.get,
-                resolve=self.secrets.resolve,
+                resolve=self.credentials.resolve,
                 points=db.points,
                 may_send=self._engine.may_send,
             ),
@@ -119,8 +123,8 @@ class Interlock:
             db=db,
             dispatch=self.dispatch,
             live=self._live,
-            resolve=self.secrets.resolve,
-            accepted=self.secrets.accepted,
+            resolve=self.credentials.resolve,
+            accepted=self.credentials.accepted,
         )
         self._schedule = ScheduleLoop(self.intake)
         self._retention = Retention(
@@ -129,13 +133,13 @@ class Interlock:
             clear_hints=self._engine.clear_hints,
             days=config.retention_days,
         )
-        upstreams = Upstreams(db=db, resolve=self.secrets.resolve, variables=os.environ)
+        upstreams = Upstreams(db=db, resolve=self.credentials.resolve, variables=os.environ)
         self.upstreams = upstreams
         self._watch = UpstreamWatch(upstreams, self._engine.executor_id)
         self._trials = Trials(
             db=db,
             live=self._live,
-            resolve=self.secrets.resolve,
+            resolve=self.credentials.resolve,
             variables=os.environ,
             functions=frozenset(functions or ()),
         )
@@ -191,6 +195,8 @@ class Interlock:
         with self._attending:
             if self._is_working:
                 self._engine.stop()
+        if isinstance(self.credentials, VaultSecrets):
+            self.credentials.close()
         self.db.close()
 
     async def _close_clients(self) -> None:
@@ -426,6 +432,26 @@ def _resource(settings: ModelSettings) -> ModelResource:
 def _shown(planned: apply.Plan) -> JsonObject:
     found = planned.diff
     return found.to_json() | {"text": found.to_text(), "is_empty": not found.changes}
+
+
+def _source(config: Config, stored: SealedSecrets) -> SecretSource:
+    settings = config.secrets
+    if settings.source == "environment":
+        return VariableSecrets(os.environ)
+    if settings.source == "vault":
+        # INVARIANT: the settings were checked to name both.
+        assert settings.address is not None
+        assert settings.token_file is not None
+        place = VaultPlace(
+            address=settings.address,
+            token_file=settings.token_file,
+            mount=settings.mount,
+            prefix=settings.prefix,
+            namespace=settings.namespace,
+            overlap_s=settings.overlap_s,
+        )
+        return VaultSecrets(place)
+    return stored
 
 
 def _instance_key(folder: Path) -> bytes:

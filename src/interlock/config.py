@@ -19,6 +19,8 @@ from interlock.domain.tool import Environment
 
 FILE_NAME = "interlock.toml"
 PREFIX = "INTERLOCK_"
+NO_SETTINGS = "INTERLOCK_SECRET_"
+"""Variables that hold credentials, and so are no settings, begin with this."""
 CONFIG_VARIABLE = "INTERLOCK_CONFIG"
 """Names another settings file than `interlock.toml` in the folder."""
 
@@ -87,6 +89,27 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSettings:
+    """Where credentials are kept; default in the database.
+
+    `source`: `database`, `environment` or `vault`. The others are for `vault`: `address`;
+    `token_file`, which whoever keeps the token fresh writes; `mount`, the KV engine, default
+    `secret`; `prefix` of the path, default `interlock`; `namespace`, default none; `overlap_s`,
+    seconds for which the version before counts where others sign, default 3600, 0 to 2592000.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    source: Literal["database", "environment", "vault"] = "database"
+    address: Annotated[str, AfterValidator(_http_address)] | None = None
+    token_file: Path | None = None
+    mount: str = "secret"
+    prefix: str = "interlock"
+    namespace: str | None = None
+    overlap_s: Annotated[int, Field(ge=0, le=2_592_000)] = 3_600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings; relative paths are taken from the folder of the settings file.
 
@@ -103,7 +126,7 @@ class Config:
     `json`. `is_insecure`: allows to listen beyond this machine without TLS, for a proxy that adds
     it; default false. `crash_file`: arms a crash point for tests; default none.
     `secrets_key_file`: the keys that stored secrets are sealed with, the same on every host;
-    default `secrets.key` in the data folder.
+    default `secrets.key` in the data folder. `secrets`: where credentials are kept.
     """
 
     __pydantic_config__ = _STRICT
@@ -124,6 +147,7 @@ class Config:
     is_insecure: bool = False
     crash_file: Path | None = None
     secrets_key_file: Path | None = None
+    secrets: SecretSettings = field(default_factory=SecretSettings)
 
     @property
     def key_file(self) -> Path:
@@ -143,6 +167,9 @@ class Config:
         return f"http://{host}:{self.port if port is None else port}"
 
 
+_TABLES: Mapping[str, type] = {"models": ModelSettings, "secrets": SecretSettings}
+
+
 def load(folder: Path, environ: Mapping[str, str]) -> Config:
     """Read `interlock.toml` in `folder` (or the file named by INTERLOCK_CONFIG), then `environ`.
 
@@ -155,7 +182,8 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
     path = folder / environ.get(CONFIG_VARIABLE, FILE_NAME)
     values, places, problems = _read_file(path, is_required=CONFIG_VARIABLE in environ)
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE and environ[variable]:
+        is_setting = variable.startswith(PREFIX) and not variable.startswith(NO_SETTINGS)
+        if is_setting and variable != CONFIG_VARIABLE and environ[variable]:
             place = tuple(variable.removeprefix(PREFIX).lower().split("__"))
             places[place] = (variable, None)
             _put(values, place, environ[variable])
@@ -170,6 +198,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Config:
         data_dir=path.parent / config.data_dir.expanduser(),
         crash_file=_at(path.parent, config.crash_file),
         secrets_key_file=_at(path.parent, config.secrets_key_file),
+        secrets=replace(config.secrets, token_file=_at(path.parent, config.secrets.token_file)),
         models=MappingProxyType(dict(config.models)),
     )
 
@@ -237,7 +266,7 @@ def _misfit(place: Place, error: Values) -> Misfit:
     name = ".".join(place)
     # pydantic reports keys of a dataclass as arguments of its call.
     if error["type"] == "unexpected_keyword_argument":
-        known = ModelSettings if place[0] == "models" else Config
+        known = _TABLES.get(place[0], Config)
         fix = did_you_mean(place[-1], [f.name for f in fields(known) if f.name != "name"])
         return place, f"unknown key `{name}`", fix
     if error["type"].startswith("missing"):
@@ -250,6 +279,13 @@ def _misfit(place: Place, error: Values) -> Misfit:
 
 def _check(config: Config) -> list[Misfit]:
     found: list[Misfit] = []
+    secrets = config.secrets
+    if secrets.source == "vault":
+        found += [
+            (("secrets", name), f"`secrets.{name}` is missing", None)
+            for name in ("address", "token_file")
+            if getattr(secrets, name) is None
+        ]
     if not config.is_insecure and not _is_loopback(config.host):
         message = f"`host` `{config.host}` is reached from other machines, and there is no TLS here"
         fix = "listen on 127.0.0.1, or set is_insecure behind a proxy that adds TLS"

@@ -168,6 +168,15 @@ environments: {dev: {server: library-dev}}
 }
 
 
+def test_a_server_is_not_given_our_own_variables() -> None:
+    """They may hold credentials, which are named by reference and not by variable."""
+    text = LIBRARY["servers/library.yaml"] + "variables: [PATH, INTERLOCK_SECRET_DESK__DEV__BOT]\n"
+    found = problems({**FILES, **LIBRARY, "servers/library.yaml": text})
+
+    assert any("`INTERLOCK_SECRET_DESK__DEV__BOT` is for Interlock itself" in one for one in found)
+    assert not any("`PATH`" in one for one in found)
+
+
 def test_a_resource_is_a_tool_that_reads() -> None:
     """With an argument for each name in its URI."""
     tool = load({**FILES, **LIBRARY}).tools[ToolName("desk.note.read")]

@@ -46,9 +46,11 @@ def test_a_secret_that_is_not_stored_is_named(plane: Plane) -> None:
 
     assert (
         False,
-        f"no secret at `{REFERENCE}`; run `interlock secret set {REFERENCE}`",
+        f"no secret is stored at `{REFERENCE}`; run `interlock secret set {REFERENCE}`",
     ) == missing
-    assert (True, "1 of the live release can be read") == findings(plane)["secrets"]
+    assert (True, "1 of the live release can be read from the database, sealed") == findings(plane)[
+        "secrets"
+    ]
 
 
 def test_a_secret_that_signs_nothing_is_named(plane: Plane) -> None:
@@ -136,7 +138,7 @@ def test_a_model_needs_a_price_and_its_key(tmp_path: Path) -> None:
 
     assert (
         "the model `default` has no price, so it is refused; declare one;"
-        " no secret at `secret://openai/dev/key`; run `interlock secret set secret://openai/dev/key`"
+        " no secret is stored at `secret://openai/dev/key`; run `interlock secret set secret://openai/dev/key`"
     ) == found["models"]
 
 

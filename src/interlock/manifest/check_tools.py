@@ -29,6 +29,7 @@ from interlock.tools.contract import check_schema
 from interlock.tools.request import check_request
 
 _NEEDED = {"http": "url", "mcp-http": "url", "mcp-stdio": "argv", "python-sandbox": "source"}
+_OURS = "INTERLOCK_"
 _PROTOCOLS = {
     "http": {"http"},
     "mcp": {"mcp-http", "mcp-stdio"},
@@ -60,6 +61,10 @@ def check_server(server: Server, document: Document, names: Names) -> Iterator[P
         elif key != wanted and is_given:
             message = f"a server of protocol `{server.kind}` takes no `{key}`"
             yield document.problem((key,), message)
+    for name in server.environment_variables:
+        if name.startswith(_OURS):
+            message = f"`{name}` is for Interlock itself, and may be a credential"
+            yield document.problem(("variables",), message, "name a variable of the server's own")
     if server.url is not None and not re.fullmatch(r"https?://[^/@?#\s]+(/[^?#\s]*)?", server.url):
         message = f"`{server.url}` is not an address without user, query and fragment"
         yield document.problem(("url",), message)

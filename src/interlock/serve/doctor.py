@@ -127,7 +127,7 @@ def _secrets(app: Interlock, release: Release) -> Check:
     ]
     if problems:
         return Check(name="secrets", is_ok=False, message="; ".join(problems))
-    told = f"{len(references)} of the live release can be read"
+    told = f"{len(references)} of the live release can be read from {app.credentials.place}"
     return Check(name="secrets", is_ok=True, message=told if references else "none are needed")
 
 
@@ -190,8 +190,8 @@ def _standing(standing: Standing) -> str:
 def _unreadable(app: Interlock, reference: str) -> list[str]:
     try:
         app.intake.resolve(reference)
-    except InterlockError:
-        return [f"no secret at `{reference}`; run `interlock secret set {reference}`"]
+    except InterlockError as error:
+        return [error.message]
     return []
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from interlock.config import Config, SecretSettings
 from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import TenantId
 from interlock.domain.principal import Role
 from interlock.testing import recorder_project
 from interlock.testing.recorder_project import TOOL_OF
+from interlock.tools.secrets.variables import variable_of
 from tests.serve.plane import API, Plane, body_of, error_of, rows
 
 
@@ -157,6 +162,49 @@ async def test_a_secret_is_stored_by_an_admin_and_told_to_nobody(plane: Plane) -
     assert (None, 1, "ann") == (missing["version"], row["version"], row["created_by"])
     assert TOOL_OF["keyed"] in str(row["used_by"])
     assert "canary" not in made.text + after.text
+
+
+async def test_secrets_that_are_kept_elsewhere_are_told_and_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list says where and which are missing; whoever would store one is sent there."""
+    monkeypatch.setenv(variable_of(REFERENCE), "canary")
+    settings = SecretSettings(source="environment")
+    opened = Plane(tmp_path, config=Config(data_dir=tmp_path / "data", secrets=settings))
+    other = REFERENCE.replace("bot", "other")
+    bindings = iter((REFERENCE, other))
+    opened.apply(
+        {
+            path: re.sub(
+                r"\{server: recorder-dev\}",
+                lambda _: f"{{server: recorder-dev, credentials: '{next(bindings, other)}'}}",
+                text,
+            )
+            + ("auth: bearer\n" if path == "servers/recorder-dev.yaml" else "")
+            for path, text in recorder_project.files("http://127.0.0.1:9").items()
+        }
+    )
+    admin = opened.key(Role.ADMIN)
+
+    listed = await opened.send("GET", f"{API}/secrets", token=admin)
+    body: JsonObject = {"reference": REFERENCE, "value": "x"}
+    again: JsonObject = {**body, "overlap": "1h"}
+    refused = [
+        await opened.send("POST", f"{API}/secrets", token=admin, body=body),
+        await opened.send("POST", f"{API}/secrets/rotate", token=admin, body=again),
+    ]
+    rekeyed = await opened.send("POST", f"{API}/secrets/rekey", token=admin)
+    stored = b"".join(file.read_bytes() for file in (tmp_path / "data").rglob("*"))
+    opened.interlock.close()
+
+    problems = {row["reference"]: row["problem"] for row in rows(body_of(listed), "secrets")}
+    assert problems[REFERENCE] is None
+    assert str(problems[other]).endswith(f"set `{variable_of(other)}`")
+    assert "INTERLOCK_SECRET_" in str(body_of(listed)["kept_in"])
+    assert [409] * 3 == [answer.status_code for answer in (*refused, rekeyed)]
+    assert "change them there" in error_of(refused[0])[2]
+    assert "canary" not in listed.text
+    assert b"canary" not in stored
 
 
 async def test_secrets_of_another_tenants_system_are_unknown(plane: Plane) -> None:

@@ -15,7 +15,7 @@ from interlock.store import migrate
 from interlock.store.engine import Database
 from interlock.store.tables import secret as table
 from interlock.testing.clock import ManualClock
-from interlock.tools.secrets.keyring import Keyring
+from interlock.tools.secrets.keyring import Key, Keyring
 from interlock.tools.secrets.sealed import SealedSecrets
 
 ONE, OTHER = "secret://tracker/dev/agent", "secret://tracker/prod/agent"
@@ -115,6 +115,24 @@ def test_new_key_seals_everything_and_old_ones_go(
     assert [2, 2, 2] == counts
     assert ({kept[-1]}, 2) == (used, len(kept))
     assert ("second", "first") == secrets.accepted(ONE)
+
+
+def test_what_is_sealed_anew_twice_while_it_is_opened_is_opened(
+    secrets: SealedSecrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of the row that was read is gone by then; the row of now has another."""
+    secrets.set(ONE, "value", by="ann")
+    find, is_late = Keyring.find, [True]
+
+    def late(keyring: Keyring, key_id: str) -> Key:
+        if is_late.pop() if is_late else False:
+            secrets.rekey()
+            secrets.rekey()
+        return find(keyring, key_id)
+
+    monkeypatch.setattr(Keyring, "find", late)
+
+    assert "value" == secrets.resolve(ONE)
 
 
 def test_row_that_stands_for_another_is_refused(db: Database, secrets: SealedSecrets) -> None:

@@ -184,7 +184,16 @@ def list_secrets(*, as_json: AsJson = False) -> None:
         show_json(body)
         return
     table(
-        ("reference", "version", "stored", "by", "before counts until", "key", "used by"),
+        (
+            "reference",
+            "version",
+            "stored",
+            "by",
+            "before until",
+            "key",
+            "used by",
+            "problem",
+        ),
         [
             (
                 row["reference"],
@@ -194,11 +203,13 @@ def list_secrets(*, as_json: AsJson = False) -> None:
                 None if row["until_us"] is None else when(row["until_us"]),
                 row["key_id"],
                 row["used_by"],
+                row["problem"],
             )
             for row in rows_of(body, "secrets")
         ],
         empty="no credentials, and the live release names none",
     )
+    note(f"kept in {body['kept_in']}")
 
 
 @tokens.command()

@@ -10,7 +10,13 @@ from pydantic import Field
 
 from interlock.app import Interlock
 from interlock.domain.canonical import Json, JsonObject
-from interlock.domain.errors import ForbiddenError, InputError, NotFoundError
+from interlock.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    InterlockError,
+    NotFoundError,
+)
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role, Seat
 from interlock.domain.record import to_json
 from interlock.domain.release import Release
@@ -174,9 +180,10 @@ def link_for(url: str, secret: str) -> str:
 @secrets.get("")
 def list_secrets(app: App, overseer: _Overseer) -> JsonObject:
     """List what is stored and what the live release names, with what uses it; never values."""
+    is_here = app.credentials is app.secrets
     with app.db.reading() as tx:
         release = app.release(tx)
-        stored = {one.reference: (one, until_us) for one, until_us in list_newest(tx)}
+        stored = {one.reference: (one, until) for one, until in list_newest(tx)} if is_here else {}
     uses = uses_of(release, app.config.models)
     rows: list[Json] = []
     for reference in sorted(stored.keys() | uses):
@@ -191,14 +198,16 @@ def list_secrets(app: App, overseer: _Overseer) -> JsonObject:
                     "key_id": None if one is None else one.key_id,
                     "until_us": until_us,
                     "used_by": [*uses.get(reference, ())],
+                    "problem": None if one is not None else _problem(app, reference),
                 }
             )
-    return {"secrets": rows}
+    return {"secrets": rows, "kept_in": app.credentials.place}
 
 
 @secrets.post("", status_code=201)
 def set_secret(app: App, admin: Admin, body: SecretBody) -> JsonObject:
     """Store a secret; from now on it is the one that is sent."""
+    _check_here(app)
     _check_own(app, admin, body.reference)
     version = app.secrets.set(body.reference, body.value, by=admin.name)
     _log.info("secret.set", reference=body.reference, version=version, by=admin.name)
@@ -208,6 +217,7 @@ def set_secret(app: App, admin: Admin, body: SecretBody) -> JsonObject:
 @secrets.post("/rotate", status_code=201)
 def rotate_secret(app: App, admin: Admin, body: RotationBody) -> JsonObject:
     """Replace a secret that is in use; what others signed with the one before counts a while."""
+    _check_here(app)
     _check_own(app, admin, body.reference)
     version = app.secrets.rotate(
         body.reference, body.value, by=admin.name, overlap_s=span_of(body.overlap) // 1_000_000
@@ -219,6 +229,7 @@ def rotate_secret(app: App, admin: Admin, body: RotationBody) -> JsonObject:
 @secrets.post("/remove")
 def remove_secret(app: App, admin: Admin, body: ReferenceBody) -> JsonObject:
     """Delete a secret with all its versions."""
+    _check_here(app)
     _check_own(app, admin, body.reference)
     app.secrets.remove(body.reference)
     _log.info("secret.removed", reference=body.reference, by=admin.name)
@@ -230,9 +241,25 @@ def rekey_secrets(app: App, admin: Admin) -> JsonObject:
     """Seal all secrets with a new key, while they are in use."""
     if admin.tenant != DEFAULT_TENANT:
         raise ForbiddenError("the keys of secrets are those of all tenants")
+    _check_here(app)
     count = app.secrets.rekey()
     _log.info("secret.rekeyed", count=count, by=admin.name)
     return {"count": count}
+
+
+def _problem(app: Interlock, reference: str) -> str | None:
+    """Return why a secret cannot be read, None if it can."""
+    try:
+        app.credentials.resolve(reference)
+    except InterlockError as error:
+        return error.message
+    return None
+
+
+def _check_here(app: Interlock) -> None:
+    """Raise `ConflictError` if credentials are kept elsewhere, where they are changed too."""
+    if app.credentials is not app.secrets:
+        raise ConflictError(f"credentials are kept in {app.credentials.place}; change them there")
 
 
 def _check_own(app: Interlock, admin: Principal, reference: str) -> None:

@@ -30,6 +30,8 @@ _TOGETHER = 50
 class SealedSecrets:
     """Stores secrets, and opens them for whoever is about to use them."""
 
+    place = "the database, sealed"
+
     def __init__(self, db: Database, keyring: Keyring) -> None:
         self._db = db
         self._keyring = keyring
@@ -47,11 +49,18 @@ class SealedSecrets:
         Raises as `resolve`.
         """
         parse(reference)
-        found = self._read(lambda tx: secrets.list_accepted(tx, reference))
-        if not found or found[0].until_us is not None:
-            msg = f"no secret is stored at `{reference}`; run `interlock secret set {reference}`"
-            raise UnavailableError(msg)
-        return tuple(self._opened(one) for one in found)
+        found = self._stored(reference)
+        while True:
+            if not found or found[0].until_us is not None:
+                hint = f"run `interlock secret set {reference}`"
+                raise UnavailableError(f"no secret is stored at `{reference}`; {hint}")
+            try:
+                return tuple(self._opened(one) for one in found)
+            except UnavailableError:
+                # Sealed anew since it was read, perhaps, and the key of then dropped.
+                before, found = found, self._stored(reference)
+                if found == before:
+                    raise
 
     def set(self, reference: str, value: str, *, by: str, overlap_s: int = 0) -> int:
         """Store a secret as the newest version and return its number.
@@ -117,6 +126,9 @@ class SealedSecrets:
             msg = f"the secret at `{found.reference}` was changed in the database; set it again"
             raise UnavailableError(msg) from None
         return text.decode()
+
+    def _stored(self, reference: str) -> list[SealedSecret]:
+        return self._read(lambda tx: secrets.list_accepted(tx, reference))
 
     def _read(self, ask: Callable[[Tx], T]) -> T:
         with self._db.reading() as tx:
