@@ -24,7 +24,8 @@ OPEN = {
     ("POST", "/webhooks/{source}"),  # proved by its signature
     ("POST", "/oauth/token"),  # proved by the key in it
     ("POST", "/oauth/revoke"),  # as well
-    ("POST", "/openai/v1/chat/completions"),  # as the next two, proved by a session's token
+    ("POST", "/openai/v1/chat/completions"),  # as the next three, proved by a session's token
+    ("POST", "/openai/v1/responses"),
     ("GET", "/openai/v1/models"),
     ("POST", "/anthropic/v1/messages"),
     ("GET", "/oauth/authorize"),  # refuses everybody

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -83,17 +84,17 @@ class _Handler(BaseHTTPRequestHandler):
         provider = self.server.provider
         provider.requests.append(request)
         provider.headers.append({name.lower(): text for name, text in self.headers.items()})
-        is_openai = self.path == "/v1/chat/completions"
-        assert is_openai or self.path == "/v1/messages", self.path
-        what = request["messages"][-1]["content"]
+        answer, events = _SPOKEN[self.path]
+        said = request["input"] if "input" in request else request["messages"][-1]["content"]
+        what = said if isinstance(said, str) else said[-1]["content"]
         if what in _REFUSALS:
             self._refuse(*_REFUSALS[what])
         elif request.get("stream"):
-            self._stream(_events(is_openai=is_openai), what)
+            self._stream(events(), what)
         elif what == "hang":
             self._hang()
         else:
-            self._json(200, _openai_answer() if is_openai else _anthropic_answer())
+            self._json(200, answer())
 
     def _refuse(self, status: int, message: str) -> None:
         error = {"error": {"message": message, "type": "some_error", "code": None}}
@@ -167,9 +168,15 @@ def openai_events() -> list[dict[str, Any]]:
     return chunks
 
 
-def _events(*, is_openai: bool) -> list[bytes]:
-    if is_openai:
-        return [b": ping\n\n", *map(_data, openai_events()), b"data: [DONE]\n\n"]
+def _chat_stream() -> list[bytes]:
+    return [b": ping\n\n", *map(_data, openai_events()), b"data: [DONE]\n\n"]
+
+
+def _response_stream() -> list[bytes]:
+    return [*map(_data, response_events())]
+
+
+def _anthropic_stream() -> list[bytes]:
     return [*map(_data, anthropic_events())]
 
 
@@ -243,3 +250,73 @@ def anthropic_events() -> list[dict[str, Any]]:
         {"type": "message_stop"},
     ]
     return events
+
+
+def response(*, is_done: bool = True) -> dict[str, Any]:
+    """Return a response with a text and a call, or as it stands when it begins."""
+    text = {"type": "output_text", "text": "".join(WORDS), "annotations": []}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look"}
+    output = [
+        {"type": "message", "id": "m_1", "role": "assistant", "status": "completed"}
+        | {"content": [text]},
+        call | {"arguments": '{"n":7}', "status": "completed"},
+    ]
+    usage = {
+        "input_tokens": IN,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": OUT,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": IN + OUT,
+    }
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed" if is_done else "in_progress",
+        "model": "tiny-1",
+        "output": output if is_done else [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": usage if is_done else None,
+    }
+
+
+def response_events() -> list[dict[str, Any]]:
+    """Return the events of that response."""
+    message = {"type": "message", "id": "m_1", "role": "assistant", "status": "in_progress"}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look"}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    at_text = {"item_id": "m_1", "output_index": 0, "content_index": 0}
+    at_call = {"item_id": "fc_1", "output_index": 1}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": response(is_done=False)},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": message | {"content": []},
+        },
+        {"type": "response.content_part.added", "part": part} | at_text,
+        *(
+            {"type": "response.output_text.delta", "delta": word, "logprobs": []} | at_text
+            for word in WORDS
+        ),
+        {
+            "type": "response.output_item.added",
+            "output_index": 1,
+            "item": call | {"arguments": "", "status": "in_progress"},
+        },
+        *(
+            {"type": "response.function_call_arguments.delta", "delta": delta} | at_call
+            for delta in ('{"n":', "7}")
+        ),
+        {"type": "response.completed", "response": response()},
+    ]
+    return [event | {"sequence_number": number} for number, event in enumerate(events)]
+
+
+_SPOKEN: dict[str, tuple[Callable[[], object], Callable[[], list[bytes]]]] = {
+    "/v1/chat/completions": (_openai_answer, _chat_stream),
+    "/v1/responses": (response, _response_stream),
+    "/v1/messages": (_anthropic_answer, _anthropic_stream),
+}

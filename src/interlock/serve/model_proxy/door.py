@@ -34,6 +34,7 @@ from interlock.serve.auth import App
 from interlock.serve.model_proxy.anthropic import AnthropicMessages
 from interlock.serve.model_proxy.exchange import Broken, Exchange
 from interlock.serve.model_proxy.openai import OpenAiChat
+from interlock.serve.model_proxy.responses import OpenAiResponses
 from interlock.serve.model_proxy.wire import Wire, dumped, unknown_model
 from interlock.serve.status import status_of
 
@@ -45,6 +46,7 @@ _LARGE: Final = 64 * 1024
 _LEFT: Final = Broken(status=499, message="the agent left")
 _ENDED: Final = Broken(status=401, message="the session has ended")
 _OPENAI: Final = OpenAiChat()
+_RESPONSES: Final = OpenAiResponses()
 _ANTHROPIC: Final = AnthropicMessages()
 
 router = APIRouter(tags=["models"], include_in_schema=False)
@@ -63,6 +65,12 @@ class _Visitor:
 async def chat_completions(app: App, request: Request) -> Response:
     """Pass a chat completion on."""
     return await _answered(app, request, _OPENAI)
+
+
+@router.post(f"{OPENAI_PATH}/responses")
+async def responses(app: App, request: Request) -> Response:
+    """Pass a request for a response on."""
+    return await _answered(app, request, _RESPONSES)
 
 
 @router.post(f"{ANTHROPIC_PATH}/messages")

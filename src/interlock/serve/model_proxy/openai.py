@@ -61,6 +61,13 @@ _TYPES: Final[Mapping[int, str]] = {
 _SERVER_ERROR: Final = 500
 
 
+def error_body(status: int, code: str, message: str) -> JsonObject:
+    """Return an error as all APIs of OpenAI tell it."""
+    other = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
+    kind = _TYPES.get(status, other)
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
 class OpenAiChat:
     """The API of `POST /v1/chat/completions`."""
 
@@ -116,9 +123,7 @@ class OpenAiChat:
 
     def error(self, status: int, code: str, message: str) -> JsonObject:
         """Return the body of an error."""
-        other = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
-        kind = _TYPES.get(status, other)
-        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        return error_body(status, code, message)
 
     def error_event(self, status: int, code: str, message: str) -> bytes:
         """Return the event by which a stream breaks off."""
