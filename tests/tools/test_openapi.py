@@ -113,7 +113,7 @@ def test_everything_else_is_a_blind_write(proposal: Proposal) -> None:
 
 def test_schemas_are_closed_self_contained_and_of_our_dialect(proposal: Proposal) -> None:
     """References, recursion, `nullable` and old bounds are turned into JSON Schema 2020-12."""
-    made = json.loads(proposal.files["schemas/customer.update.in.json"])
+    made = json.loads(proposal.files["schemas/crm.customer.update.in.json"])
 
     customer = {
         "type": "object",

@@ -42,11 +42,12 @@ LOOSE: JsonObject = {
         ("git_status", "git.status.call"),
         ("getPetById", "git.pet_by_id.get"),
         ("read-file", "git.file.read"),
+        ("convert_time", "git.time.convert"),
         ("fileRead", "git.file.read"),
         ("2fa", "git.n2fa.call"),
         ("git", "git.git.call"),
         ("---", "git.thing.call"),
-        ("x" * 100, "git." + "x" * 55 + ".call"),
+        ("x" * 100, "git." + "x" * 52 + ".call"),
     ],
 )
 def test_name_has_system_noun_and_verb(upstream: str, expected: str) -> None:
@@ -95,8 +96,8 @@ def test_proposal_is_a_manifest_with_two_schemas() -> None:
     """The files have the form of a project, and the tool is a blind write."""
     made = propose(_draft())
 
-    paths = ["tools/git.branch.create.yaml", "schemas/branch.create.in.json"]
-    assert {*paths, "schemas/branch.create.out.json"} == made.files.keys()
+    paths = ["tools/git.branch.create.yaml", "schemas/git.branch.create.in.json"]
+    assert {*paths, "schemas/git.branch.create.out.json"} == made.files.keys()
     manifest = YAML(typ="safe", pure=True).load(made.files[paths[0]])
     expected = {
         "interlock": "v1",
@@ -111,8 +112,8 @@ def test_proposal_is_a_manifest_with_two_schemas() -> None:
         "connector": "mcp",
         "upstream": {"tool": "git_create_branch"},
         "contract": {
-            "input": "schemas/branch.create.in.json",
-            "output": "schemas/branch.create.out.json",
+            "input": "schemas/git.branch.create.in.json",
+            "output": "schemas/git.branch.create.out.json",
         },
         "effect": {"class": "blind"},
         "environments": {"dev": {"server": "git-dev"}},
@@ -128,6 +129,24 @@ def test_upstream_words_stay_in_comments() -> None:
     said = [line for line in text.splitlines() if "IGNORE" in line]
     assert said
     assert all(line.startswith("# ") for line in said)
+
+
+def test_comment_is_broken_between_words() -> None:
+    """A reviewer reads what the upstream says as it says it, however long."""
+    said = "words of the upstream " * 20
+
+    text = propose(_draft(said=said)).files["tools/git.branch.create.yaml"]
+
+    lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
+    assert max(map(len, lines)) <= 96
+    assert said.strip() in " ".join(lines)
+
+
+def test_tools_of_two_systems_share_no_file() -> None:
+    """What one import wrote stays, so a second one must not meet it under the same path."""
+    other = Server(name="svn-dev", system="svn", environment="dev", kind="mcp-stdio", argv=("svn",))
+
+    assert not propose(_draft()).files.keys() & propose(_draft(server=other)).files.keys()
 
 
 def test_open_input_is_noted() -> None:

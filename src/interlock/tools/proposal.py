@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,10 +26,10 @@ from interlock.tools.contract import check_schema
 
 _VERBS = frozenset(
     {
-        *("add", "approve", "assign", "cancel", "close", "create", "delete", "download", "edit"),
-        *("fetch", "find", "get", "link", "list", "move", "open", "post", "put", "read", "remove"),
-        *("reply", "retire", "revoke", "run", "search", "send", "set", "show", "start", "status"),
-        *("stop", "update", "upload", "write"),
+        *("add", "approve", "assign", "cancel", "close", "convert", "create", "delete"),
+        *("download", "edit", "fetch", "find", "get", "link", "list", "move", "open", "post"),
+        *("put", "read", "remove", "reply", "retire", "revoke", "run", "search", "send", "set"),
+        *("show", "start", "status", "stop", "toggle", "trigger", "update", "upload", "write"),
     }
 )
 # Words for people and models; ours belong into the manifest, theirs nowhere near an agent.
@@ -36,7 +37,8 @@ _UPSTREAM_WORDS = frozenset({"$comment", "default", "description", "example", "e
 _DROPPED = _UPSTREAM_WORDS | {"$anchor", "$id", "$schema"}
 _NAMED = frozenset({"$defs", "dependentSchemas", "patternProperties", "properties"})
 _DATA = frozenset({"const", "enum", "required", "type"})
-_LONGEST_NAME = 64
+_LONGEST_NAME = 61
+"""As the manifest has it."""
 _COMMENT_WIDTH = 96
 _LINE_WIDTH = 4096
 """So wide that no line that a person wrote is broken anew."""
@@ -78,7 +80,6 @@ class Draft:
 def propose(draft: Draft) -> Proposal:
     """Return the manifest and the two schemas of one tool."""
     name = tool_name(draft.server.system, draft.words)
-    stem = name.partition(".")[2]
     arguments = as_contract(draft.input_schema, is_closed=True)
     output = as_contract(draft.output_schema, is_closed=False)
     manifest: JsonObject = {
@@ -94,8 +95,8 @@ def propose(draft: Draft) -> Proposal:
         "connector": draft.connector,
         **draft.reach,
         "contract": {
-            "input": f"schemas/{stem}.in.json",
-            "output": f"schemas/{stem}.out.json",
+            "input": f"schemas/{name}.in.json",
+            "output": f"schemas/{name}.out.json",
         },
         "effect": {"class": "read" if draft.is_read else "blind"},
         "environments": {draft.server.environment: {"server": draft.server.name}},
@@ -105,8 +106,8 @@ def propose(draft: Draft) -> Proposal:
     return Proposal(
         files={
             f"tools/{name}.yaml": _comment(draft, notes) + _yaml(manifest),
-            f"schemas/{stem}.in.json": _json(arguments),
-            f"schemas/{stem}.out.json": _json(output),
+            f"schemas/{name}.in.json": _json(arguments),
+            f"schemas/{name}.out.json": _json(output),
         },
         notes=tuple(f"`{name}`: {note}" for note in notes),
     )
@@ -219,11 +220,7 @@ def _comment(draft: Draft, notes: tuple[str, ...]) -> str:
         said = "".join(char if char.isprintable() else " " for char in draft.said)
         lines.append(f"Upstream says, which is not to be trusted: {' '.join(said.split())}")
     lines += [f"Open: {note}" for note in notes]
-    parts = (
-        line[at : at + _COMMENT_WIDTH]
-        for line in lines
-        for at in range(0, len(line), _COMMENT_WIDTH)
-    )
+    parts = (part for line in lines for part in textwrap.wrap(line, _COMMENT_WIDTH))
     return "".join(f"# {part}\n" for part in parts)
 
 
