@@ -16,11 +16,11 @@ from mcp_types import INTERNAL_ERROR, REQUEST_TIMEOUT
 from interlock.domain.breaker import is_failure
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import Reply, Transport
-from interlock.domain.errors import InputError
+from interlock.domain.errors import InputError, UnreachableError
 from interlock.domain.tool import ConnectorKind, McpCall, Server
 from interlock.testing.connectors.outside import outgoing, tool_of
 from interlock.tools.connectors.mcp import McpConnector
-from interlock.tools.upstream import KINDS, call_of
+from interlock.tools.upstream import KINDS, TOOLS, call_of
 from tests.conformance.connector_outside import (
     Outside,
     mcp_http_outside,
@@ -256,6 +256,28 @@ async def test_program_that_is_no_server_was_sent_nothing(tmp_path: Path) -> Non
     assert [Transport.NOT_SENT] * 3 == [reply.transport for reply in replies]
     assert "tried again in" in (replies[2].problem or "")
     assert 1 == len(starts.read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("nowhere-at-all",), "not found: give its whole path, or list `PATH` in `variables`"),
+        (("sh", "-c", "exit 3"), "its program ended with code 3 before it answered"),
+    ],
+)
+async def test_program_that_does_not_start_is_told_with_what_to_do(
+    argv: tuple[str, ...], said: str
+) -> None:
+    """Its standard error is not read, so that this sentence is all that its owner has."""
+    server = Server(name="broken", system="outside", environment="dev", kind="mcp-stdio", argv=argv)
+    connector = McpConnector(server)
+
+    with pytest.raises(UnreachableError) as caught:
+        await connector.list_offers(TOOLS)
+
+    await connector.aclose()
+    assert caught.value.message.startswith("`broken` could not be reached: its program ")
+    assert said in caught.value.message
 
 
 async def test_changed_secret_gets_a_session_of_its_own(http: Outside) -> None:

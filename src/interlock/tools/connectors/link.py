@@ -116,7 +116,8 @@ class _Connection:
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, InterlockError):
+        return error.message[:200]
     # Of other errors the text may be the server's: nothing but a reply repeats that.
-    is_ours = isinstance(error, OSError | InterlockError)
     name = type(error).__name__
-    return f"{name}: {error}"[:200] if is_ours else name
+    return f"{name}: {error}"[:200] if isinstance(error, OSError) else name

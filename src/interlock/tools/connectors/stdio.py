@@ -18,6 +18,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
+from interlock.domain.errors import UnreachableError
+
 MAX_LINE = 8 * 1024 * 1024
 
 _STOP_S = 2.0
@@ -34,28 +36,55 @@ async def stdio_transport(
     """Start a server with exactly these variables and stop it, with its children, at the end.
 
     `on_end` is called once its output has ended or broken a rule (a line over `MAX_LINE`). Raises
-    `OSError` if it cannot be started.
+    `UnreachableError` if there is no such program, or it ended instead of answering, `OSError` if
+    it cannot be started otherwise.
     """
     # What it writes to its standard error may hold content, and belongs to nobody here.
-    process = await anyio.open_process(
-        list(argv), env=dict(variables), stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    try:
+        process = await anyio.open_process(
+            list(argv), env=dict(variables), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+    except FileNotFoundError:
+        msg = "its program was not found: give its whole path, or list `PATH` in `variables`"
+        raise UnreachableError(msg) from None
     to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, to_process = anyio.create_memory_object_stream[SessionMessage](0)
     # INVARIANT: `open_process` makes pipes for both unless told otherwise.
     assert process.stdin is not None
     assert process.stdout is not None
+    has_ended = anyio.Event()
+
+    def end() -> None:
+        has_ended.set()
+        on_end()
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_read, process.stdout, to_session, on_end)
+        tasks.start_soon(_read, process.stdout, to_session, end)
         tasks.start_soon(_write, process.stdin, to_process)
         try:
             yield incoming, outgoing
+        except Exception as error:
+            if has_ended.is_set():
+                await _refuse_ended(process, error)
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await _stop(process)
             tasks.cancel_scope.cancel()
             incoming.close()
             outgoing.close()
+
+
+async def _refuse_ended(process: Process, error: Exception) -> None:
+    """Raise `UnreachableError` if the process has ended by itself, which explains `error`."""
+    with anyio.move_on_after(_STOP_S):
+        await process.wait()
+    if process.returncode is not None:
+        msg = (
+            f"its program ended with code {process.returncode} before it answered: run `argv` in a"
+            " terminal, with no more than its `variables`, to see why"
+        )
+        raise UnreachableError(msg) from error
 
 
 async def _read(
