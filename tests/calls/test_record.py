@@ -133,6 +133,29 @@ def test_a_reply_is_read_by_the_contract(
 
 
 @pytest.mark.parametrize(
+    ("effect", "verdict"),
+    [
+        (EffectSpec(effect_class=EffectClass.BLIND), Verdict.UNKNOWN),
+        (EffectSpec(effect_class=EffectClass.BLIND, no_effect=("error",)), Verdict.NOTHING_DONE),
+    ],
+    ids=["write", "write that promises it"],
+)
+def test_an_error_result_proves_nothing_unless_promised(
+    effect: EffectSpec, verdict: Verdict
+) -> None:
+    """A server says in one form that it refused a write and that it broke down in the middle."""
+    reply = _said(200, is_error=True, problem="the path is outside")
+
+    reading = classify(reply, replace(TOOL, effect=effect), is_in_doubt=False)
+
+    assert (verdict, "the path is outside", False) == (
+        reading.verdict,
+        reading.message,
+        reading.is_retryable,
+    )
+
+
+@pytest.mark.parametrize(
     ("guard", "status", "is_in_doubt", "verdict"),
     [
         (_VERSION, 412, False, Verdict.CONFLICT),

@@ -25,6 +25,18 @@ CREATE, FIND, SERVER = "tools/create.yaml", "tools/find.yaml", "servers/dev.yaml
             "owner: ot",
             "there is no team `ot` (known are it, owners, security)",
         ),
+        (
+            CREATE,
+            "  class: probed\n",
+            "  class: probed\n  no_effect: [200]\n",
+            "`effect.no_effect.0` should be a status from 300 to 599, or `error`, got `200`",
+        ),
+        (
+            CREATE,
+            "  class: probed\n",
+            "  class: probed\n  no_effect: [error]\n",
+            "an `http` tool answers with statuses, and knows no `error`",
+        ),
         (CREATE, "labels: [pii]", "labels: [pi]", "there is no label `pi` (did you mean `pii`?)"),
         (CREATE, "system: desk", "system: disk", "there is no system `disk`"),
         (

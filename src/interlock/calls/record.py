@@ -78,7 +78,7 @@ def classify(reply: Reply, tool: ToolVersion, *, is_in_doubt: bool) -> Reading:
         return _answered(Verdict.KEY_REUSED, KEY_REUSED, reply)
     if status in spec.in_progress:
         return _answered(Verdict.IN_PROGRESS, "call.in_progress", reply)
-    if status in spec.no_effect or status in _MCP_NO_EFFECT:
+    if ("error" if reply.is_error else status) in spec.no_effect or status in _MCP_NO_EFFECT:
         refused = _answered(Verdict.NOTHING_DONE, "call.refused", reply)
         return replace(refused, is_retryable=status in _WAIT_STATUSES)
     if status not in _HTTP_OK or reply.is_error:

@@ -198,8 +198,9 @@ class Probe:
 class EffectSpec:
     """Effect class and what it rests on.
 
-    `key_ttl_s`: life of the upstream's memory of our key (`keyed`). `no_effect`: HTTP statuses
-    that prove that nothing was stored; every other failure is ambiguous. `in_progress` and
+    `key_ttl_s`: life of the upstream's memory of our key (`keyed`). `no_effect`: what proves that
+    nothing was stored: HTTP statuses, and `error` for the error result of an MCP server or a
+    function; every other failure is ambiguous. `in_progress` and
     `key_reused`: statuses of a `keyed` upstream for "still working" and "same key, other body".
     """
 
@@ -207,7 +208,7 @@ class EffectSpec:
     key_ttl_s: int | None = None
     guard: Guard | None = None
     probe: Probe | None = None
-    no_effect: tuple[int, ...] = ()
+    no_effect: tuple[int | Literal["error"], ...] = ()
     in_progress: tuple[int, ...] = ()
     key_reused: tuple[int, ...] = ()
 

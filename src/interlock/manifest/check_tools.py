@@ -122,6 +122,9 @@ def _classes(tool: ToolVersion) -> Iterator[Finding]:
 
 def _effect(tool: ToolVersion) -> Iterator[Finding]:
     effect, request = tool.effect, tool.request
+    if isinstance(request, HttpRequest) and "error" in effect.no_effect:
+        message = "an `http` tool answers with statuses, and knows no `error`"
+        yield ("effect", "no_effect"), message, "name the statuses that prove it"
     match effect.effect_class:
         case EffectClass.KEYED:
             if effect.key_ttl_s is None:

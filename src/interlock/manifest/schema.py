@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -42,6 +43,12 @@ def _credentials(value: object) -> str | dict[str, str]:
     if isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
         return {key: _secret_reference(str(reference)) for key, reference in value.items()}
     raise ValueError("should be one reference, or one for each workflow that may use the tool")
+
+
+def _proof(value: object) -> object:
+    if value == "error" or (type(value) is int and 300 <= value <= 599):  # noqa: PLR2004 - HTTP's
+        return value
+    raise ValueError("should be a status from 300 to 599, or `error`")
 
 
 NAME = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$"
@@ -78,16 +85,9 @@ SecretReference = Annotated[str, AfterValidator(_secret_reference)]
 Credentials = Annotated[
     str | dict[str, str],
     # Not a union: its problems would name each kind, and all but one of them mislead.
-    PlainValidator(_credentials),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string"}},
-            ]
-        }
-    ),
+    PlainValidator(_credentials, json_schema_input_type=str | dict[str, str]),
 ]
+Proof = Annotated[int | Literal["error"], BeforeValidator(_proof)]
 Schema = Annotated[
     JsonValue, AfterValidator(_schema_or_path), WithJsonSchema({"type": ["string", "object"]})
 ]
@@ -259,8 +259,8 @@ class EffectPart(Part):
     key_ttl_s: Annotated[int, Field(ge=1)] | None = None
     guard: GuardPart | None = None
     probe: ProbePart | None = None
-    no_effect: list[Status] = []
-    """Statuses that prove that nothing was stored."""
+    no_effect: list[Proof] = []
+    """What proves that nothing was stored: statuses; `error` means an error result (`isError`)."""
     in_progress: list[Status] = []
     key_reused: list[Status] = []
 
