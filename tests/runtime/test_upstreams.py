@@ -171,7 +171,7 @@ def test_words_that_were_not_reviewed_are_not_kept(bench: NotesBench) -> None:
 
     assert '-  "description": "Write a note",' in checked.differences[TOOL]
     with bench.db.reading() as tx:
-        assert [PIN] == list(upstreams.find(tx, SERVER, [PIN, str(pin_of(POISONED))]))
+        assert [PIN] == list(upstreams.find(tx, [PIN, str(pin_of(POISONED))]))
 
 
 def test_a_server_that_cannot_be_asked_changes_nothing(bench: NotesBench) -> None:
@@ -210,4 +210,4 @@ def test_a_server_without_pinned_tools_is_not_asked(sqlite_url: str, tmp_path: P
 
         assert UpstreamWatch(bench.upstreams, ExecutorId("one")).run_once()
         with bench.db.reading() as tx:
-            assert {} == upstreams.find(tx, SERVER, [PIN])
+            assert {} == upstreams.find(tx, [PIN])

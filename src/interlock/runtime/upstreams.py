@@ -145,14 +145,14 @@ def _compare(tx: Tx, *, server: str, offered: dict[str, JsonObject], by: str) ->
         raise InputError(f"there is no MCP server `{server}`")
     tools = upstream.reviewed(release, entry).values()
     requests = [tool.request for tool in tools if isinstance(tool.request, McpCall)]
-    known = upstreams.find(tx, server, [one.pin for one in requests if one.pin is not None])
+    known = upstreams.find(tx, [one.pin for one in requests if one.pin is not None])
     standings = upstream.compare(tools, entry, offered=offered, known=known)
     differences: dict[str, list[str]] = {}
     for standing, request in zip(standings, requests, strict=True):
         now = offered.get(standing.upstream)
         if now is not None and standing.pin is not None and standing.state == "same":
             # Of what was reviewed only: a server could change its words for ever.
-            upstreams.put(tx, server, standing.pin, now)
+            upstreams.put(tx, standing.pin, now)
         if standing.state in {"changed", "removed"}:
             before = known.get(request.pin or "")
             differences[standing.tool] = difference(before, now, names=("reviewed", "now"))

@@ -501,7 +501,6 @@ secret = Table(
 upstream_tool = Table(
     "upstream_tool",
     metadata,
-    Column("server", Text, primary_key=True),
     Column("pin", Text, primary_key=True),
     Column("definition", Text, nullable=False),
     Column("seen_us", BigInteger, nullable=False),

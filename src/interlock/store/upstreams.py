@@ -1,4 +1,7 @@
-"""What MCP servers said of their tools, each definition once: what a changed one differs from."""
+"""What MCP servers said of their tools, each definition once: what a changed one differs from.
+
+A pin is a digest of its definition, so whichever server was heard saying it, it is the same one.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,12 @@ from interlock.store.tables import upstream_tool as table
 from interlock.store.tx import Tx
 
 
-def put(tx: Tx, server: str, pin: str, definition: JsonObject) -> None:
+def put(tx: Tx, pin: str, definition: JsonObject) -> None:
     """Keep a definition under its pin; nothing happens if it is known."""
-    tx.insert_once(
-        table,
-        {"server": server, "pin": pin, "definition": pack(definition), "seen_us": tx.now_us},
-    )
+    tx.insert_once(table, {"pin": pin, "definition": pack(definition), "seen_us": tx.now_us})
 
 
-def find(tx: Tx, server: str, pins: Collection[str]) -> dict[str, JsonObject]:
-    """Return the known definitions of a server by pin."""
-    query = select(table.c.pin, table.c.definition)
-    query = query.where(table.c.server == server, table.c.pin.in_(pins))
+def find(tx: Tx, pins: Collection[str]) -> dict[str, JsonObject]:
+    """Return the known definitions by pin."""
+    query = select(table.c.pin, table.c.definition).where(table.c.pin.in_(pins))
     return {pin: unpack_object(definition) for pin, definition in tx.connection.execute(query)}

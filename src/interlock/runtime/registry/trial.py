@@ -102,7 +102,7 @@ class Trials:
                 binding=binding,
                 tenant=tenant,
                 breaker=breakers.find(tx, binding.server.name),
-                known=upstreams.find(tx, binding.server.name, [pin] if pin else []),
+                known=upstreams.find(tx, [pin] if pin else []),
                 seats=standings(live, binding, tenant=tenant, arguments=arguments, now_us=now_us),
             )
         return looked.trial(arguments)
