@@ -26,6 +26,7 @@ CLAIMS = (
     "gateway-cost",
     "tools-duplicates",
     "stock-clients",
+    "real-servers",
     "mcp-conformance",
 )
 HOLDS, FAILS, UNKNOWN = 0, 1, 2

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from importlib.metadata import version
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from xml.etree import ElementTree as ET
 
 from interlock.domain.canonical import Json, JsonObject
+from proofs import tested
 from proofs.verdict import Verdict, say
 from scripts import peers
 
@@ -26,29 +22,20 @@ INSTALLED = {
     "openai": ("openai-agents", "mcp"),
     "adk": ("google-adk", "mcp"),
 }
-_ROOT = Path(__file__).parent.parent
 _STORY = re.compile(r"test_a_stock_client_works_as_the_page_says\[(.+)\]")
 
 
 def main() -> Verdict:
     """Install the clients, run their tests, and tell which work and in which version."""
     for name in (*INSTALLED, peers.NODE):
-        say(f"installed in {peers.install(name).relative_to(_ROOT)}")
-    with TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "", TESTS, f"--junit-xml={report}"]
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-        if not report.exists():
-            raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-        # Written by the process that was started above.
-        cases = list(ET.parse(report).iter("testcase"))  # noqa: S314
+        say(f"installed in {peers.install(name).relative_to(peers.ROOT)}")
+    passed = tested.run(TESTS)
     rows: JsonObject = {}
-    for case in cases:
-        found = _STORY.fullmatch(case.get("name", ""))
+    for name, is_passed in passed.items():
+        found = _STORY.fullmatch(name)
         if found:
-            rows[found[1]] = {"works": len(case) == 0, "versions": _versions(found[1])}
-        say(f"{'works' if len(case) == 0 else 'FAILS'}  {case.get('name')}")
-    failed: list[Json] = [case.get("name", "") for case in cases if len(case) > 0]
+            rows[found[1]] = {"works": is_passed, "versions": _versions(found[1])}
+    failed: list[Json] = [name for name, is_passed in passed.items() if not is_passed]
     return Verdict(
         value={"failed": failed},
         goal={"failed": []},

@@ -19,12 +19,11 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from interlock.domain.canonical import JsonObject
 from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import session_files
 from tests.acceptance.gateway import Passing, before, leave
 from tests.acceptance.stock import Caller, inspecting, inspector, played, typing
-from tests.cli.terminal import Server, done, interlock
+from tests.cli.terminal import Server, approve, done, interlock, listed
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "outside-agents.md"
 FIND, WRITE = "recorder__item__find", "recorder__item__create_keyed"
@@ -159,24 +158,15 @@ def test_a_stock_client_works_as_the_page_says(
 def _approve(plane: Plane) -> None:
     """Approve the one call that waits, as Dana, and wait until it is made."""
     done_before = len(plane.recorder.log().effects)
-    (approval,) = _listed("approval", "list")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INTERLOCK_TOKEN", os.environ["DANAS_TOKEN"])
-        done("approval", "approve", str(approval["approval_id"]))
+    approve(os.environ["DANAS_TOKEN"])
     plane.recorder.wait_for(effects=done_before + 1)
 
 
 def _states(handle: str) -> list[str]:
     """Return how the calls of a session ended."""
     run_id = handle.partition("/")[0]
-    listed = _listed("effect", "list", "--workflow", "outside")
-    return sorted(str(effect["state"]) for effect in listed if effect["run_id"] == run_id)
-
-
-def _listed(noun: str, *command: str) -> list[JsonObject]:
-    found = interlock(noun, *command, "--json").json[f"{noun}s"]
-    assert isinstance(found, list)
-    return [row for row in found if isinstance(row, dict)]
+    effects = listed("effect", "list", "--workflow", "outside")
+    return sorted(str(effect["state"]) for effect in effects if effect["run_id"] == run_id)
 
 
 @pytest.mark.peers

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+import pytest
 from typer.testing import CliRunner
 
 from interlock.cli.main import app
@@ -55,6 +56,21 @@ def done(*arguments: str, given: str | None = None) -> str:
     said = interlock(*arguments, given=given)
     assert said.code == 0, said
     return said.out.rstrip("\n")
+
+
+def listed(noun: str, *command: str) -> list[JsonObject]:
+    """Return the rows that a command about such things lists."""
+    found = interlock(noun, *command, "--json").json[f"{noun}s"]
+    assert isinstance(found, list)
+    return [row for row in found if isinstance(row, dict)]
+
+
+def approve(token: str) -> None:
+    """Approve the one call that waits, as the person whose key this is."""
+    (approval,) = listed("approval", "list")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTERLOCK_TOKEN", token)
+        done("approval", "approve", str(approval["approval_id"]))
 
 
 class Server:
