@@ -23,15 +23,17 @@ from mcp_types import (
     TextContent,
     Tool,
     ToolAnnotations,
+    ToolExecution,
 )
 from starlette.requests import Request
 
 KEY_META = "interlock/idempotency-key"
+_TASK = ToolExecution(task_support="required")
 TEXT_SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 
 
 def outside_server(*, is_old: bool = False) -> Server[dict[str, object]]:
-    """Build the server; an old one does not know `server/discover`."""
+    """Build the server; an old one does not know `server/discover`, and has a task beside tools."""
     counts: Counter[str] = Counter()
 
     async def list_tools(
@@ -48,6 +50,7 @@ def outside_server(*, is_old: bool = False) -> Server[dict[str, object]]:
                 )
                 for name in names
             ]
+            + [Tool(name="task", input_schema={"type": "object"}, execution=_TASK)] * is_old
         )
 
     async def call_tool(ctx: ServerRequestContext, params: CallToolRequestParams) -> CallToolResult:
@@ -95,9 +98,10 @@ def _authorization(ctx: ServerRequestContext) -> str | None:
 
 
 async def _main() -> None:
-    server = outside_server()
+    is_old = "--old" in sys.argv
+    server = outside_server(is_old=is_old)
     async with stdio_server() as (reading, writing):
-        if "--old" in sys.argv:
+        if is_old:
             await serve_loop(server, reading, writing, lifespan_state={})
         else:
             await server.run(reading, writing, server.create_initialization_options())

@@ -121,6 +121,18 @@ def _call(tool: ToolVersion) -> McpCall:
     return tool.request
 
 
+async def test_tool_that_only_runs_as_a_task_is_left_out() -> None:
+    """Each call of it would be refused."""
+    async with mcp_stdio_outside(is_old=True) as outside:
+        proposal = await from_mcp(outside.server, owner="it")
+
+    assert "tools/outside.echo.call.yaml" in proposal.files
+    assert "tools/outside.task.call.yaml" not in proposal.files
+    assert ("`task` was left out: it runs as a task only",) == tuple(
+        note.partition(", and")[0] for note in proposal.notes
+    )
+
+
 async def test_server_that_is_away_is_unavailable() -> None:
     """Nothing can be proposed of what cannot be reached."""
     server = Server(

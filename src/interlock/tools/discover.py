@@ -130,9 +130,14 @@ def _of_mcp(server: Server, owner: str, offer: Offer, call: McpCall) -> Proposal
 
 
 def _contract(offer: Offer) -> tuple[JsonObject, JsonObject]:
-    """Return the schemas of an offer's arguments and result; raises `InputError` for a bad URI."""
+    """Return the schemas of an offer's arguments and result.
+
+    Raises `InputError` for what could not be called: a bad URI, or a tool that is only a task.
+    """
     match offer:
         case Tool():
+            if offer.execution is not None and offer.execution.task_support == "required":
+                raise InputError("it runs as a task only, and calls wait for their result here")
             output = cast("JsonObject | None", offer.output_schema)
             arguments = cast("JsonObject", offer.input_schema)
             return arguments, CONTENT_SCHEMA if output is None else output
