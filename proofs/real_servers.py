@@ -13,7 +13,7 @@ from proofs import tested
 from proofs.verdict import Verdict, say
 from scripts import peers
 
-TESTS = "tests/acceptance/test_mcp_servers.py"
+TESTS = ("tests/acceptance/test_mcp_servers.py", "tests/test_git_howto.py")
 PYTHON = ("mcp-server-git", "mcp-server-time")
 NPM = tuple(
     f"@modelcontextprotocol/server-{name}" for name in ("filesystem", "memory", "everything")
@@ -25,7 +25,7 @@ def main() -> Verdict:
     """Install the servers, run their tests, and tell the versions."""
     for name in (_ENVIRONMENT, peers.NODE):
         say(f"installed in {peers.install(name).relative_to(peers.ROOT)}")
-    passed = tested.run(TESTS)
+    passed = tested.run(*TESTS)
     failed: list[Json] = [name for name, is_passed in passed.items() if not is_passed]
     return Verdict(
         value={"failed": failed},

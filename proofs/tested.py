@@ -14,14 +14,14 @@ from proofs.verdict import say
 _ROOT = Path(__file__).parent.parent
 
 
-def run(tests: str) -> Mapping[str, bool]:
-    """Run a file of tests, those that need software of others too; return which passed.
+def run(*tests: str) -> Mapping[str, bool]:
+    """Run files of tests, those that need software of others too; return which passed.
 
     Raises `RuntimeError` with the end of what was printed if none was run.
     """
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "", tests, f"--junit-xml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "", *tests, f"--junit-xml={report}"]
         done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
         # Written by the process that was started above.
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []  # noqa: S314

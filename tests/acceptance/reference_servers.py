@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import subprocess
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +20,14 @@ from interlock.domain.canonical import JsonObject
 from scripts import peers
 from tests.acceptance.test_gateway_crash import connected
 from tests.cli.terminal import Server, done, interlock
+from tests.serve.gateway.door import meta_of, text_of
 
 SYSTEMS = ("git", "time", "filesystem", "memory", "everything")
 NPM = ("filesystem", "memory", "everything")
 RESULT = "interlock__result"
-ELSEWHERE = "Asia/Tokyo"
-"""Where the time server of `stage` says that it is, which changes what it says of its tools."""
+LIMIT_S = 60
+ZONES = {"dev": "Etc/UTC", "stage": "Asia/Tokyo"}
+"""Where the time servers are told to be, which changes what they say of their tools."""
 _READ: JsonObject = {"group": "read", "effect": {"class": "read"}}
 _WRITE: JsonObject = {"group": "write", "effect": {"class": "blind"}}
 # It looks at the path before it touches anything.
@@ -194,11 +198,24 @@ class Seat:
 
         return anyio.run(called)
 
+    def ended(self, asked: CallToolResult, *, waits_for: str | None = None) -> CallToolResult:
+        """Ask for the end of a pending call until it has one, or waits for something else."""
+        handle = meta_of(asked)["interlock/handle"]
+        rest, until_s = threading.Event(), time.monotonic() + LIMIT_S
+        while True:
+            found = self.call(RESULT, {"handle": handle})
+            is_pending = meta_of(found)["interlock/state"] == "pending"
+            if waits_for in text_of(found) if waits_for else not is_pending:
+                return found
+            assert time.monotonic() < until_s, text_of(found)
+            rest.wait(0.1)
 
-def argv(system: str, folder: Path) -> list[str]:
+
+def argv(system: str, environment: str, folder: Path) -> list[str]:
     """Return the command of a server as its package brings it."""
     if system not in NPM:
-        return [str(peers.install("servers") / "bin" / f"mcp-server-{system}")]
+        zone = [f"--local-timezone={ZONES[environment]}"] if system == "time" else []
+        return [str(peers.install("servers") / "bin" / f"mcp-server-{system}"), *zone]
     place = peers.install(peers.NODE)
     package = peers.package(place, f"@modelcontextprotocol/server-{system}")
     command = [str(peers.node(place)), str(package / "dist" / "index.js")]
@@ -217,9 +234,8 @@ def project(folder: Path) -> dict[str, str]:
     files = {"project.yaml": _PROJECT, "agents/helper.yaml": _AGENT}
     for name in SYSTEMS:
         files[f"systems/{name}.yaml"] = _SYSTEM.format(name=name)
-        files[f"servers/{name}-dev.yaml"] = _server(name, "dev", argv(name, folder))
-    there = [*argv("time", folder), f"--local-timezone={ELSEWHERE}"]
-    return files | {"servers/time-stage.yaml": _server("time", "stage", there)}
+        files[f"servers/{name}-dev.yaml"] = _server(name, "dev", folder)
+    return files | {"servers/time-stage.yaml": _server("time", "stage", folder)}
 
 
 def seats(tools: Sequence[str]) -> dict[str, str]:
@@ -273,11 +289,11 @@ def git(place: Path, *command: str) -> str:
     return found.stdout.strip()
 
 
-def _server(system: str, environment: str, command: Sequence[str]) -> str:
+def _server(system: str, environment: str, folder: Path) -> str:
     return _SERVER.format(
         name=system,
         environment=environment,
-        argv=", ".join(command),
+        argv=", ".join(argv(system, environment, folder)),
         variables=VARIABLES.get(system, ""),
     )
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +12,7 @@ from ruamel.yaml import YAML
 
 from interlock.domain.canonical import JsonObject
 from tests.acceptance.reference_servers import (
+    LIMIT_S,
     RESULT,
     REVIEWED,
     SYSTEMS,
@@ -30,7 +29,6 @@ from tests.cli.terminal import Server, approve, done, interlock, listed
 from tests.serve.gateway.door import meta_of, text_of
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(180)]
-LIMIT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +68,11 @@ def test_what_is_imported_is_pinned_and_nobody_can_use_it_before_it_is_reviewed(
     """Whatever its server calls harmless is a blind write, which no grant covers."""
     yaml = YAML(typ="safe")
     tools = [yaml.load(path.read_text()) for path in (plane.folder / "tools").glob("*.yaml")]
+    proposed = {tool["name"] for tool in tools}
     kept = [tool for tool in tools if tool["name"] not in REVIEWED]
 
-    assert REVIEWED.keys() <= {tool["name"] for tool in tools}
+    assert REVIEWED.keys() <= proposed
+    assert "everything.simulate_research_query.call" not in proposed  # which only runs as a task
     assert all(tool["upstream"]["pin"].startswith("sha256:") for tool in tools)
     assert {("write", "blind")} == {(tool["group"], tool["effect"]["class"]) for tool in kept}
     assert [RESULT] == plane.names_before
@@ -89,7 +89,7 @@ def test_git_reads_and_commits_once_when_a_person_has_agreed(plane: Plane, seat:
     asked = seat.call("git.commit.call", {**here, "message": "second"})
     before = git(place, "rev-list", "--count", "HEAD")
     approve(plane.approver)
-    made = _ended(seat, asked)
+    made = seat.ended(asked)
     log = seat.call("git.log.call", here)
     elsewhere = seat.call("git.log.call", {"repo_path": str(plane.folder)})
 
@@ -118,17 +118,17 @@ def test_a_commit_whose_answer_is_lost_is_a_persons_case_and_made_once(
     approve(plane.approver)
     made = told.read_text()
     plane.kill("mcp-server-git")
-    lost = _ended(seat, asked, waits_for="a person looks into it")
+    lost = seat.ended(asked, waits_for="a person looks into it")
     hook.unlink()
     (parked,) = listed("effect", "parked")
     known = ("--external-id", git(place, "rev-parse", "HEAD"), "--reason", "it is in the log")
     done("effect", "resolve", str(parked["effect_id"]), "done", *known)
-    settled = _ended(seat, asked)
+    settled = seat.ended(asked)
     (place / "third.txt").write_text("third")
     seat.call("git.add.call", {**here, "files": ["third.txt"]})
     asked = seat.call("git.commit.call", {**here, "message": "third"})
     approve(plane.approver)
-    third = _ended(seat, asked)
+    third = seat.ended(asked)
 
     assert "made\n" == made
     assert "pending" == meta_of(lost)["interlock/state"]
@@ -243,16 +243,3 @@ def test_a_server_that_says_something_else_is_quarantined_where_it_does(
 def _structured(result: CallToolResult) -> JsonObject:
     assert isinstance(result.structured_content, dict), result
     return result.structured_content
-
-
-def _ended(seat: Seat, asked: CallToolResult, *, waits_for: str | None = None) -> CallToolResult:
-    """Ask for the end of a pending call until it has one, or waits for something else."""
-    handle = meta_of(asked)["interlock/handle"]
-    rest, until_s = threading.Event(), time.monotonic() + LIMIT_S
-    while True:
-        found = seat.call(RESULT, {"handle": handle})
-        is_pending = meta_of(found)["interlock/state"] == "pending"
-        if waits_for in text_of(found) if waits_for else not is_pending:
-            return found
-        assert time.monotonic() < until_s, text_of(found)
-        rest.wait(0.1)
