@@ -60,9 +60,9 @@ def project() -> dict[str, str]:
             reads = text.replace("group: write", "group: read").replace("blind", "read")
             files[path] = reads + REVIEWED
     tones = {"type": "string", "enum": ["warm", "cold", "cool"]}
-    greet = json.loads(files["schemas/greet.get.in.json"])
+    greet = json.loads(files["schemas/upstream.greet.get.in.json"])
     greet["properties"]["tone"] = tones
-    files["schemas/greet.get.in.json"] = json.dumps(greet)
+    files["schemas/upstream.greet.get.in.json"] = json.dumps(greet)
     around = frame("http://127.0.0.1:9/mcp", [f"upstream.{name}" for name in GRANTED])
     return {**around, **files, f"servers/{SERVER}.yaml": ENTRY}
 
