@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.ids import ToolName
-from interlock.domain.tool import Binding
+from interlock.domain.tool import Binding, McpCall
 from interlock.manifest.load import load
 from interlock.runtime.registry.preview import preview
 from interlock.testing.recorder_project import TOOL_OF, files
@@ -38,6 +40,17 @@ def test_absent_arguments_leave_no_trace_in_the_query() -> None:
     urls = [preview(binding("read"), value)["url"] for value in given]
 
     assert [f"{URL}/read/items", f"{URL}/read/items?reference=a%26b%3Dc"] == urls
+
+
+def test_a_resource_is_shown_with_the_uri_that_is_read() -> None:
+    """Values are encoded as they would be sent; what makes no URI is refused."""
+    found = binding("read")
+    call = McpCall(upstream="notes://{reference}/text", kind="resource")
+    resource = replace(found, tool=replace(found.tool, request=call))
+
+    assert {"resource": "notes://a%2Fb/text"} == preview(resource, {"reference": "a/b"})
+    with pytest.raises(InputError, match="cannot be"):
+        preview(resource, {"reference": ".."})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from interlock.domain import uri
 from interlock.domain.canonical import Json, JsonObject, canonical, parse
 from interlock.domain.errors import InputError, JsonError
 from interlock.domain.tool import Binding, HttpRequest, McpCall, PythonCall
@@ -27,6 +28,9 @@ def preview(binding: Binding, arguments: JsonObject) -> JsonObject:
     match tool.request:
         case HttpRequest():
             return _http(binding, tool.request, arguments)
+        case McpCall(kind="resource", upstream=template):
+            words = {name: str(value) for name, value in arguments.items()}
+            return {"resource": uri.expand(template, words)}
         case McpCall():
             given = {} if tool.request.key_argument is None else {tool.request.key_argument: KEY}
             _check_size(binding, len(canonical({**arguments, **given})))
