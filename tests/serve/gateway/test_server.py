@@ -16,6 +16,7 @@ from mcp.shared.exceptions import MCPError
 
 from interlock.domain.errors import ConflictError
 from interlock.domain.run import RunState
+from interlock.store import registry
 from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import session_files
 from tests.serve.gateway.door import Door, Kept, meta_of, named, text_of
@@ -53,6 +54,20 @@ async def test_a_stock_client_lists_and_calls(door: Door, mode: str) -> None:
     (effect,) = door.effects(session.run_id)
     assert "succeeded" == effect.state
     assert effect.effect_id == meta_of(made)["interlock/effect-id"]
+
+
+async def test_a_granted_tool_that_is_quarantined_says_so(door: Door) -> None:
+    """It is not listed any more; who was told of it before hears why. Others hear of no tool."""
+    bad = {f"recorder.item.{name}@dev": "it changed" for name in ("create_keyed", "create_blind")}
+    door.interlock.db.run("test.quarantine", lambda tx: registry.quarantine(tx, bad, by="tests"))
+    async with door.client(door.token()) as client:
+        listed = await client.list_tools()
+        granted = await client.call_tool("recorder__item__create_keyed", {"text": "a"})
+        hidden = await client.call_tool("recorder__item__create_blind", {"text": "a"})
+
+    assert "recorder__item__create_keyed" not in {tool.name for tool in listed.tools}
+    assert "tool.quarantined" == meta_of(granted)["interlock/code"]
+    assert "tool.unknown" == meta_of(hidden)["interlock/code"]
 
 
 async def test_the_same_key_is_the_same_call(door: Door) -> None:

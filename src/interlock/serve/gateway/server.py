@@ -49,6 +49,7 @@ _KEY: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _LISTED_MS: Final = 5_000
 UNKNOWN_TOOL: Final = "tool.unknown"
+QUARANTINED: Final = "tool.quarantined"
 _Page = PaginatedRequestParams | None
 _log = structlog.get_logger(__name__)
 _INSTRUCTIONS: Final = (
@@ -242,7 +243,12 @@ class _Calls:
         return await self._answered(who, RunId(run_id), asked)
 
     def _as_unknown(self, who: Visitor, tool: ToolName, denied: CallResult) -> CallResult:
-        """Return a denial; of a tool that the session is not told of, as if there were none."""
+        """Return a denial; of a tool that the session is not told of, as if there were none.
+
+        One that was granted and is quarantined says so: its agent may have been told of it before.
+        """
+        if denied.code == QUARANTINED and self._granted(who, tool) is not None:
+            return denied
         with self._interlock.db.reading() as tx:
             is_offered = any(each.name == tool for each in self._interlock.offered(tx, who.run))
         if is_offered:
