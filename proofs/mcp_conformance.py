@@ -218,6 +218,7 @@ def _imported(folder: Path, url: str) -> dict[str, str]:
         manifest = yaml.load(text)
         upstream = manifest["upstream"]
         called = next(upstream[kind] for kind in KINDS if kind in upstream)
+        assert called not in names, called  # else one of the two would not be compared
         names[called] = manifest["name"]
         text = text.replace("group: write", "group: read").replace("class: blind", "class: read")
         file.write_text(text + _REVIEWED, encoding="utf-8")

@@ -17,7 +17,7 @@ from interlock.calls import compensate
 from interlock.calls.durable import Dispatch
 from interlock.calls.execute import ConnectorSender
 from interlock.calls.road import CallResult, Live, LiveProject, Price, Road
-from interlock.config import Config, ModelSettings
+from interlock.config import PREFIX, Config, ModelSettings
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
 from interlock.domain.effect import Effect
@@ -26,7 +26,7 @@ from interlock.domain.ids import ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.domain.run import UNDO, Abilities, Run, RunOutcome, RunState, follow_up
-from interlock.domain.tool import Environment, ToolVersion
+from interlock.domain.tool import Environment, McpKind, ToolVersion
 from interlock.manifest import apply
 from interlock.observe import cost
 from interlock.observe.bodies import redacted_effect
@@ -86,7 +86,7 @@ class Interlock:
         self.secrets = SealedSecrets(db, Keyring(config.key_file))
         self.credentials = _source(config, self.secrets)
         self._models = config.models
-        self._pool = ConnectorPool(functions, variables=os.environ)
+        self._pool = ConnectorPool(functions, variables=_passable(os.environ))
         models = {name: _resource(model) for name, model in config.models.items()}
         self._live = LiveProject(models)
         # Such a release would load and then deny everything.
@@ -133,14 +133,16 @@ class Interlock:
             clear_hints=self._engine.clear_hints,
             days=config.retention_days,
         )
-        upstreams = Upstreams(db=db, resolve=self.credentials.resolve, variables=os.environ)
+        upstreams = Upstreams(
+            db=db, resolve=self.credentials.resolve, variables=_passable(os.environ)
+        )
         self.upstreams = upstreams
         self._watch = UpstreamWatch(upstreams, self._engine.executor_id)
         self._trials = Trials(
             db=db,
             live=self._live,
             resolve=self.credentials.resolve,
-            variables=os.environ,
+            variables=_passable(os.environ),
             functions=frozenset(functions or ()),
         )
         self._is_working = self._is_scheduling = False
@@ -260,9 +262,9 @@ class Interlock:
             self.dispatch.cancel(tx, run_id)
         return keys.revoke_key(tx, key_id)
 
-    def offered(self, tx: Tx, run: Run) -> list[ToolVersion]:
-        """Return the tools that a session may call with some arguments, now or once approved."""
-        return offered(tx, self._road, run)
+    def offered(self, tx: Tx, run: Run, *, kind: McpKind | None = None) -> list[ToolVersion]:
+        """Return the tools, of a kind, that a session may call with some arguments."""
+        return offered(tx, self._road, run, kind=kind)
 
     def session_of(self, token: str) -> Session | None:
         """Return the session that a token leads to now; None if it does to none."""
@@ -432,6 +434,11 @@ def _resource(settings: ModelSettings) -> ModelResource:
 def _shown(planned: apply.Plan) -> JsonObject:
     found = planned.diff
     return found.to_json() | {"text": found.to_text(), "is_empty": not found.changes}
+
+
+def _passable(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a server of tools may be given: none of ours."""
+    return {name: text for name, text in environ.items() if not name.startswith(PREFIX)}
 
 
 def _source(config: Config, stored: SealedSecrets) -> SecretSource:

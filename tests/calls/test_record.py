@@ -102,6 +102,7 @@ ROWS: Mapping[str, tuple[Reply, Verdict, str | None]] = {
 READ_ROWS: Mapping[str, tuple[Reply, Verdict]] = {
     "a 4xx": (_said(404), Verdict.NOTHING_DONE),
     "an error of MCP or Python": (_said(200, is_error=True), Verdict.NOTHING_DONE),
+    "credentials that are just being replaced": (_said(401), Verdict.UNKNOWN),
     "a 4xx that says to come again": (_said(429), Verdict.UNKNOWN),
     "a request that took too long": (_said(408), Verdict.UNKNOWN),
     "a 5xx": (_said(500), Verdict.UNKNOWN),

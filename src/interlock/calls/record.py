@@ -33,7 +33,7 @@ from interlock.tools.contract import Contract
 
 _MCP_NO_EFFECT = frozenset({-32601, -32602})
 _WAIT_STATUSES = frozenset({429, 502, 503, 504})
-_BLAMING = frozenset(range(400, 500)) - {408, 425, 429}
+_BLAMING = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
 _HTTP_OK = range(200, 300)
 
 

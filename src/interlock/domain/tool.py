@@ -369,6 +369,11 @@ class ToolVersion:
     deprecation: Deprecation | None = None
 
     @property
+    def mcp_kind(self) -> McpKind:
+        """What MCP clients know it as."""
+        return self.request.kind if isinstance(self.request, McpCall) else "tool"
+
+    @property
     def is_write(self) -> bool:
         """Whether policy treats it as a kind of `write`."""
         return self.group is not Group.READ

@@ -1,4 +1,7 @@
-"""URI templates of resources: `{name}` stands for one whole value, percent-encoded completely."""
+"""URI templates of resources: `{name}` stands for one whole value, percent-encoded completely.
+
+At most one stands in a part of the path, so that reading a URI takes no more time than it is long.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from interlock.domain.errors import InputError
 
 _EXPRESSION = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SEPARATOR = re.compile(r"[/\\]")
 _SEGMENTS = frozenset({".", ".."})
+_LONGEST = 8 * 1024
 
 
 def variables(template: str) -> tuple[str, ...]:
@@ -26,6 +31,8 @@ def variables(template: str) -> tuple[str, ...]:
         raise InputError(f"`{template}` is no URI with `{{name}}` for what varies")
     if len(set(names)) != len(names):
         raise InputError(f"`{template}` has a name twice")
+    if not all("/" in between for between in _EXPRESSION.split(template)[2:-1:2]):
+        raise InputError(f"`{template}` has two names in one part of its path")
     return names
 
 
@@ -37,7 +44,7 @@ def expand(template: str, values: Mapping[str, str]) -> str:
     """
     given = {name: values.get(name, "") for name in variables(template)}
     for name, value in given.items():
-        if not value or value in _SEGMENTS:
+        if not value or _SEGMENTS & set(_SEPARATOR.split(value)):
             raise InputError(f"`{name}` cannot be `{value}` in `{template}`")
     return _EXPRESSION.sub(lambda found: quote(given[found[1]], safe=""), template)
 
@@ -50,7 +57,7 @@ def match(template: str, uri: str) -> dict[str, str] | None:
     >>> match("notes://{team}", "notes://it/a") is None
     True
     """
-    found = _pattern(template).fullmatch(uri)
+    found = _pattern(template).fullmatch(uri) if len(uri) <= _LONGEST else None
     return None if found is None else {k: unquote(v) for k, v in found.groupdict().items()}
 
 

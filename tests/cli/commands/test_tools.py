@@ -252,7 +252,7 @@ def test_functions_of_installed_packages_become_tools(
     done("tool", "import", "python", "--server", "shop-dev", "--owner", "platform")
     done("apply", "--yes")
 
-    assert "shop.money_convert.call" in done("tool", "list")
+    assert "shop.money.convert" in done("tool", "list")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from interlock.domain.errors import InputError, UnavailableError
-from interlock.tools.secrets.vault import KEPT_S, VaultPlace, VaultSecrets
+from interlock.tools.secrets.vault import KEPT_S, MISSED_S, VaultPlace, VaultSecrets
 from tests.tools.secrets.vault_server import VaultServer, vault_server
 
 REFERENCE = "secret://servicedesk/dev/agent"
@@ -88,12 +88,37 @@ def test_the_version_before_counts_for_the_overlap(setting: Setting) -> None:
     assert ("second",) == setting.secrets.accepted(REFERENCE)
 
 
+def test_vault_is_not_asked_for_every_signature_that_is_checked(setting: Setting) -> None:
+    """Anybody may send a delivery; neither the version before nor a failure is asked for again."""
+    setting.put("second")
+    for _ in range(5):
+        assert ("second", "first") == setting.secrets.accepted(REFERENCE)
+    asked = len(setting.vault.heard)
+    setting.passes(KEPT_S)
+    setting.vault.answer = (503, b"sealed")
+    for _ in range(5):
+        with pytest.raises(UnavailableError, match="503"):
+            setting.secrets.accepted(REFERENCE)
+
+    assert (2, 3) == (asked, len(setting.vault.heard))
+
+
+@pytest.mark.parametrize("value", [None, True, 7, {"a": "b"}, ["x"]])
+def test_a_field_that_is_no_text_is_no_secret(setting: Setting, value: object) -> None:
+    """`None` as a signing secret would be one that anybody guesses."""
+    setting.vault.put(PATH, {"value": value})
+
+    with pytest.raises(UnavailableError, match="has no field `value`"):
+        setting.secrets.resolve(REFERENCE)
+
+
 def test_a_token_that_was_renewed_is_read_anew(setting: Setting) -> None:
     """Whoever keeps it fresh writes it to the file."""
     setting.vault.token = "t-2"
     with pytest.raises(UnavailableError, match="does not let our token read"):
         setting.secrets.resolve(REFERENCE)
     setting.token_file.write_text("t-2")
+    setting.passes(MISSED_S)
 
     assert "first" == setting.secrets.resolve(REFERENCE)
 

@@ -16,17 +16,19 @@ from interlock.domain.ids import StepName, ToolName
 from interlock.domain.pointer import escaped
 from interlock.domain.release import Release
 from interlock.domain.run import Run
-from interlock.domain.tool import ToolVersion
+from interlock.domain.tool import McpKind, ToolVersion
 from interlock.store.tx import Tx
 
 _STEP = StepName("#offer")
 
 
-def offered(tx: Tx, road: Road, run: Run) -> list[ToolVersion]:
-    """Return the tools that a session may call with some arguments, now or once approved."""
+def offered(tx: Tx, road: Road, run: Run, *, kind: McpKind | None = None) -> list[ToolVersion]:
+    """Return the tools, of one kind if named, that a session may call with some arguments."""
     live = road.live.at(tx)
     return [
-        tool for tool in granted(live.release, run) if _may_be_called(tx, road, live, run, tool)
+        tool
+        for tool in granted(live.release, run)
+        if kind in {None, tool.mcp_kind} and _may_be_called(tx, road, live, run, tool)
     ]
 
 

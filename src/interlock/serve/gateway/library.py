@@ -31,7 +31,7 @@ _REFUSED: Final = "call.refused"
 
 def of_kind(tools: Iterable[ToolVersion], kind: McpKind) -> list[ToolVersion]:
     """Return the tools that agents know as tools, as resources or as prompts."""
-    return [tool for tool in tools if _kind(tool) == kind]
+    return [tool for tool in tools if tool.mcp_kind == kind]
 
 
 def resources(tools: Iterable[ToolVersion]) -> list[Resource]:
@@ -144,13 +144,9 @@ def _broken(what: str) -> MCPError:
 
 def _addresses(tools: Iterable[ToolVersion]) -> Iterable[tuple[ToolVersion, str]]:
     for tool in of_kind(tools, "resource"):
-        # INVARIANT: see `_kind`.
+        # INVARIANT: only what an MCP server has is a resource.
         assert isinstance(tool.request, McpCall)
         yield tool, tool.request.upstream
-
-
-def _kind(tool: ToolVersion) -> McpKind:
-    return tool.request.kind if isinstance(tool.request, McpCall) else "tool"
 
 
 def _properties(tool: ToolVersion) -> JsonObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -154,7 +154,7 @@ class _Calls:
         self, who: Visitor, params: ReadResourceRequestParams
     ) -> ReadResourceResult:
         """Read a resource: the call of the tool that it is here."""
-        found = library.find(self._interlock.granted(who.run), params.uri)
+        found = library.find(await self._offered(who, "resource"), params.uri)
         if found is None:
             raise library.no_resource(params.uri)
         tool, arguments = found
@@ -165,9 +165,7 @@ class _Calls:
 
     async def get_prompt(self, who: Visitor, params: GetPromptRequestParams) -> GetPromptResult:
         """Get the messages of a prompt: the call of the tool that it is here."""
-        tool = self._granted(who, _name(params.name), "prompt")
-        if tool is None:
-            raise library.no_prompt(params.name)
+        tool = await self._prompt(who, params.name)
         result = await self._read(who, _asked(tool.name, {**(params.arguments or {})}, params))
         if result.code == UNKNOWN_TOOL:
             raise library.no_prompt(params.name)
@@ -177,11 +175,9 @@ class _Calls:
         """Return what the contract allows for an argument of a prompt or a resource."""
         ref = params.ref
         if isinstance(ref, PromptReference):
-            tool = self._granted(who, _name(ref.name), "prompt")
-            if tool is None:
-                raise library.no_prompt(ref.name)
+            tool = await self._prompt(who, ref.name)
         else:
-            found = library.find(self._interlock.granted(who.run), ref.uri)
+            found = library.find(await self._offered(who, "resource"), ref.uri)
             if found is None:
                 raise library.no_resource(ref.uri)
             tool = found[0]
@@ -196,16 +192,20 @@ class _Calls:
     async def _offered(self, who: Visitor, kind: McpKind) -> list[ToolVersion]:
         def read() -> list[ToolVersion]:
             with self._interlock.db.reading() as tx:
-                return self._interlock.offered(tx, who.run)
+                return self._interlock.offered(tx, who.run, kind=kind)
 
-        return library.of_kind(await run_in_threadpool(read), kind)
+        return await run_in_threadpool(read)
 
-    def _granted(
-        self, who: Visitor, name: ToolName, kind: McpKind | None = None
-    ) -> ToolVersion | None:
-        tools: Iterable[ToolVersion] = self._interlock.granted(who.run)
-        if kind is not None:
-            tools = library.of_kind(tools, kind)
+    async def _prompt(self, who: Visitor, name: str) -> ToolVersion:
+        wanted = _name(name)
+        found = (tool for tool in await self._offered(who, "prompt") if tool.name == wanted)
+        tool = next(found, None)
+        if tool is None:
+            raise library.no_prompt(name)
+        return tool
+
+    def _granted(self, who: Visitor, name: ToolName) -> ToolVersion | None:
+        tools = self._interlock.granted(who.run)
         return next((tool for tool in tools if tool.name == name), None)
 
     async def _answered(self, who: Visitor, run_id: RunId, asked: Asked) -> CallToolResult:

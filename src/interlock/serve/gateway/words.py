@@ -137,9 +137,11 @@ def _blocks(output: Json) -> list[ContentBlock] | None:
     if not isinstance(output, dict):
         return None
     try:
-        return _BLOCKS.validate_python(output.get("content"))
+        blocks = _BLOCKS.validate_python(output.get("content"))
     except ValidationError:
         return None
+    # What an upstream says to clients beside its answer was reviewed by nobody.
+    return [block.model_copy(update={"meta": None, "annotations": None}) for block in blocks]
 
 
 def _tool(tool: ToolVersion) -> Tool:

@@ -28,6 +28,8 @@ from interlock.tools.secrets.reference import MAX_BYTES, checked
 FIELD = "value"
 KEPT_S = 15
 """For how long a secret that was read is used without asking again."""
+MISSED_S = 1
+"""For how long that one could not be read is told without asking again."""
 _TIMEOUT_S = 5.0
 _MOST_KEPT = 10_000
 _LARGEST = MAX_BYTES + 64 * 1024
@@ -58,6 +60,14 @@ class _Version:
     age_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """What was found when Vault was asked: a version, none, or why it could not be read."""
+
+    found: _Version | UnavailableError | None
+    until_s: float
+
+
 class VaultSecrets:
     """Reads secrets from Vault, each at most every 15 seconds; fails closed when it is away."""
 
@@ -71,7 +81,7 @@ class VaultSecrets:
         target_of(place.address, "dev")  # https, or a loopback address
         self._vault = place
         self._now_s = now_s
-        self._kept: dict[str, _Version] = {}
+        self._kept: dict[tuple[str, int | None], _Kept] = {}
         self._lock = threading.Lock()
         self._http = httpx2.Client(
             transport=transport, timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False
@@ -92,7 +102,7 @@ class VaultSecrets:
         age_s = newest.age_s + self._now_s() - newest.read_s
         if newest.number == 1 or age_s >= self._vault.overlap_s:
             return (newest.value,)
-        before = self._read(reference, version=newest.number - 1)
+        before = self._version(reference, newest.number - 1)
         return (newest.value,) if before is None else (newest.value, before.value)
 
     def close(self) -> None:
@@ -100,22 +110,34 @@ class VaultSecrets:
         self._http.close()
 
     def _newest(self, reference: str) -> _Version:
-        with self._lock:
-            kept = self._kept.get(reference)
-        if kept is not None and self._now_s() - kept.read_s < KEPT_S:
-            return kept
-        found = self._read(reference)
-        with self._lock:
-            self._kept.pop(reference, None)
-            if found is not None:
-                while len(self._kept) >= _MOST_KEPT:
-                    self._kept.pop(next(iter(self._kept)))
-                self._kept[reference] = found
+        found = self._version(reference, None)
         if found is None:
             where = f"`{self._path(reference)}` of the engine `{self._vault.mount}`"
             msg = f"no secret is stored at `{reference}`; write the field `{FIELD}` of {where}"
             raise UnavailableError(f"{msg} in Vault")
         return found
+
+    def _version(self, reference: str, number: int | None) -> _Version | None:
+        """Return a version, the newest if none is named, as it was found not long ago."""
+        key, now_s = (reference, number), self._now_s()
+        with self._lock:
+            known = self._kept.get(key)
+        if known is None or now_s >= known.until_s:
+            try:
+                found: _Version | UnavailableError | None = self._read(reference, version=number)
+            except UnavailableError as error:
+                found = error
+            # Who forges signatures is not to make a request of us each time.
+            is_there = isinstance(found, _Version)
+            known = _Kept(found=found, until_s=now_s + (KEPT_S if is_there else MISSED_S))
+            with self._lock:
+                self._kept.pop(key, None)
+                while len(self._kept) >= _MOST_KEPT:
+                    self._kept.pop(next(iter(self._kept)))
+                self._kept[key] = known
+        if isinstance(known.found, UnavailableError):
+            raise UnavailableError(known.found.message)
+        return known.found
 
     def _read(self, reference: str, *, version: int | None = None) -> _Version | None:
         """Ask Vault for a version, the newest if none is named; None if there is none."""
@@ -136,10 +158,11 @@ class VaultSecrets:
             number, created = int(str(told["version"])), str(told["created_time"])
             age_s = (parsedate_to_datetime(now) - _moment(created)).total_seconds()
         except (JsonError, LookupError, TypeError, ValueError):
-            msg = f"what Vault has at `{reference}` has no field `{FIELD}` of KV version 2"
-            raise UnavailableError(msg) from None
+            raise _none_at(reference) from None
+        if not isinstance(value, str):
+            raise _none_at(reference)
         try:
-            text = checked(str(value), reference)
+            text = checked(value, reference)
         except InputError as error:
             raise UnavailableError(error.message) from None
         return _Version(value=text, number=number, read_s=read_s, age_s=age_s)
@@ -173,6 +196,10 @@ class VaultSecrets:
         read = references.parse(reference)
         own = f"{read.system}/{read.environment}/{read.name}"
         return f"{self._vault.prefix}/{own}" if self._vault.prefix else own
+
+
+def _none_at(reference: str) -> UnavailableError:
+    return UnavailableError(f"what Vault has at `{reference}` has no field `{FIELD}` with a text")
 
 
 def _moment(text: str) -> datetime:
