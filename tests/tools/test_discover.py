@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -25,7 +24,7 @@ from interlock.tools.discover import CONTENT_SCHEMA, from_functions, from_mcp
 from interlock.tools.functions import python_function
 from interlock.tools.proposal import Proposal
 from tests.conformance.connector_outside import mcp_http_outside, mcp_stdio_outside
-from tests.tools import library_server
+from tests.tools.library import LIBRARY
 
 PROJECT = """
 interlock: v1
@@ -75,13 +74,6 @@ async def test_result_without_structure_fits_the_proposed_contract() -> None:
     Contract.of(CONTENT_SCHEMA).check(reply.body, what="result")
 
 
-LIBRARY = Server(
-    name="library",
-    system="outside",
-    environment="dev",
-    kind="mcp-stdio",
-    argv=(sys.executable, library_server.__file__),
-)
 LIBRARY_ENTRY = f"name: library\nprotocol: mcp-stdio\nargv: {json.dumps(list(LIBRARY.argv))}\n"
 
 

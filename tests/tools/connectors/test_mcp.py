@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from tests.conformance.connector_outside import (
     mcp_http_outside,
     mcp_stdio_outside,
 )
-from tests.tools import library_server
+from tests.tools.library import LIBRARY
 from tests.tools.outside import Answer, Site
 
 DISCOVERED = (
@@ -36,13 +35,6 @@ DISCOVERED = (
 LISTED = b'{"resultType":"complete","tools":[],"ttlMs":0,"cacheScope":"private"}'
 GOOD = b'{"resultType":"complete","content":[],"structuredContent":{"n":1}}'
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-LIBRARY = Server(
-    name="library",
-    system="outside",
-    environment="dev",
-    kind="mcp-stdio",
-    argv=(sys.executable, library_server.__file__),
-)
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 

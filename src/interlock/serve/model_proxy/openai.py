@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from httpx2 import ServerSentEvent
@@ -61,6 +61,30 @@ _TYPES: Final[Mapping[int, str]] = {
 _SERVER_ERROR: Final = 500
 
 
+def check_tools(request: JsonObject) -> None:
+    """Raise `InputError` for a tool that is no function of the agent's own."""
+    for tool in objects(request.get("tools", []), "tools"):
+        if tool.get("type") != "function":
+            raise InputError(
+                "`tools` are functions of your own; what the provider would do itself goes"
+                " through the gateway"
+            )
+
+
+def check_parts(parts: Json, what: str, *, known: Collection[str]) -> Iterator[JsonObject]:
+    """Yield the parts of a message; raises `InputError` for one of another kind."""
+    for part in objects(parts, what):
+        if part.get("type") not in known:
+            raise InputError("the parts of a message are text or images; others are not passed on")
+        yield part
+
+
+def check_image(address: str) -> None:
+    """Raise `InputError` for an image that the provider would fetch."""
+    if not address.startswith("data:"):
+        raise InputError("an image is given as `data:`; the provider would fetch another address")
+
+
 def error_body(status: int, code: str, message: str) -> JsonObject:
     """Return an error as all APIs of OpenAI tell it."""
     other = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
@@ -81,12 +105,7 @@ class OpenAiChat:
         request = _MEMBERS.of(body)
         for message in objects(request.get("messages"), "messages"):
             _check_content(message)
-        for tool in objects(request.get("tools", []), "tools"):
-            if tool.get("type") != "function":
-                raise InputError(
-                    "`tools` are functions of your own; what the provider would do itself goes"
-                    " through the gateway"
-                )
+        check_tools(request)
         if (positive(request, "n") or 1) > _MOST_CHOICES:
             raise InputError(f"`n` is at most {_MOST_CHOICES}")
         return request
@@ -223,12 +242,6 @@ def _check_content(message: JsonObject) -> None:
     content = message.get("content")
     if content is None or isinstance(content, str):
         return
-    for part in objects(content, "content"):
-        if part.get("type") not in _PARTS:
-            raise InputError("the parts of a message are text or images; others are not passed on")
+    for part in check_parts(content, "content", known=_PARTS):
         if part.get("type") == "image_url":
-            address = text_in(object_in(part, "image_url"), "url")
-            if not address.startswith("data:"):
-                raise InputError(
-                    "an image is given as `data:`; the provider would fetch another address"
-                )
+            check_image(text_in(object_in(part, "image_url"), "url"))

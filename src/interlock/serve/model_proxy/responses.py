@@ -14,7 +14,7 @@ from httpx2 import ServerSentEvent
 from interlock.agents.upstream import Api
 from interlock.domain.canonical import Json, JsonObject, parse
 from interlock.domain.errors import InputError, JsonError
-from interlock.serve.model_proxy.openai import error_body
+from interlock.serve.model_proxy.openai import check_image, check_parts, check_tools, error_body
 from interlock.serve.model_proxy.wire import (
     Members,
     Told,
@@ -90,12 +90,7 @@ class OpenAiResponses:
         if not isinstance(given, str):
             for item in objects(given, "input"):
                 _check_item(item)
-        for tool in objects(request.get("tools", []), "tools"):
-            if tool.get("type") != "function":
-                raise InputError(
-                    "`tools` are functions of your own; what the provider would do itself goes"
-                    " through the gateway"
-                )
+        check_tools(request)
         included = request.get("include", [])
         if not isinstance(included, list) or not _INCLUDED.issuperset(map(str, included)):
             raise InputError("`include` is passed on for `reasoning.encrypted_content` only")
@@ -206,14 +201,6 @@ def _check_item(item: JsonObject) -> None:
         content = item.get(name)
         if content is None or isinstance(content, str) or item.get("type") == "reasoning":
             continue
-        for part in objects(content, name):
-            if part.get("type") not in _PARTS:
-                raise InputError(
-                    "the parts of a message are text or images; others are not passed on"
-                )
-            if part.get("type") == "input_image" and not text_in(part, "image_url").startswith(
-                "data:"
-            ):
-                raise InputError(
-                    "an image is given as `data:`; the provider would fetch another address"
-                )
+        for part in check_parts(content, name, known=_PARTS):
+            if part.get("type") == "input_image":
+                check_image(text_in(part, "image_url"))
