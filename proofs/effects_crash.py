@@ -98,6 +98,8 @@ ELSEWHERE = {
     "gate.ask": _GATES,
     "gate.leave": _GATES,
     "journal.put_away": "a long session; all of it is done by one transaction",
+    "kill.lift": _WISH,
+    "kill.set": _WISH,
     "lease.renew": _CLOCKED,
     "model.failed": _MODEL,
     "model.intent": _MODEL,

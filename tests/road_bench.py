@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind,
 from interlock.domain.run import Run, RunOutcome
 from interlock.manifest import apply
 from interlock.policy.engine import ModelResource
+from interlock.runtime import control
 from interlock.runtime.durable.segment import Segment
 from interlock.runtime.outside.desk import Desks
 from interlock.runtime.outside.sessions import Sessions
@@ -66,6 +68,7 @@ class RoadBench:
                 resolve=resolve,
                 points=self.db.points,
                 may_send=lambda: True,
+                is_stopped=partial(control.is_stopped, self.db),
             ),
             price=lambda _model, given, taken: Price(micro_usd=given + taken, version="test"),
             key_secret=b"k" * 32,

@@ -111,6 +111,7 @@ class Interlock:
                 resolve=self.credentials.resolve,
                 points=db.points,
                 may_send=self._engine.may_send,
+                is_stopped=partial(control.is_stopped, db),
             ),
             price=self.price,
             key_secret=_instance_key(config.data_dir),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from interlock.calls import model
 from interlock.calls.model import ModelReply, ModelRequest, request_model
 from interlock.calls.road import Live, LiveProject, Price
 from interlock.domain.canonical import Json
@@ -14,14 +15,17 @@ from interlock.domain.decision import Outcome
 from interlock.domain.errors import ModelFailedError, StepFailedError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import RunState
+from interlock.domain.switch import Scope
 from interlock.domain.trace import Span, SpanStatus
 from interlock.policy.engine import ModelResource
+from interlock.runtime import control
 from interlock.runtime.durable.segment import Segment
 from interlock.store import decisions, spans
 from interlock.store.decisions import RecordedDecision
 from interlock.store.tx import Tx
 from interlock.testing.recorder_project import files
 from tests.calls.call_bench import CallBench, seat_of
+from tests.road_bench import DANA
 
 UNUSED = {
     path: ""
@@ -228,3 +232,33 @@ def _steal(bench: ModelBench) -> None:
 
 def _price(_model: str, given: int, taken: int) -> Price:
     return Price(micro_usd=given + taken, version="test")
+
+
+@pytest.mark.parametrize("when", ["before", "after the decision"])
+def test_a_stopped_model_is_not_asked(
+    bench: ModelBench, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Also if the switch was set while the decision was being committed, which took long."""
+
+    def stop() -> None:
+        control.set_switch(
+            bench.db,
+            bench.road.live.at,
+            Scope(model="small"),
+            by=DANA,
+            reason="a test",
+            for_us=None,
+            models=("small",),
+        )
+
+    if when == "before":
+        stop()
+    else:
+        monkeypatch.setattr(model, "KNOWN_S", -1.0)
+        bench.points.at("model.intent.after", None, stop)
+
+    run_id = bench.ask()
+
+    why = "the model `small` may not be asked: an operator has stopped calls of this kind"
+    assert ["model.denied", why, STEP] == bench.get(run_id).output
+    assert [] == bench.asked_models

@@ -324,6 +324,7 @@ class Plane:
                 resolve=self.secrets.__getitem__,
                 points=self.db.points,
                 may_send=lambda: True,
+                is_stopped=lambda _target: False,
             ),
             price=lambda _model, _input, _output: Price(micro_usd=1, version="test"),
             key_secret=b"k" * 32,

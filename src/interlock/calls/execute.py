@@ -32,6 +32,7 @@ from interlock.domain.ids import (
     trace_id_of,
 )
 from interlock.domain.run import Run
+from interlock.domain.switch import Target
 from interlock.domain.tool import EffectClass, Rate, Server
 from interlock.domain.trace import Span
 from interlock.observe import bodies, emit
@@ -42,6 +43,9 @@ from interlock.tools.apart import run_apart
 from interlock.tools.connectors.port import Connector, OutgoingCall
 
 _log = structlog.get_logger(__name__)
+
+_LOOK_AGAIN_US = 60_000_000
+"""How long a call that a kill switch holds waits at most before it asks again."""
 
 Decided = tuple[Decision, DecisionId, Span]
 """A decision, the id of its row, and its span, which follows that of the call."""
@@ -127,7 +131,8 @@ async def intend(road: Road, durable: Durable, call: Call) -> Call:
 
     The returned call is `intent` (send it now), `proposed` (people are asked), ended, still
     ambiguous (its key or link ran out while it paused, so it is not sent again), or as it was with
-    `not_before_us`: a rate is used up or its server fails, and nothing was written.
+    `not_before_us`: a rate is used up, its server fails or a kill switch holds it, and nothing was
+    written.
     """
 
     def refresh_and_decide(tx: Tx) -> Call:
@@ -151,25 +156,28 @@ def _decide_and_write(  # noqa: PLR0917  # as a transaction has them at hand
     started_us = tx.now_us
     lifted = _lifted(tx, call)
     decision, request = validate.decide(tx, live, run, call, lifted=lifted)
+    held = None
     if decision.outcome is Outcome.ALLOW:
         held = _held(tx, road, live, call)
-        if held is not None:
-            return replace(call, not_before_us=held[0], waits_for=held[1])
+    elif _waits_for_lift(call):
+        held = _stopped(tx, decision)
+    if held is not None:
+        return replace(call, not_before_us=held[0], waits_for=held[1])
     decided = _record_decision(tx, call, decision, request, started_us)
     if decision.outcome is Outcome.ALLOW:
         intended = _write_intent(tx, road, call, run=run, decided=decided)
-        return replace(intended, sent_at_s=began_s)
+        return replace(intended, sent_at_s=began_s, target=_target_of(run, call))
     is_unknown = call.effect.state is EffectState.AMBIGUOUS
     if is_unknown and call.effect.effect_class is not EffectClass.READ:
         return _write_no_resend(tx, call, decided)
     return _write_refusal(tx, road, live, call, run=run, decided=decided)
 
 
-async def wait_for_rate(durable: Durable, call: Call) -> Call:
-    """Let the run wait until a rate may have room again, or a server may work."""
+async def wait_for_turn(durable: Durable, call: Call) -> Call:
+    """Let the run wait until a rate may have room, a server may work, or a switch may be lifted."""
     # INVARIANT: `intend` said when.
     assert call.not_before_us is not None
-    what = "rate" if call.waits_for is None else "breaker"
+    what = "rate" if call.waits_for is None else call.waits_for.partition("/")[0]
     base = f"{call.effect.step_name}#{what}.{call.effect.attempt + 1}"
     names = (StepName(f"{base}.{number}") for number in count(1))
     name = next(name for name in names if durable.recorded(name) is None)
@@ -191,6 +199,30 @@ def _held(tx: Tx, road: Road, live: Live, call: Call) -> tuple[int, str | None] 
         return until_us, None
     deadline_us = tx.now_us + round(call.known_tool.limits.timeout_s * 1_000_000)
     road.breakers.claim(tx, server, effect_id, deadline_us=deadline_us)
+    return None
+
+
+def _target_of(run: Run, call: Call) -> Target:
+    return validate.target_of(run, call.effect, call.tool)
+
+
+def _waits_for_lift(call: Call) -> bool:
+    """Return whether a call that a kill switch stops waits, and is not refused.
+
+    What people have been asked about, what may have been done, and what asks of such a call or
+    undoes one.
+    """
+    is_open = call.effect.state in {EffectState.PROPOSED, EffectState.AMBIGUOUS}
+    proposal = call.proposal
+    other = proposal.compensates or proposal.settles
+    return other is not None or (call.is_stored and is_open)
+
+
+def _stopped(tx: Tx, decision: Decision) -> tuple[int, str | None] | None:
+    """Return until when a call that a kill switch stops waits, and for which topic."""
+    for reason in decision.reasons:
+        if reason.code == validate.STOPPED:
+            return tx.now_us + _LOOK_AGAIN_US, reason.policy_id
     return None
 
 
@@ -225,6 +257,9 @@ def foresee(
     (decision, strictest), request = validate.foresee(
         tx, live, run, digested, before=before, unknown=unknown
     )
+    stopped = validate.stopping(tx, _target_of(run, digested))
+    if stopped is not None:
+        decision = strictest = stopped
     return Foresight(
         call=digested,
         decision=decision,
@@ -248,7 +283,8 @@ def write_foresight(
 class ConnectorSender:
     """Runs connectors: credentials are resolved here, in the sending process, just before.
 
-    `may_send` says whether this process still holds its lease.
+    `may_send` says whether this process still holds its lease, `is_stopped` whether a kill switch
+    stops a call now.
     """
 
     def __init__(
@@ -258,11 +294,13 @@ class ConnectorSender:
         resolve: Callable[[str], str],
         points: CrashPoints,
         may_send: Callable[[], bool],
+        is_stopped: Callable[[Target], bool],
     ) -> None:
         self._connect = connect
         self._resolve = resolve
         self._points = points
         self._may_send = may_send
+        self._is_stopped = is_stopped
 
     async def prepare(self, call: Call) -> JsonObject | None:
         """Fetch what the call's guard needs; raises `InterlockError` if it cannot be had."""
@@ -280,6 +318,8 @@ class ConnectorSender:
         try:
             outgoing = await self._outgoing(call, tool.limits.timeout_s)
             connector = self._connect(call.known_binding.server)
+            if await self._was_stopped(call):
+                return _not_sent("an operator has stopped calls of this kind")
         except InterlockError as error:
             return _not_sent(error.message)
         # The last checks before the first byte; fetching the credentials may have taken long.
@@ -297,6 +337,14 @@ class ConnectorSender:
             return Reply(transport=Transport.UNKNOWN, problem=problem)
         self._points.reach("send.after", tool=tool.name)
         return reply
+
+    async def _was_stopped(self, call: Call) -> bool:
+        """Return whether a kill switch stops the call that was not set when it was decided."""
+        # INVARIANT: `intend` says what every call that is to be sent aims at.
+        assert call.target is not None
+        if time.monotonic() - call.sent_at_s <= validate.KNOWN_S:
+            return False
+        return await run_apart(partial(self._is_stopped, call.target))
 
     async def _outgoing(self, call: Call, timeout_s: float) -> OutgoingCall:
         secret = await self._secret(call.known_binding.credentials, timeout_s)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from interlock.calls.durable import Durable
 from interlock.calls.road import Live, Road
-from interlock.calls.validate import deny
+from interlock.calls.validate import KNOWN_S, deny, stopping
 from interlock.domain.canonical import Json
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
 from interlock.domain.errors import InterlockError, StepFailedError
 from interlock.domain.ids import DecisionId, StepName
 from interlock.domain.principal import Seat
 from interlock.domain.run import Run
+from interlock.domain.switch import Target
 from interlock.domain.trace import ModelUse, SpanStatus
 from interlock.observe import emit
 from interlock.store import decisions, runs, spans
@@ -61,9 +63,14 @@ async def request_model(
     entry = durable.recorded(request.name)
     if entry is not None:
         return entry.value
+    began_s = time.monotonic()
     decision = await durable.transact(
         "model.intent", lambda tx: _begin(tx, road.live.at(tx), durable.run, road, request)
     )
+    if time.monotonic() - began_s > KNOWN_S:
+        target = _target_of(durable.run, request)
+        stopped = await durable.read(lambda tx: stopping(tx, target))
+        decision = decision if stopped is None else stopped
     if decision.outcome is not Outcome.ALLOW:
         why = "; ".join(reason.message for reason in decision.reasons)
         raise StepFailedError(
@@ -98,7 +105,10 @@ def _begin(tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest) -> D
         facts=facts,
     )
     world = live.worlds.get(run.request.environment)
-    if road.price(request.model, 0, 0) is None:
+    stopped = stopping(tx, _target_of(run, request))
+    if stopped is not None:
+        decision = stopped
+    elif road.price(request.model, 0, 0) is None:
         decision = deny(
             "budget.unpriced",
             f"the model `{request.model}` has no price; declare one in the settings",
@@ -127,6 +137,18 @@ def _begin(tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest) -> D
     )
     spans.put(tx, span)
     return decision
+
+
+def _target_of(run: Run, request: ModelRequest) -> Target:
+    of = run.request
+    return Target(
+        tenant=of.tenant,
+        environment=of.environment,
+        department=of.department,
+        workflow=of.workflow,
+        seats=request.seats,
+        model=request.model,
+    )
 
 
 def _record(tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelReply) -> Json:

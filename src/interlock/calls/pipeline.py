@@ -15,6 +15,7 @@ from interlock.calls import approve, execute, protocol, reconcile
 from interlock.calls.durable import Durable
 from interlock.calls.record import record, result_of
 from interlock.calls.road import Call, CallResult, Proposal, Road, view_of
+from interlock.domain import switch
 from interlock.domain.effect import EffectState
 from interlock.domain.run import Run, RunState
 from interlock.store import effects
@@ -23,8 +24,9 @@ from interlock.store.tx import Tx
 _log = structlog.get_logger(__name__)
 
 
-WaitsFor = Literal["approval", "person", "rate", "server"]
-"""People who approve, a person who settles what is unknown, a rate, a server that fails."""
+WaitsFor = Literal["approval", "person", "rate", "server", "switch"]
+"""People who approve, a person who settles what is unknown, a rate, a server that fails, a kill
+switch that is to be lifted."""
 Told = Callable[[Call], None]
 """Hears where a call stands, before it goes to each station."""
 
@@ -54,7 +56,9 @@ async def call_tool(
 def waits_for(call: Call) -> WaitsFor | None:
     """Return what a call waits for at its next station; None if it goes on by itself."""
     if call.not_before_us is not None:
-        return "rate" if call.waits_for is None else "server"
+        if call.waits_for is None:
+            return "rate"
+        return "switch" if call.waits_for.startswith(switch.TOPIC) else "server"
     match call.effect.state:
         case EffectState.PROPOSED if call.is_stored and call.refusal is None:
             return "approval"
@@ -79,7 +83,7 @@ def end_calls(tx: Tx, run: Run) -> None:
 
 async def _next_station(road: Road, durable: Durable, call: Call) -> Call | CallResult:
     if call.not_before_us is not None:
-        return await _intend(road, durable, await execute.wait_for_rate(durable, call))
+        return await _intend(road, durable, await execute.wait_for_turn(durable, call))
     match call.effect.state:
         case EffectState.PROPOSED if call.is_stored and call.refusal is None:
             heard = await approve.hear(durable, call)

@@ -305,6 +305,7 @@ def question_of(effect: Effect, probe: Probe, n: int, *, parent_span: str) -> Pr
         step_name=StepName(f"{_probe_key(effect, n)}/{probe.tool}"),
         tool=probe.tool,
         version=probe.version,
+        settles=effect.effect_id,
         arguments=fill(probe.args, _documents(effect)),
         seats=effect.seats,
         parent_span=parent_span,

@@ -19,6 +19,7 @@ from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import Release
+from interlock.domain.switch import Target
 from interlock.domain.tool import (
     ENVIRONMENTS,
     Binding,
@@ -156,8 +157,9 @@ class Proposal:
     """A wish to call a tool: by whom (`seats` all have to be allowed), in which step, with what.
 
     `step_name` is unique in its run and is also the key of the call's span; `compensates` names
-    the effect that this call undoes. `planner` worded the call without a say in whether it may be
-    made; `heard` are approvals of it that were answered before it was proposed.
+    the effect that this call undoes, `settles` the one of which it asks whether it was done.
+    `planner` worded the call without a say in whether it may be made; `heard` are approvals of it
+    that were answered before it was proposed.
     """
 
     step_name: StepName
@@ -167,6 +169,7 @@ class Proposal:
     parent_span: str
     version: int | None = None
     compensates: EffectId | None = None
+    settles: EffectId | None = None
     planner: Seat | None = None
     heard: frozenset[ApprovalId] = frozenset()
 
@@ -193,8 +196,9 @@ class Call:
 
     `refusal` is set if the proposal broke its contract or names nothing that can be called.
     `sent_at_s` is the monotonic time from which the send deadline counts, `heard` the approvals
-    whose answer this stretch of the run knows. `not_before_us` is when a call that was allowed, but
-    came too soon for a rate or whose server fails, may ask again; `waits_for` is then the topic.
+    whose answer this stretch of the run knows. `not_before_us` is when a call may ask again that
+    came too soon for a rate, whose server fails, or that a kill switch holds; `waits_for` is then
+    the topic, None for a rate. `target` is what kill switches see of a call that is to be sent.
     """
 
     proposal: Proposal
@@ -208,6 +212,7 @@ class Call:
     heard: frozenset[ApprovalId] = frozenset()
     not_before_us: int | None = None
     waits_for: str | None = None
+    target: Target | None = None
 
     def at(self, effect: Effect) -> Call:
         """Return the call with its row as it is stored now."""

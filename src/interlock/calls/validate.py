@@ -12,11 +12,17 @@ from interlock.domain.ids import ToolName
 from interlock.domain.label import Labels
 from interlock.domain.record import to_json
 from interlock.domain.run import Run
+from interlock.domain.switch import Target, topic_of
 from interlock.domain.tool import ToolVersion
 from interlock.policy.engine import World
-from interlock.store import counts, effects, runs, tallies
+from interlock.store import counts, effects, runs, switches, tallies
 from interlock.store.counts import Counted
 from interlock.store.tx import Tx
+
+STOPPED = "call.stopped"
+"""Error code of what a kill switch stops."""
+KNOWN_S = 0.5
+"""How long before a call or model request is sent its kill switches may have been read."""
 
 _HOUR_US = 3_600_000_000
 
@@ -38,6 +44,7 @@ class Foreseen:
 def expect_facts(tx: Tx, run: Run, proposal: Proposal) -> None:
     """Say what `facts_of` will ask for a new call."""
     request = run.request
+    switches.expect(tx)
     tallies.expect(tx, run.run_id)
     counted = Counted(
         tenant=request.tenant,
@@ -96,6 +103,9 @@ def decide(
 ) -> tuple[Decision, PolicyRequest]:
     """Decide one call on facts read in this transaction; any doubt is a deny with its reason."""
     facts = _facts_before_policy(tx, run)
+    stopped = stopping(tx, target_of(run, call.effect, call.tool))
+    if stopped is not None:
+        return stopped, _request_of(call, facts, lifted)
     if call.refusal is None:
         facts = facts_of(tx, run, call.effect, call.known_tool)
     request = _request_of(call, facts, lifted)
@@ -128,6 +138,36 @@ def foresee(
     if isinstance(world, Decision):
         return (world, world), request
     return world.bounds(request, unknown=unknown), request
+
+
+def target_of(run: Run, effect: Effect, tool: ToolVersion | None) -> Target:
+    """Return a call as kill switches see it."""
+    request = run.request
+    return Target(
+        tenant=effect.tenant,
+        environment=effect.environment,
+        department=request.department,
+        workflow=request.workflow,
+        seats=effect.seats,
+        tool=effect.tool,
+        system=None if tool is None else tool.system,
+        is_write=effect.is_write,
+    )
+
+
+def stopping(tx: Tx, target: Target) -> Decision | None:
+    """Return the deny of what a kill switch stops now, None if none does.
+
+    Its reason has the switch in place of a policy, and nothing of why it was set: that is not for
+    agents.
+    """
+    switch = switches.stopping(tx, target)
+    if switch is None:
+        return None
+    message = "an operator has stopped calls of this kind"
+    policy_id = topic_of(switch.switch_id)
+    reason = Reason(code=STOPPED, message=message, policy_id=policy_id)
+    return Decision(outcome=Outcome.DENY, reasons=(reason,))
 
 
 def _facts_before_policy(tx: Tx, run: Run) -> Facts:

@@ -18,7 +18,7 @@ from interlock.runtime.retention import DAY_US, ROLE
 from interlock.runtime.triggers import key_of, queues_of
 from interlock.serve.queues.consumer import Standing
 from interlock.serve.queues.loop import QueueLoop
-from interlock.store import breakers, effects, leases, migrate, retention, runs
+from interlock.store import breakers, effects, leases, migrate, retention, runs, switches
 from interlock.store.tx import Tx
 from interlock.tools.sandbox.process import missing
 
@@ -69,6 +69,7 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
             _dead_letters(tx),
             _versions(tx),
             _servers(tx),
+            _switches(tx),
             _tools(release),
             _sandbox(release),
         )
@@ -277,6 +278,16 @@ def _servers(tx: Tx) -> Check:
     )
     message = f"{named}; each is probed by itself, or `interlock tool breaker close SERVER`"
     return Check(name="servers", is_ok=False, message=f"not called: {message}")
+
+
+def _switches(tx: Tx) -> Check:
+    """Find what people have stopped."""
+    found = switches.list_in_force(tx)
+    if not found:
+        return Check(name="kill switches", is_ok=True, message="none is set")
+    named = "; ".join(f"{each.scope} (by {each.set_by}: {each.reason})" for each in found)
+    message = f"stopped: {named}; `interlock kill status` has them, `interlock kill lift` ends one"
+    return Check(name="kill switches", is_ok=False, message=message)
 
 
 def _tools(release: Release) -> Check:

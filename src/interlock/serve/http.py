@@ -36,7 +36,6 @@ from interlock.serve.model_proxy import door as models
 from interlock.serve.queues.loop import QueueLoop
 from interlock.serve.routes import (
     approvals,
-    breakers,
     capabilities,
     catalog,
     effects,
@@ -48,6 +47,7 @@ from interlock.serve.routes import (
     servers,
     triggers,
 )
+from interlock.serve.routes.stops import breakers, switches
 from interlock.serve.status import status_of
 
 log = structlog.get_logger(__name__)
@@ -87,6 +87,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         catalog,
         capabilities,
         breakers,
+        switches,
         servers,
         triggers,
         project,

@@ -553,6 +553,18 @@ run_token = Table(
     Index("ix_run_token_key", "key_id", "created_us"),
 )
 
+_NOT_LIFTED = text("lifted_us IS NULL")
+kill_switch = Table(
+    "kill_switch",
+    metadata,
+    Column("switch_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("set_us", BigInteger, nullable=False),
+    Column("lifted_us", BigInteger),
+    Column("body", Text, nullable=False),
+    Index("ix_kill_switch", "set_us", sqlite_where=_NOT_LIFTED, postgresql_where=_NOT_LIFTED),
+)
+
 session = Table(
     "session",
     metadata,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from interlock.cli.commands.stops import breakers
 from interlock.cli.output import (
     AsJson,
     connected,
@@ -15,7 +16,6 @@ from interlock.cli.output import (
     show_json,
     table,
     tells_errors,
-    when,
 )
 from interlock.cli.tool_view import by_workflow, show
 from interlock.domain.canonical import JsonObject, parse
@@ -25,8 +25,7 @@ from interlock.domain.tool import McpKind
 app = typer.Typer(help="The registry of tools.", no_args_is_help=True)
 imports = typer.Typer(help="Write manifests for review from what exists.", no_args_is_help=True)
 app.add_typer(imports, name="import")
-breakers = typer.Typer(help="Servers that fail, and are not called.", no_args_is_help=True)
-app.add_typer(breakers, name="breaker")
+app.add_typer(breakers.app, name="breaker")
 ToolArgument = Annotated[str, typer.Argument(metavar="NAME", help="The tool's name.")]
 ServerName = Annotated[
     str, typer.Option("--server", help="The server entry of the project that reaches the tools.")
@@ -238,51 +237,6 @@ def release_tool(
 
     name, number = _version(version)
     releasing.release(folder, name=name, version=number, environment=env)
-
-
-@breakers.command("list")
-@tells_errors
-def list_breakers(*, as_json: AsJson = False) -> None:
-    """List servers: whether calls to them are sent, until when not and why, and how many wait."""
-    with connected() as client:
-        body = client.get("breakers")
-    if as_json:
-        show_json(body)
-        return
-    columns = ("server", "environment", "state", "until", "waiting", "by", "reason")
-    table(
-        columns,
-        [
-            tuple(when(row["until_us"]) if name == "until" else row[name] for name in columns)
-            for row in rows_of(body, "breakers")
-        ],
-        empty="no servers yet; apply a project with `interlock apply FOLDER`",
-    )
-
-
-@breakers.command("open")
-@tells_errors
-def open_breaker(
-    server: ServerArgument,
-    reason: Annotated[str, typer.Option(help="Why it is not to be called.")],
-    *,
-    for_s: Annotated[
-        int, typer.Option("--for", min=1, max=86_400, help="For how many seconds.")
-    ] = 3600,
-) -> None:
-    """Send no calls to a server for a time: their runs wait, then one call probes."""
-    with connected() as client:
-        opened = client.post("breakers", server, "open", body={"reason": reason, "for_s": for_s})
-    say(f"open until {when(opened['until_us'])}")
-
-
-@breakers.command("close")
-@tells_errors
-def close_breaker(server: ServerArgument) -> None:
-    """Send calls to a server again; the runs that wait follow one after the other."""
-    with connected() as client:
-        closed = client.post("breakers", server, "close")
-    say("closed" if closed["was_open"] else "it was closed already")
 
 
 @imports.command("mcp")

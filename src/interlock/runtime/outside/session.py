@@ -34,7 +34,9 @@ _BEGIN = StepName("#session")
 _WITH_PEOPLE: Mapping[EffectState, WaitsFor] = MappingProxyType(
     {EffectState.PROPOSED: "approval", EffectState.PARKED: "person"}
 )
-_WAITS: Mapping[str, WaitsFor] = MappingProxyType({"rate": "rate", "breaker": "server"})
+_WAITS: Mapping[str, WaitsFor] = MappingProxyType(
+    {"rate": "rate", "breaker": "server", "kill": "switch"}
+)
 """What waits of a call are for that its row does not say, by what follows its step's name."""
 
 

@@ -43,6 +43,7 @@ _WAITS: Final = {
     "person": "its outcome is not known, and a person looks into it",
     "rate": "too many calls came at once, and it waits for its turn",
     "server": "its server does not answer, and it waits until that works again",
+    "switch": "an operator has stopped calls of this kind, and it waits until they may go on",
     "reply": "it has not answered yet",
 }
 

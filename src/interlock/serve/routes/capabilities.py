@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from threading import Lock
 from typing import Annotated, Literal
@@ -18,6 +18,7 @@ from interlock.domain.pointer import escaped
 from interlock.domain.principal import Principal, Seat
 from interlock.domain.record import object_to_json, to_json
 from interlock.domain.release import Release
+from interlock.domain.switch import KillSwitch, Target
 from interlock.domain.tool import ENVIRONMENTS, Environment, ToolVersion
 from interlock.policy.reach import CAN_BE_EXACT, Capability, Way, capability
 from interlock.policy.schema import ancestors_of, groups_of, seats_of
@@ -25,6 +26,7 @@ from interlock.serve.auth import App
 from interlock.serve.routes.catalog import is_told
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import StrictRoute
+from interlock.store import switches
 from interlock.tools.contract import Contract
 
 _NOTHING = object_to_json(Facts())
@@ -53,12 +55,12 @@ def list_capabilities(app: App, reader: Reader, asked: Annotated[Asked, Query()]
     For one seat, also the tools are listed that it has and can never call.
     """
     with app.db.reading() as tx:
-        live = app.live(tx)
+        live, stopped = app.live(tx), switches.list_in_force(tx, reader.tenant)
     _check(live, reader, asked)
     with _ONE_AT_A_TIME:
         rows = [
             _row(found) | {"group": tool.group.value, "blocked": blocked}
-            for found, tool, blocked in _capabilities(live, reader, asked)
+            for found, tool, blocked in _capabilities(live, reader, asked, stopped)
         ]
     return {"can_be_exact": CAN_BE_EXACT, "capabilities": to_json(rows)}
 
@@ -102,7 +104,7 @@ def _check(live: Live, reader: Principal, asked: Asked) -> None:
 
 
 def _capabilities(
-    live: Live, reader: Principal, asked: Asked
+    live: Live, reader: Principal, asked: Asked, stopped: Sequence[KillSwitch]
 ) -> Iterator[tuple[Capability, ToolVersion, str | None]]:
     """Yield capabilities with why the tool cannot be called at present, if it cannot."""
     for environment in ENVIRONMENTS:
@@ -113,7 +115,9 @@ def _capabilities(
         for tool, seat in product(_tools(here, reader, asked), _seats(live, reader)):
             if asked.seat not in {None, str(seat)} or world.slice_of(tool.name) is None:
                 continue
-            blocked = _blocked(live, seat, tool, environment)
+            blocked = _blocked(live, seat, tool, environment) or _stopped(
+                live, seat, tool, environment, stopped
+            )
             found = Capability(seat=seat, tool=tool.name, environment=environment, ways=())
             if blocked is None:
                 found = capability(world, seat, tool, fits=_fits)
@@ -150,6 +154,28 @@ def _blocked(live: Live, seat: Seat, tool: ToolVersion, environment: Environment
     if binding.lacks_credentials:
         return f"`{seat.workflow}` has no credentials for it"
     return None
+
+
+def _stopped(
+    live: Live,
+    seat: Seat,
+    tool: ToolVersion,
+    environment: Environment,
+    stopped: Sequence[KillSwitch],
+) -> str | None:
+    workflow = live.release.workflows[seat.workflow]
+    target = Target(
+        tenant=workflow.tenant,
+        environment=environment,
+        department=workflow.department,
+        workflow=seat.workflow,
+        seats=(seat,),
+        tool=tool.name,
+        system=tool.system,
+        is_write=tool.is_write,
+    )
+    found = next((switch for switch in stopped if switch.scope.covers(target)), None)
+    return None if found is None else f"stopped by `{found.set_by}`: {found.reason}"
 
 
 def _fits(tool: ToolVersion, arguments: JsonObject, open_: frozenset[str]) -> bool:

@@ -19,8 +19,8 @@ from interlock.domain.tool import Environment, SystemKind, ToolVersion
 from interlock.domain.workflow import WORKFLOW_AGENT, WorkflowSpec
 from interlock.manifest.diff import GRAVE
 from interlock.serve.auth import App, needs
-from interlock.serve.routes.breakers import check_own
 from interlock.serve.routes.runs import Reader
+from interlock.serve.routes.stops.breakers import check_own
 from interlock.serve.strict import Body, StrictRoute
 from interlock.store import activity, registry
 

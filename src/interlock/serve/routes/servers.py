@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from interlock.domain.canonical import JsonObject
 from interlock.domain.record import object_to_json
 from interlock.serve.auth import App
-from interlock.serve.routes.breakers import check_own
 from interlock.serve.routes.runs import Operator
+from interlock.serve.routes.stops.breakers import check_own
 from interlock.serve.strict import StrictRoute
 
 router = APIRouter(prefix="/servers", tags=["catalog"], route_class=StrictRoute)

@@ -1,0 +1,1 @@
+"""What stops calls: breakers of servers that fail, kill switches of operators."""

@@ -1,0 +1,1 @@
+"""REST: what stops calls: breakers of servers that fail, kill switches of operators."""
