@@ -16,7 +16,7 @@ from mcp_types import ResourceTemplate, Tool
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.tool import ConnectorKind, McpCall, Server
 from interlock.testing.connectors.outside import outgoing, tool_of
-from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.mcp.connector import McpConnector
 from interlock.tools.upstream import KINDS, Offer, call_of
 
 _ECHO, _ECHOED = "json_schema_echo", "json_schema_2020_12_tool"

@@ -10,7 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from interlock.manifest.schema import KINDS, editor_schema
+from interlock.manifest.misfits import editor_schema
+from interlock.manifest.schema import KINDS
 
 FOLDER = Path(__file__).resolve().parent.parent / "schemas"
 

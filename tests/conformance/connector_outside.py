@@ -13,18 +13,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from interlock.domain.canonical import Json
-from interlock.domain.tool import ConnectorKind, HttpRequest, McpCall, PythonCall, Server
+from interlock.domain.tool import (
+    ConnectorKind,
+    HttpRequest,
+    McpCall,
+    PythonCall,
+    Server,
+    SqlQuery,
+)
 from interlock.testing.connectors import calls, outside
 from interlock.tools.connectors.http import HttpConnector
-from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.mcp.connector import McpConnector
 from interlock.tools.connectors.pool import ConnectorPool
-from interlock.tools.connectors.port import Connector
+from interlock.tools.connectors.port import Connector, OutgoingCall
 from interlock.tools.connectors.python import PythonConnector
 from interlock.tools.connectors.sandbox import SandboxConnector
+from interlock.tools.connectors.sql import SqlConnector
 from interlock.tools.functions import EffectContext, functions_by_name, python_function
 from tests.conformance.mcp_outside import outside_server
 
@@ -290,6 +299,77 @@ async def sandbox_outside() -> AsyncIterator[Outside]:
         yield world
     finally:
         await world.pool.aclose()
+
+
+_STATEMENTS = {
+    "echo": "SELECT %(text)s::text AS text, %(key)s::text AS key",
+    "fail": "SELECT 1 / 0",
+    "hang": "SELECT pg_sleep(3600)",
+    "large": "SELECT repeat('x', 10000) AS text",
+    "unsafe": f"SELECT {2**60} AS n",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlOutside(Outside):
+    """A world whose calls have the credential that its database wants."""
+
+    secret: str
+
+    def call(
+        self,
+        operation: str,
+        *,
+        server: Server | None = None,
+        timeout_s: float = 20.0,
+        secret: str | None = None,
+        **given: Json,
+    ) -> OutgoingCall:
+        """Return one attempt of an operation."""
+        known = secret or self.secret
+        return super().call(operation, server=server, timeout_s=timeout_s, secret=known, **given)
+
+
+@asynccontextmanager
+async def sql_outside(url: str) -> AsyncIterator[Outside]:
+    """A Postgres database, whose URL holds user and password."""
+    parts = urlsplit(url)
+    server = Server(
+        name="outside-sql",
+        system="outside",
+        environment="dev",
+        kind="postgres",
+        url=f"postgres://127.0.0.1:{parts.port}{parts.path}",
+        auth="basic",
+    )
+    forgets = "a statement that reads leaves nothing behind that could be counted"
+    world = SqlOutside(
+        server=server,
+        secret=f"{parts.username}:{parts.password}",
+        declare=_statement,
+        kind=ConnectorKind.SQL,
+        build=SqlConnector,
+        away=replace(server, name="away", url=f"postgres://127.0.0.1:{free_port()}/none"),
+        cannot={
+            "failure-is-an-answer": forgets,
+            "silence-is-unknown": forgets,
+            "cancellation-ends-one-call": forgets,
+            "request-over-the-limit": forgets,
+        },
+    )
+    try:
+        yield world
+    finally:
+        await world.pool.aclose()
+
+
+def _statement(operation: str) -> SqlQuery:
+    parameters: dict[str, Json] = {"text": "in:/text", "key": "effect:key"}
+    return SqlQuery(
+        statement=_STATEMENTS[operation],
+        parameters=parameters if operation == "echo" else {},
+        returns="row",
+    )
 
 
 def _counter(counts: Counter[str]) -> Callable[..., Json]:

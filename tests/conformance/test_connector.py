@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -17,10 +17,11 @@ from tests.conformance.connector_outside import (
     mcp_stdio_outside,
     python_outside,
     sandbox_outside,
+    sql_outside,
 )
 from tests.tools.sandbox.box import need_sandbox
 
-WORLDS = {
+WORLDS: dict[str, Callable[[], AbstractAsyncContextManager[Outside]]] = {
     "http": http_outside,
     "mcp-http": lambda: mcp_http_outside(is_old=False),
     "mcp-http-old": lambda: mcp_http_outside(is_old=True),
@@ -30,12 +31,15 @@ WORLDS = {
 }
 
 
-@pytest.fixture(params=list(WORLDS))
+@pytest.fixture(params=[*WORLDS, "postgres"])
 async def outside(request: pytest.FixtureRequest) -> AsyncIterator[Outside]:
     """One outside world of each kind."""
     if request.param == "python-sandbox":
         need_sandbox()
-    world: AbstractAsyncContextManager[Outside] = WORLDS[request.param]()
+    is_sql = request.param == "postgres"
+    world: AbstractAsyncContextManager[Outside] = (
+        sql_outside(request.getfixturevalue("postgres_url")) if is_sql else WORLDS[request.param]()
+    )
     async with world as opened:
         yield opened
 
@@ -72,8 +76,8 @@ async def test_changed_entry_gets_a_new_connector(outside: Outside) -> None:
 
 async def test_credential_is_added_when_the_call_is_sent(outside: Outside) -> None:
     """The secret of the binding reaches the server in the declared way, and only it."""
-    if outside.server.kind == "mcp-stdio":
-        pytest.skip("a process is given no credential by us")
+    if outside.server.kind in {"mcp-stdio", "postgres"}:
+        pytest.skip("a process is given no credential by us; a database tells none back")
     server = replace(outside.server, auth="bearer")
     call = outside.call("credential", secret="s3cret")
     call = replace(call, binding=replace(call.binding, server=server))

@@ -7,7 +7,7 @@ import pytest
 from interlock.domain.errors import ManifestError
 from interlock.domain.ids import ToolName
 from interlock.domain.release import pin_of
-from interlock.domain.tool import McpCall
+from interlock.domain.tool import McpCall, SqlQuery
 from interlock.manifest.load import load
 from tests.manifest.sample import FILES, changed, problems
 
@@ -361,3 +361,76 @@ def test_untrusted_code_cannot_stand_in_for_python_itself(path: str) -> None:
     (found,) = problems({**FILES, **CODE, f"functions/text/{path}": ""})
 
     assert f"`{path}` has the name of the module `json` of Python itself" in found
+
+
+SQL_SERVER = """\
+interlock: v1
+kind: Server
+name: base-dev
+system: desk
+environment: dev
+protocol: postgres
+url: postgres://127.0.0.1:5432/desk
+auth: basic
+"""
+SQL_TOOL = """\
+interlock: v1
+kind: Tool
+name: desk.issue.count
+version: 1
+owner: it
+title: Count issues
+description: Count issues of a person.
+system: desk
+group: read
+connector: sql
+query:
+  statement: SELECT count(*) AS n FROM issue WHERE who = %(who)s
+  parameters: {who: "in:/who"}
+contract:
+  input: {type: object, additionalProperties: false, properties: {who: {type: string}}}
+  output: {type: object}
+effect: {class: read}
+environments: {dev: {server: base-dev, credentials: "secret://desk/dev/reader"}}
+"""
+SQL = {"servers/base.yaml": SQL_SERVER, "tools/count.yaml": SQL_TOOL}
+
+
+def test_a_statement_is_a_tool() -> None:
+    """With its text as it stands in the file."""
+    tool = load({**FILES, **SQL}).tools[ToolName("desk.issue.count")]
+
+    assert isinstance(tool.request, SqlQuery)
+    assert tool.request.statement.endswith("WHERE who = %(who)s")
+    assert {"who": "in:/who"} == tool.request.parameters
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "expected"),
+    [
+        ("tools/count.yaml", "SELECT count", "DELETE count", "begins with SELECT, WITH, VALUES"),
+        ("tools/count.yaml", "%(who)s", "%(whom)s", "does not say what `%(whom)s` is"),
+        ("tools/count.yaml", '"in:/who"', '"in:/whom"', "there is nothing at `in:/whom`"),
+        ("tools/count.yaml", '"in:/who"', '"out:/who"', "`out:` means nothing here"),
+        (
+            "tools/count.yaml",
+            "group: read",
+            "group: write",
+            "a tool that is a statement reads (say `group: read`",
+        ),
+        ("tools/count.yaml", "connector: sql", "connector: http", "with `connector: http` has"),
+        ("servers/base.yaml", "auth: basic", "auth: bearer", "say `auth: basic`"),
+        ("servers/base.yaml", "/desk\n", "\n", "write it as postgres://HOST:PORT/DATABASE"),
+        ("servers/base.yaml", "postgres://", "https://", "write it as postgres://HOST:PORT"),
+        ("servers/base.yaml", "//127", "//me:pw@127", "write it as postgres://HOST:PORT"),
+        ("servers/base.yaml", "protocol: postgres", "protocol: http", "is not an address"),
+    ],
+)
+def test_a_statement_that_could_not_be_sent_is_refused(
+    path: str, old: str, new: str, expected: str
+) -> None:
+    """Or that would write, or whose database is named in another way."""
+    assert old in SQL[path]
+    found = problems({**FILES, **SQL, path: SQL[path].replace(old, new)})
+
+    assert any(expected in problem for problem in found), found

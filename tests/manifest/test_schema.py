@@ -8,7 +8,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from interlock.manifest.files import parse, read_folder
-from interlock.manifest.schema import KINDS, ToolName, editor_schema
+from interlock.manifest.misfits import editor_schema
+from interlock.manifest.schema import KINDS, ToolName
 from scripts.schemas import FOLDER, wanted
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

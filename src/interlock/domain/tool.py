@@ -38,8 +38,10 @@ class ConnectorKind(StrEnum):
     HTTP = "http"
     MCP = "mcp"
     PYTHON = "python"
+    SQL = "sql"
 
 
+ServerKind = Literal["http", "mcp-http", "mcp-stdio", "python", "python-sandbox", "postgres"]
 McpKind = Literal["tool", "resource", "prompt"]
 SystemKind = Literal[
     "ci", "code", "crm", "documents", "finance", "mail", "other", "ticketing", "warehouse"
@@ -69,7 +71,8 @@ class Rate:
 class Server:
     """One reachable instance of a system in one environment.
 
-    `kind` `http` and `mcp-http` need `url` (for `mcp-http` the full endpoint); `mcp-stdio` needs
+    `kind` `http` and `mcp-http` need `url` (for `mcp-http` the full endpoint), as `postgres` does
+    (`postgres://HOST:PORT/DATABASE`); `mcp-stdio` needs
     `argv` (started without a shell, with only the variables named in `environment_variables`);
     `python` needs nothing; `python-sandbox` needs `code`, the texts of its files by path, which are
     part of the release. A plain-http or private address must be named here exactly.
@@ -81,7 +84,7 @@ class Server:
     name: str
     system: str
     environment: Environment
-    kind: Literal["http", "mcp-http", "mcp-stdio", "python", "python-sandbox"]
+    kind: ServerKind
     url: str | None = None
     argv: tuple[str, ...] = ()
     environment_variables: tuple[str, ...] = ()
@@ -152,6 +155,23 @@ class PythonCall:
     """The name under which a function was registered in code (never an import path)."""
 
     function: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlQuery:
+    """One statement that reads, with `%(name)s` for each of its parameters, which are templates.
+
+    A parameter whose pointer finds nothing is null. The result is `{"rows": [...]}`, each row an
+    object by column; with `returns` `row` it is the only row, or null.
+    """
+
+    statement: str
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    returns: Literal["rows", "row"] = "rows"
+
+
+ToolRequest = HttpRequest | McpCall | PythonCall | SqlQuery
+"""What a connector makes of a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +368,7 @@ class ToolVersion:
     description: str
     system: str
     connector: ConnectorKind
-    request: HttpRequest | McpCall | PythonCall
+    request: ToolRequest
     input_schema: JsonObject
     output_schema: JsonObject
     group: Group = Group.WRITE

@@ -20,21 +20,32 @@ from interlock.domain.tool import (
     McpCall,
     PythonCall,
     Server,
+    SqlQuery,
     ToolVersion,
 )
 from interlock.manifest.files import Document, Place
 from interlock.manifest.names import Names
 from interlock.manifest.places import Schemas, misplaced
 from interlock.tools.contract import check_schema
-from interlock.tools.request import check_request
+from interlock.tools.requests.http import check_request
+from interlock.tools.requests.sql import check_query
 
-_NEEDED = {"http": "url", "mcp-http": "url", "mcp-stdio": "argv", "python-sandbox": "source"}
+_NEEDED = {
+    "http": "url",
+    "mcp-http": "url",
+    "mcp-stdio": "argv",
+    "python-sandbox": "source",
+    "postgres": "url",
+}
 _OURS = "INTERLOCK_"
 _PROTOCOLS = {
     "http": {"http"},
     "mcp": {"mcp-http", "mcp-stdio"},
     "python": {"python", "python-sandbox"},
+    "sql": {"postgres"},
 }
+_URL = re.compile(r"https?://[^/@?#\s]+(/[^?#\s]*)?")
+_DATABASE_URL = re.compile(r"postgres://[^/@?#\s]+/[A-Za-z0-9_-]+")
 
 Finding = tuple[Place, str, str | None]
 """Place in the document, message, fix."""
@@ -65,9 +76,15 @@ def check_server(server: Server, document: Document, names: Names) -> Iterator[P
         if name.startswith(_OURS):
             message = f"`{name}` is for Interlock itself, and may be a credential"
             yield document.problem(("variables",), message, "name a variable of the server's own")
-    if server.url is not None and not re.fullmatch(r"https?://[^/@?#\s]+(/[^?#\s]*)?", server.url):
+    form = _DATABASE_URL if server.kind == "postgres" else _URL
+    if server.url is not None and not form.fullmatch(server.url):
         message = f"`{server.url}` is not an address without user, query and fragment"
-        yield document.problem(("url",), message)
+        is_database = server.kind == "postgres"
+        fix = "write it as postgres://HOST:PORT/DATABASE" if is_database else None
+        yield document.problem(("url",), message, fix)
+    if server.kind == "postgres" and server.auth != "basic":
+        message = "a database wants a user and a password"
+        yield document.problem(("auth",), message, "say `auth: basic`")
 
 
 def check_tool(
@@ -194,6 +211,9 @@ def _templates(tool: ToolVersion) -> Iterator[Finding]:
             yield ("request",), message, None
     if isinstance(request, McpCall) and request.kind != "tool":
         yield from _read_from(request, tool)
+    if isinstance(request, SqlQuery):
+        checked.append((("query", "parameters"), dict(request.parameters), local))
+        yield from _query(request, tool)
     guard, probe, undo = tool.effect.guard, tool.effect.probe, tool.compensation
     if guard is not None and guard.version is not None:
         checked.append((("effect", "guard", "version"), guard.version, {"in": arguments}))
@@ -241,6 +261,14 @@ def _read_from(request: McpCall, tool: ToolVersion) -> Iterator[Finding]:
         yield ("upstream", "resource"), f"there is no argument `{name}`", fix
     for name in sorted(declared.keys() - names):
         yield ("upstream", "resource"), f"the argument `{name}` is not in the URI", None
+
+
+def _query(query: SqlQuery, tool: ToolVersion) -> Iterator[Finding]:
+    if tool.group is not Group.READ:
+        message = "a tool that is a statement reads"
+        yield ("query",), message, "say `group: read`, with effect class `read`"
+    for message in check_query(query):
+        yield ("query", "statement"), message, None
 
 
 def _bindings(tool: ToolVersion, release: Release) -> Iterator[Finding]:

@@ -36,7 +36,9 @@ from interlock.domain.tool import (
     Server,
     Sink,
     Source,
+    SqlQuery,
     System,
+    ToolRequest,
     ToolVersion,
 )
 from interlock.domain.workflow import (
@@ -256,7 +258,7 @@ def _rate(part: form.RatePart | None) -> Rate | None:
     return None if part is None else from_json(Rate, _plain(part))
 
 
-def _request(file: form.ToolFile) -> HttpRequest | McpCall | PythonCall:
+def _request(file: form.ToolFile) -> ToolRequest:
     if file.upstream is not None:
         part = file.upstream
         kinds: dict[McpKind, str | None] = {
@@ -269,7 +271,9 @@ def _request(file: form.ToolFile) -> HttpRequest | McpCall | PythonCall:
         return McpCall(upstream=upstream, kind=kind, key_argument=part.key_argument, pin=part.pin)
     if file.function is not None:
         return PythonCall(function=file.function)
-    # INVARIANT: `check_tools.connector` has refused a file without any of the three.
+    if file.query is not None:
+        return from_json(SqlQuery, _plain(file.query))
+    # INVARIANT: `load` has refused a file without any of the four.
     assert file.request is not None
     return from_json(HttpRequest, _plain(file.request))
 

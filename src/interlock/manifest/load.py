@@ -35,7 +35,7 @@ Lint = Callable[[Release], tuple[Problem, ...]]
 
 _POLICY_FOLDER = "policies/"
 _TRIGGER_KEYS = ("webhook", "queue", "cron", "manual", "session")
-_CONNECTOR_KEY = {"http": "request", "mcp": "upstream", "python": "function"}
+_CONNECTOR_KEY = {"http": "request", "mcp": "upstream", "python": "function", "sql": "query"}
 
 
 def load(

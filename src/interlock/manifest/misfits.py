@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import Problem, did_you_mean
+from interlock.domain.principal import PERSON_NAME
 from interlock.manifest import schema as form
 from interlock.manifest.files import Document, Place
+
+WORDS: Mapping[str, str] = {
+    form.NAME: "should be lower case letters and digits, words joined by `_`",
+    form.DASHED: "should be lower case letters and digits, words joined by `-` or `_`",
+    form.TOOL: "should be `<system>.<noun>.<verb>` in lower case",
+    form.QUEUE: "should be the name of a subject, stream or queue, without spaces",
+    form.TOOL_VERSION: "should be `<tool>@<version>`",
+    PERSON_NAME: "should be a name as keys have it: lower case letters, digits, `.`, `_`, `@`, `-`",
+}
+"""What the patterns of names mean, for messages."""
+
+
+def editor_schema(kind: str) -> JsonObject:
+    """Return the JSON Schema 2020-12 of one kind of project file, as editors use it."""
+    schema: JsonObject = form.KINDS[kind].model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def misfits(document: Document, kind: str, error: ValidationError) -> Iterator[Problem]:
@@ -31,7 +48,7 @@ def misfits(document: Document, kind: str, error: ValidationError) -> Iterator[P
                 fix = did_you_mean(str(given), re.findall("'([^']+)'", item["ctx"]["expected"]))
             case "string_pattern_mismatch":
                 pattern = item["ctx"]["pattern"]
-                wanted = form.WORDS.get(pattern, f"should match `{pattern}`")
+                wanted = WORDS.get(pattern, f"should match `{pattern}`")
                 message = f"`{name}` {wanted}, got `{str(given)[:80]}`"
             case _:
                 text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
@@ -52,7 +69,7 @@ def _described(kind: str, place: Place) -> str | None:
 
 
 def _form_at(kind: str, place: Place) -> JsonObject:
-    root = form.editor_schema(kind)
+    root = editor_schema(kind)
     node = _only(root, root)
     for part in place:
         properties = node.get("properties")

@@ -18,10 +18,10 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from interlock.domain.canonical import MAX_RESULT_BYTES, MAX_SAFE_INTEGER, JsonObject
+from interlock.domain.canonical import MAX_RESULT_BYTES, MAX_SAFE_INTEGER
 from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
 from interlock.domain.run import DEFAULT_PRIORITY
-from interlock.domain.tool import Environment, SystemKind
+from interlock.domain.tool import Environment, ServerKind, SystemKind
 from interlock.domain.workflow import MAX_QUEUED
 
 
@@ -56,16 +56,6 @@ DASHED = r"^[a-z][a-z0-9]*([_-][a-z0-9]+)*$"
 TOOL = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*){1,3}$"
 QUEUE = r"^[A-Za-z0-9_*>-][A-Za-z0-9_.:/*>-]*$"
 TOOL_VERSION = r"^[a-z][a-z0-9_.]*@[1-9][0-9]*$"
-WORDS: Mapping[str, str] = {
-    NAME: "should be lower case letters and digits, words joined by `_`",
-    DASHED: "should be lower case letters and digits, words joined by `-` or `_`",
-    TOOL: "should be `<system>.<noun>.<verb>` in lower case",
-    QUEUE: "should be the name of a subject, stream or queue, without spaces",
-    TOOL_VERSION: "should be `<tool>@<version>`",
-    PERSON_NAME: "should be a name as keys have it: lower case letters, digits, `.`, `_`, `@`, `-`",
-}
-"""What the patterns of names mean, for messages."""
-
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 ServerName = Annotated[str, Field(pattern=DASHED, max_length=64)]
 TeamName = ServerName
@@ -147,16 +137,15 @@ class ServerFile(Part):
     name: ServerName
     system: Name
     environment: Environment
-    protocol: Literal["http", "mcp-http", "mcp-stdio", "python", "python-sandbox"]
+    protocol: ServerKind
     url: str | None = None
-    """Base address (`http`) or full endpoint (`mcp-http`); calls never leave it."""
+    """Base address (`http`), endpoint (`mcp-http`) or `postgres://HOST:PORT/DATABASE`."""
     argv: list[str] = []
     """Command of an `mcp-stdio` server, started without a shell."""
     variables: list[str] = []
     """Names of the environment variables that the command may see."""
     source: Annotated[str, Field(pattern=r"^functions/[a-z][a-z0-9_/-]*$")] | None = None
-    """Folder of the project with the code of a `python-sandbox` server, for instance
-    `functions/text`."""
+    """Folder of the project with the code of a `python-sandbox` server."""
     auth: Annotated[str, Field(pattern=r"^(none|basic|bearer|header:[A-Za-z0-9-]+)$")] = "none"
     """How the credential is sent; the secret of `basic` is `user:password`."""
     headers: dict[str, str] = {}
@@ -196,6 +185,15 @@ class UpstreamPart(Part):
     """The argument that takes our idempotency key, if the server documents one."""
     pin: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """Digest of the server's definition as it was reviewed; `interlock tool pin` writes it."""
+
+
+class QueryPart(Part):
+    """One statement of a database that reads, with `%(name)s` for each of its parameters."""
+
+    statement: Text
+    parameters: Templates = {}
+    returns: Literal["rows", "row"] = "rows"
+    """All rows, as `{"rows": [...]}`, or the only one as it is; null if there is none."""
 
 
 class LimitsPart(Part):
@@ -351,11 +349,12 @@ class ToolFile(Part):
     """Whether arguments leave our trust boundary."""
     irreversible: bool = False
     risk: Annotated[int, Field(ge=1, le=3)] = 1
-    connector: Literal["http", "mcp", "python"]
+    connector: Literal["http", "mcp", "python", "sql"]
     request: HttpRequestPart | None = None
     upstream: UpstreamPart | None = None
     function: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")] | None = None
     """Name under which a Python function was registered in code."""
+    query: QueryPart | None = None
     contract: ContractPart
     policy_view: PolicyViewPart = PolicyViewPart()
     effect: EffectPart = EffectPart()
@@ -592,9 +591,3 @@ KINDS: Mapping[str, type[AnyFile]] = {
     "Agent": AgentFile,
     "Workflow": WorkflowFile,
 }
-
-
-def editor_schema(kind: str) -> JsonObject:
-    """Return the JSON Schema 2020-12 of one kind of project file, as editors use it."""
-    schema: JsonObject = KINDS[kind].model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

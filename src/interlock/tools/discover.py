@@ -14,7 +14,7 @@ from interlock.domain import uri
 from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.tool import McpCall, McpKind, Server
-from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.mcp.connector import McpConnector
 from interlock.tools.functions import FunctionContract
 from interlock.tools.proposal import Draft, Proposal, propose, words_of
 from interlock.tools.upstream import KINDS, TOOLS, Offer, call_of, definitions, pin_of

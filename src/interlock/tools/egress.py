@@ -22,7 +22,7 @@ from ipaddress import ip_address
 import httpx2
 
 from interlock.domain.effect import Reply, Transport
-from interlock.domain.errors import UnreachableError
+from interlock.domain.errors import InputError, UnreachableError
 from interlock.domain.tool import Environment
 from interlock.tools.addresses import Address, Target, target_of, why_refused
 
@@ -91,6 +91,21 @@ async def resolve(host: str, port: int) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
 
 
+async def checked_addresses(target: Target, resolver: Resolver = resolve) -> tuple[Address, ...]:
+    """Return the addresses of a target, each of which may be reached.
+
+    Raises `InputError` if any of them may not, `OSError` if the name has none.
+    """
+    if len(target.named) == 1:
+        return tuple(target.named)
+    addresses = await resolver(target.host, target.port)
+    for address in addresses:
+        why = why_refused(address, target)
+        if why is not None:
+            raise InputError(why)
+    return addresses
+
+
 async def connect(
     target: Target, *, tls: ssl.SSLContext | None = None, within_s: float = CONNECT_S
 ) -> str:
@@ -123,7 +138,7 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
     ) -> None:
         self._target = target
         self._resolver = resolver
-        self._resolved: tuple[float, tuple[Address, ...]] = (0.0, tuple(target.named))
+        self._resolved: tuple[float, tuple[Address, ...]] = (0.0, ())
         self._tls = tls or _tls_context()
         self._inner = httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False)
 
@@ -174,19 +189,16 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
 
     async def _addresses(self, wire: Wire) -> tuple[Address, ...]:
         until_s, addresses = self._resolved
-        is_literal = len(self._target.named) == 1
-        if is_literal or time.monotonic() < until_s:
+        if time.monotonic() < until_s:
             return addresses
         try:
-            addresses = await self._resolver(self._target.host, self._target.port)
+            addresses = await checked_addresses(self._target, self._resolver)
         except OSError as error:
             msg = f"the host `{self._target.host}` has no address: {error.strerror}"
             raise httpx2.ConnectError(msg) from error
-        for address in addresses:
-            why = why_refused(address, self._target)
-            if why is not None:
-                wire.is_refused = True
-                raise httpx2.ConnectError(why)
+        except InputError as error:
+            wire.is_refused = True
+            raise httpx2.ConnectError(error.message) from error
         self._resolved = (time.monotonic() + RESOLVED_FOR_S, addresses)
         return addresses
 

@@ -28,7 +28,7 @@ from interlock.domain.errors import InputError
 from interlock.domain.pointer import read
 from interlock.domain.tool import HttpRequest, Server
 from interlock.tools.proposal import Draft, Proposal, propose, words_of
-from interlock.tools.request import FORM, check_request, is_settable
+from interlock.tools.requests.http import FORM, check_request, is_settable
 
 MAX_OPERATIONS = 500
 

@@ -9,7 +9,7 @@ import pytest
 from interlock.domain.errors import InputError
 from interlock.domain.tool import Server
 from interlock.tools.connectors.http import HttpConnector
-from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.mcp.connector import McpConnector
 from interlock.tools.connectors.pool import ConnectorPool
 from interlock.tools.connectors.python import PythonConnector
 

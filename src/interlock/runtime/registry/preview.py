@@ -7,10 +7,11 @@ from typing import assert_never
 from interlock.domain import uri
 from interlock.domain.canonical import Json, JsonObject, canonical, parse
 from interlock.domain.errors import InputError, JsonError
-from interlock.domain.tool import Binding, HttpRequest, McpCall, PythonCall
-from interlock.tools import request
+from interlock.domain.tool import Binding, HttpRequest, McpCall, PythonCall, SqlQuery
 from interlock.tools.addresses import target_of
 from interlock.tools.contract import Contract
+from interlock.tools.requests import http as request
+from interlock.tools.requests.sql import parameters_of
 
 EFFECT_ID = "EFFECT-ID"
 KEY = "IDEMPOTENCY-KEY"
@@ -40,6 +41,10 @@ def preview(binding: Binding, arguments: JsonObject) -> JsonObject:
             }
         case PythonCall():
             return {"function": tool.request.function, "arguments": arguments}
+        case SqlQuery():
+            _check_size(binding, len(canonical(arguments)))
+            values = parameters_of(tool.request, arguments, effect_id=EFFECT_ID, key=KEY)
+            return {"statement": tool.request.statement, "parameters": values}
         case _:
             assert_never(tool.request)
 

@@ -34,7 +34,7 @@ from interlock.tools.addresses import target_of
 from interlock.tools.contract import check_schema
 from interlock.tools.discover import offered
 from interlock.tools.egress import connect
-from interlock.tools.request import authorization
+from interlock.tools.requests.http import authorization
 
 State = Literal["ok", "failed", "skipped"]
 

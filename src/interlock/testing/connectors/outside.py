@@ -12,11 +12,9 @@ from interlock.domain.tool import (
     ConnectorKind,
     EffectClass,
     EffectSpec,
-    HttpRequest,
     Limits,
-    McpCall,
-    PythonCall,
     Server,
+    ToolRequest,
     ToolVersion,
 )
 from interlock.tools.connectors.port import Connector, OutgoingCall
@@ -41,7 +39,7 @@ class Outside:
 
     kind: ConnectorKind
     server: Server
-    declare: Callable[[str], HttpRequest | McpCall | PythonCall]
+    declare: Callable[[str], ToolRequest]
     build: Callable[[Server], Connector]
     away: Server
     away_operation: str = "echo"
@@ -62,9 +60,7 @@ class Outside:
         return outgoing(tool, entry, dict(given), timeout_s=timeout_s, secret=secret)
 
 
-def tool_of(
-    kind: ConnectorKind, request: HttpRequest | McpCall | PythonCall, **changes: object
-) -> ToolVersion:
+def tool_of(kind: ConnectorKind, request: ToolRequest, **changes: object) -> ToolVersion:
     """Return a tool version that is blind and open; `changes` replace its members."""
     tool = ToolVersion(
         name=ToolName("outside.thing.do"),

@@ -26,7 +26,8 @@ class Check:
     async def run(self, outside: Outside) -> str | None:
         """Raise `AssertionError` if the promise is broken; return why it cannot apply, or None."""
         reason = outside.cannot.get(self.name)
-        if reason is None and self.is_of_wire and outside.server.url is None:
+        is_http = (outside.server.url or "").startswith("http")
+        if reason is None and self.is_of_wire and not is_http:
             reason = _NO_WIRE
         if reason is None:
             await self.function(outside)

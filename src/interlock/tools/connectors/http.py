@@ -19,11 +19,12 @@ from interlock.domain.errors import (
     UnreachableError,
 )
 from interlock.domain.tool import HttpRequest, Server
-from interlock.tools import egress, request
+from interlock.tools import egress
 from interlock.tools.addresses import target_of
 from interlock.tools.connectors.drain import Drain
 from interlock.tools.connectors.port import OutgoingCall
 from interlock.tools.egress import WIRE, Wire
+from interlock.tools.requests import http as request
 
 _OK = range(200, 300)
 

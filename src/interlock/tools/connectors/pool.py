@@ -8,10 +8,11 @@ from typing import assert_never
 
 from interlock.domain.tool import Server
 from interlock.tools.connectors.http import HttpConnector
-from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.mcp.connector import McpConnector
 from interlock.tools.connectors.port import Connector
 from interlock.tools.connectors.python import PythonConnector
 from interlock.tools.connectors.sandbox import SandboxConnector
+from interlock.tools.connectors.sql import SqlConnector
 from interlock.tools.functions import PythonFunction
 
 
@@ -66,6 +67,8 @@ class ConnectorPool:
                 return PythonConnector(self._functions)
             case "python-sandbox":
                 return SandboxConnector(server)
+            case "postgres":
+                return SqlConnector(server)
             case _:
                 assert_never(server.kind)
 

@@ -11,7 +11,7 @@ import pytest
 from mcp import ClientSession
 
 from interlock.domain.errors import UnavailableError
-from interlock.tools.connectors.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, Link
+from interlock.tools.connectors.mcp.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, Link
 
 
 class Far:

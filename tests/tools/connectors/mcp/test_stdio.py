@@ -11,8 +11,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from interlock.tools.connectors import stdio
-from interlock.tools.connectors.stdio import stdio_transport
+from interlock.tools.connectors.mcp import stdio
+from interlock.tools.connectors.mcp.stdio import stdio_transport
 
 
 def _program(tmp_path: Path, text: str) -> tuple[str, ...]:

@@ -49,14 +49,15 @@ from interlock.domain.errors import (
     UnreachableError,
 )
 from interlock.domain.tool import McpCall, McpKind, Server
-from interlock.tools import egress, request
+from interlock.tools import egress
 from interlock.tools.addresses import target_of
-from interlock.tools.connectors import offers
-from interlock.tools.connectors.contained import ContainedTransport
-from interlock.tools.connectors.link import Link, Opener
+from interlock.tools.connectors.mcp import offers
+from interlock.tools.connectors.mcp.contained import ContainedTransport
+from interlock.tools.connectors.mcp.link import Link, Opener
+from interlock.tools.connectors.mcp.stdio import stdio_transport
 from interlock.tools.connectors.port import OutgoingCall
-from interlock.tools.connectors.stdio import stdio_transport
 from interlock.tools.egress import WIRE, Wire
+from interlock.tools.requests import http as request
 from interlock.tools.upstream import TOOLS, Offer
 
 KEY_META = "interlock/idempotency-key"

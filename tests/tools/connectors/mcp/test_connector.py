@@ -18,7 +18,7 @@ from interlock.domain.effect import Reply, Transport
 from interlock.domain.errors import InputError, UnreachableError
 from interlock.domain.tool import ConnectorKind, McpCall, Server
 from interlock.testing.connectors.outside import outgoing, tool_of
-from interlock.tools.connectors.mcp import McpConnector
+from interlock.tools.connectors.mcp.connector import McpConnector
 from interlock.tools.upstream import KINDS, TOOLS, call_of
 from tests.conformance.connector_outside import (
     Outside,

@@ -12,7 +12,7 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.tool import Guard, HttpRequest
 from interlock.tools.addresses import target_of
-from interlock.tools.request import (
+from interlock.tools.requests.http import (
     Outgoing,
     authorization,
     build,
