@@ -18,6 +18,10 @@ from interlock.policy.context import FACT_TYPES, facts_context, parse_derived
         ("domains(/v)", ["a@y.example", "b@x.example", "c@y.example"], ["x.example", "y.example"]),
         ("host(/v)", "https://Api.Example.com:8443/a?b=c#d", "api.example.com"),
         ("host(/v)", "HTTP://h", "h"),
+        ("hundredths(/v)", "1000.01", 100_001),
+        ("hundredths(/v)", "12.5", 1250),
+        ("hundredths(/v)", "0012", 1200),
+        ("hundredths(/v)", "-0.05", -5),
     ],
 )
 def test_derived_value_of_a_plain_argument(text: str, value: Json, derived: Json) -> None:
@@ -61,6 +65,17 @@ def test_absent_argument_has_no_derived_value(value: Json) -> None:
         ("host(/v)", "https:///path"),
         ("host(/v)", "https://a..b/"),
         ("host(/v)", "https://ok.example/\n"),
+        ("hundredths(/v)", 12),
+        ("hundredths(/v)", ""),
+        ("hundredths(/v)", "12."),
+        ("hundredths(/v)", ".5"),
+        ("hundredths(/v)", "12.345"),
+        ("hundredths(/v)", "1e9"),
+        ("hundredths(/v)", "1,000"),
+        ("hundredths(/v)", "+12"),
+        ("hundredths(/v)", "12\n"),
+        ("hundredths(/v)", "\u0661"),
+        ("hundredths(/v)", "12345678901234"),
     ],
 )
 def test_malformed_argument_is_an_error_and_so_a_deny(text: str, value: Json) -> None:

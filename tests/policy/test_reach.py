@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from itertools import product
 
 import pytest
@@ -11,7 +13,7 @@ from interlock.domain.decision import Decision, Facts, Outcome
 from interlock.domain.ids import ToolName
 from interlock.domain.label import Labels
 from interlock.domain.principal import Seat
-from interlock.domain.tool import ToolVersion
+from interlock.domain.tool import Group, PolicyView, ToolVersion
 from interlock.policy import reach, solve
 from interlock.policy.engine import World
 from interlock.policy.reach import Capability, Way, capability
@@ -42,6 +44,9 @@ unless { context.done.contains("billing.invoice.show") };"""
 BY_DOMAIN = """@id("own-domain") @approval("security") @why("Mail leaves our domain")
 forbid (principal, action == Action::"mail.message.send", resource)
 unless { context.derived.to_domain == "example.org" };"""
+OVER_1000 = """@id("over-1000") @approval("finance-managers") @why("Large")
+forbid (principal, action == Action::"billing.refund.create", resource)
+when { context.derived.cents > 100000 };"""
 CLASHING = """@id("big") @owner("platform")
 permit (principal, action == Action::"billing.refund.create", resource)
 when { context.args.amount_cents > 100 && context.args.amount_cents < 100 };"""
@@ -256,6 +261,24 @@ def test_derived_value_has_an_example_from_its_argument() -> None:
     assert examples[()] is not None
     assert {"to": "a@example.org"} == examples[()].arguments
     assert examples["security",] is not None
+
+
+def test_amount_has_an_example_from_its_text() -> None:
+    """A condition on hundredths is met by an amount as people write it, on either side."""
+    by_text = tool(
+        REFUND,
+        group=Group.WRITE,
+        input_schema=schema(required=("amount",), amount=TEXT),
+        policy_view=PolicyView(derived={"cents": "hundredths(/amount)"}),
+    )
+    live = world(GRANT_WRITES, OVER_1000, tools=tools() | {REFUND: by_text})
+    examples = {way.groups: way.example for way in of(live, EXECUTOR, REFUND).ways}
+
+    shown = {groups: one and str(one.arguments["amount"]) for groups, one in examples.items()}
+    assert {(), ("finance-managers",)} <= shown.keys()
+    assert all(re.fullmatch(r"[0-9]+\.[0-9]{2}", amount or "") for amount in shown.values())
+    assert Decimal(1000) >= Decimal(shown[()] or "")
+    assert Decimal(1000) < Decimal(shown["finance-managers",] or "")
 
 
 def test_group_without_a_team_can_lift_nothing() -> None:

@@ -218,7 +218,7 @@ class PolicyViewPart(Part):
     hidden: list[str] = []
     """Arguments that policies may not name."""
     derived: dict[Name, str] = {}
-    """Values computed from arguments: `recipient_domain: domain(/to)`."""
+    """Computed from arguments: `x: domain(/to)`, or `domains`, `host`, `length`, `hundredths`."""
 
 
 class GuardPart(Part):

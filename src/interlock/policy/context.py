@@ -1,9 +1,9 @@
 """What policies read about a call: the server's facts, and values derived from its arguments.
 
 A derived value is what Cedar cannot compute (the domain of an address, the host of a URL, a
-length): a named pure function over one argument, declared in the tool's manifest. An argument that
-the function cannot read is an error, and an error is a deny: a guardrail must never be passed by a
-malformed address.
+length, the hundredths of an amount): a named pure function over one argument, declared in the
+tool's manifest. An argument that the function cannot read is an error, and an error is a deny: a
+guardrail must never be passed by a malformed address.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 # No user part, backslash, blank or control character: those are what parsers disagree about.
 _PLAIN_URL = re.compile(r"(?i:https?)://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:[/?#][!-\[\]-~]*)?")
+_AMOUNT = re.compile(r"(-?)([0-9]{1,13})(?:\.([0-9]{1,2}))?")
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@(?P<domain>[A-Za-z0-9.-]+)")
 
 
@@ -149,11 +150,22 @@ def _host(value: Json) -> Json:
     raise ValueError(msg)
 
 
+def _hundredths(value: Json) -> Json:
+    """Return an amount of money, a text as `-12.5`, as a whole number: -1250."""
+    match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        msg = "is not a decimal number with at most two places, as text"
+        raise ValueError(msg)
+    sign, whole, places = match.groups(default="")
+    return int(f"{sign}{whole}{places:0<2}")
+
+
 _FUNCTIONS: Mapping[str, tuple[Callable[[Json], Json], Shape]] = MappingProxyType(
     {
         "length": (_length, Scalar(kind="Long")),
         "domain": (_domain, Scalar(kind="String")),
         "domains": (_domains, SetOf(item=Scalar(kind="String"))),
         "host": (_host, Scalar(kind="String")),
+        "hundredths": (_hundredths, Scalar(kind="Long")),
     }
 )

@@ -207,6 +207,10 @@ class _Search:
                 case "host":
                     at_root = text == "https://" + value
                     yield z3.Implies(has_source, z3.And(_is_host(value), at_root))
+                case "hundredths":
+                    places = z3.SubString(z3.IntToStr(value % 100 + 100), 1, 2)
+                    at_point = text == z3.Concat(z3.IntToStr(value / 100), ".", places)
+                    yield z3.Implies(has_source, z3.And(value >= 0, at_point))
                 case _:
                     pass
 
