@@ -31,6 +31,7 @@ APART = {
         "peer-node",
         "peer-openai",
         "peer-servers",
+        "peer-tryton",
     )
 }
 NPM = ROOT / "requirements" / "peers" / "package-lock.json"
