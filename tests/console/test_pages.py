@@ -10,8 +10,11 @@ from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, Page, ViewportSize
 
 from interlock.domain.canonical import JsonObject
-from interlock.domain.principal import Role
+from interlock.domain.principal import DEFAULT_TENANT, Role
+from interlock.domain.switch import Scope
 from interlock.serve.console import approval_pages, pages, run_pages, session
+from interlock.store import switches
+from interlock.store.tx import Tx
 from tests.console import seed
 from tests.console.conftest import Console, Visit, sign_in
 
@@ -95,6 +98,28 @@ def test_every_page_fits_a_phone(console: Console, visit: Visit, full: dict[str,
             overflowing.append(name)
 
     assert [] == overflowing
+
+
+def test_every_page_says_what_is_stopped(
+    console: Console, themed: Visit, full: dict[str, str]
+) -> None:
+    """Above all else, for whoever wonders why nothing happens; in plain text, also on a phone."""
+    scope = Scope(environment="prod", system="servicedesk", writes_only=True)
+    reason = f"<b>twice</b> {'x' * 200}"
+
+    def stop(tx: Tx) -> None:
+        switches.put(tx, DEFAULT_TENANT, scope, reason=reason, by="kim", expires_us=None)
+
+    console.interlock.db.run("test.stop", stop)
+    themed.page.set_viewport_size(PHONE)
+    for name in ("runs", "approvals", "hostile"):
+        themed.page.goto(console.url + full[name])
+        notice = themed.page.locator("main > .notice.bad").first
+
+        assert "Stopped: writes of environment `prod`, system `servicedesk`" in notice.inner_text()
+        assert f"by kim: {reason}" in notice.inner_text()
+        assert not themed.page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        assert 0 == Axe().run(themed.page).violations_count
 
 
 def test_run_at_a_full_gate_names_the_holder(

@@ -24,7 +24,7 @@ from interlock.serve.console import calls, waterfall
 from interlock.serve.console.page import PageRoute, page, render
 from interlock.serve.routes.runs import Before, Reader, own_run
 from interlock.serve.stream import Live, follow
-from interlock.store import approvals, blackboard, gates, runs, versions, waits
+from interlock.store import approvals, blackboard, gates, runs, switches, versions, waits
 from interlock.store.tx import Tx
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -121,6 +121,7 @@ def chrome_of(tx: Tx, caller: Caller) -> dict[str, object]:
     tenant = caller.principal.tenant
     return {
         "open_count": len(first_of_plans(approvals.list_open(tx, tenant=tenant))),
+        "stopped": switches.list_in_force(tx, tenant),
     }
 
 

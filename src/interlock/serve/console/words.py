@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from interlock.domain import switch
 from interlock.domain.clock import from_us
 from interlock.runtime.outside.session import END_TOPIC
 
@@ -125,8 +126,12 @@ def awaited(topic: str) -> str:
 
     >>> awaited("session/end"), awaited("refund/answer")
     ('its agent, until the session ends', 'refund/answer')
+    >>> awaited("kill/01a2")
+    'an operator to lift a kill switch'
     """
-    return "its agent, until the session ends" if topic == END_TOPIC else topic
+    if topic == END_TOPIC:
+        return "its agent, until the session ends"
+    return "an operator to lift a kill switch" if topic.startswith(switch.TOPIC) else topic
 
 
 def tick(length_us: int) -> str:
