@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from interlock.app import Interlock
+from interlock.cli.server import check_machine
 from interlock.config import Config, ModelSettings
+from interlock.domain.errors import UnavailableError
 from interlock.domain.ids import ExecutorId, WorkflowName
 from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import Run, RunState
@@ -86,8 +88,11 @@ source: functions/text
     files_ = {**files(), "servers/code.yaml": server, "functions/text/names.py": "def f(): ..."}
     plane.apply(files_)
     well = findings(plane)["sandbox"]
+    check_machine(plane.interlock)
     monkeypatch.setattr(process, "INSIDE", Path("/nowhere/inside.py"))
     ill = findings(plane)["sandbox"]
+    with pytest.raises(UnavailableError, match="`words-dev` cannot be called here; mend that"):
+        check_machine(plane.interlock)
 
     assert (True, "no server has untrusted code") == before
     assert (True, "this machine can run `words-dev`") == well

@@ -14,6 +14,7 @@ from interlock.cli.log import log_to_terminal
 from interlock.cli.output import say
 from interlock.config import Config
 from interlock.domain.errors import ConflictError, InputError, UnavailableError
+from interlock.serve import doctor
 from interlock.serve.auth import hash_secret, mint_link
 from interlock.serve.http import create_app
 from interlock.serve.local import local_token
@@ -36,6 +37,8 @@ def serve(config: Config, *, with_worker: bool, with_scheduler: bool) -> None:
     with _listener(config) as listener:
         interlock = Interlock.open(config, functions=installed_functions())
         try:
+            if with_worker:
+                check_machine(interlock)
             _serve(interlock, listener, with_worker=with_worker, with_scheduler=with_scheduler)
         finally:
             interlock.close()
@@ -55,11 +58,27 @@ def work(config: Config, *, with_worker: bool, with_scheduler: bool) -> None:
         signal.signal(number, lambda *_: stop.set())
     interlock = Interlock.open(config, functions=installed_functions())
     try:
+        if with_worker:
+            check_machine(interlock)
         interlock.start(work=with_worker, schedule=with_scheduler)
         say(f"{role} {interlock.executor_id} is ready")
         stop.wait()
     finally:
         interlock.close()
+
+
+def check_machine(interlock: Interlock) -> None:
+    """Raise `UnavailableError` if this machine cannot run the untrusted code of the live release.
+
+    Its worker would take runs and fail their calls, which that of another machine could make.
+    """
+    with interlock.db.reading() as tx:
+        check = doctor.sandbox(interlock.release(tx))
+    if not check.is_ok:
+        raise UnavailableError(
+            f"no worker is started: {check.message}; mend that, start with `--no-worker`, or apply"
+            " a project without such code"
+        )
 
 
 def _serve(

@@ -71,7 +71,7 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
             _servers(tx),
             _switches(tx),
             _tools(release),
-            _sandbox(release),
+            sandbox(release),
         )
     # Secrets are opened in transactions of their own.
     return (*first, _models(app, release), _secrets(app, release), _queues(release, queues), *last)
@@ -299,7 +299,7 @@ def _tools(release: Release) -> Check:
     return Check(name="tools", is_ok=False, message=f"quarantined: {message}")
 
 
-def _sandbox(release: Release) -> Check:
+def sandbox(release: Release) -> Check:
     """Find untrusted code that this machine cannot run, by building the walls once."""
     names = [name for name, one in sorted(release.servers.items()) if one.kind == "python-sandbox"]
     if not names:
