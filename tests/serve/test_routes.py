@@ -28,6 +28,7 @@ OPEN = {
     ("POST", "/openai/v1/responses"),
     ("GET", "/openai/v1/models"),
     ("POST", "/anthropic/v1/messages"),
+    ("POST", "/anthropic/v1/messages/count_tokens"),
     ("GET", "/oauth/authorize"),  # refuses everybody
     ("GET", "/.well-known/oauth-protected-resource"),
     ("GET", "/.well-known/oauth-protected-resource/mcp"),

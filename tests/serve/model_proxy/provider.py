@@ -319,4 +319,5 @@ _SPOKEN: dict[str, tuple[Callable[[], object], Callable[[], list[bytes]]]] = {
     "/v1/chat/completions": (_openai_answer, _chat_stream),
     "/v1/responses": (response, _response_stream),
     "/v1/messages": (_anthropic_answer, _anthropic_stream),
+    "/v1/messages/count_tokens": (lambda: {"input_tokens": IN}, list),
 }

@@ -295,6 +295,47 @@ def test_anthropics_wire_is_passed_on_priced_and_recorded(door: Door, provider: 
     assert "x-api-key" not in provider.headers[0]
 
 
+def count(door: Door, what: str = "hello", *, token: str = "", **more: object) -> httpx2.Response:
+    """Ask for the size of a message as Anthropic's client does."""
+    body = {"model": "claude", "messages": [{"role": "user", "content": what}]}
+    return httpx2.post(
+        f"{door.url}/anthropic/v1/messages/count_tokens",
+        json=body | more,
+        headers={"x-api-key": token or door.token(), "anthropic-version": "2023-06-01"},
+        timeout=30,
+    )
+
+
+def test_the_size_of_a_message_is_counted_for_nothing(door: Door, provider: Provider) -> None:
+    """Its content leaves, so it is decided and recorded as a request; its tokens are not used."""
+    token = door.token()
+    answer = count(door, system="Be short.", token=token)
+    broken = count(door, "fail", token=token)
+
+    assert (200, {"input_tokens": IN}) == (answer.status_code, answer.json())
+    assert 500 == broken.status_code
+    assert [SpanStatus.OK, SpanStatus.ERROR] == [span.status for span in model_spans(door)]
+    assert 0 == cost(door)
+    assert ("tiny", "Be short.") == (provider.requests[0]["model"], provider.requests[0]["system"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"max_tokens": 1},
+        {"stream": True},
+        {"mcp_servers": []},
+    ],
+)
+def test_what_is_no_part_of_a_count_is_not_passed_on(
+    door: Door, provider: Provider, more: dict[str, Any]
+) -> None:
+    """As of a message, and what is about an answer, of which there is none."""
+    assert 400 == count(door, **more).status_code
+    assert [] == provider.requests
+
+
 def test_anthropics_stream_is_handed_on_and_its_usage_recorded(door: Door) -> None:
     """Event by event; the last one comes once the answer is recorded."""
     answer = claude(door, stream=True)

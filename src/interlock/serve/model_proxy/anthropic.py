@@ -43,6 +43,11 @@ _MEMBERS: Final = Members(
     # It tells the provider who asks.
     dropped=frozenset({"metadata"}),
 )
+_COUNTED: Final = Members(
+    passed=frozenset(
+        {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"}
+    )
+)
 _BLOCKS: Final = frozenset(
     {"text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"}
 )
@@ -70,19 +75,11 @@ class AnthropicMessages:
 
     api: Api = "anthropic"
     path = "/v1/messages"
+    is_free = False
 
     def checked(self, body: JsonObject) -> JsonObject:
         """Return what may be sent on of a request; raises `InputError` naming what may not."""
-        request = _MEMBERS.of(body)
-        for message in objects(request.get("messages"), "messages"):
-            _check_content(message.get("content"))
-        _check_content(request.get("system", ""))
-        for tool in objects(request.get("tools", []), "tools"):
-            if tool.get("type", "custom") != "custom":
-                raise InputError(
-                    "`tools` are functions of your own; what the provider would do itself goes"
-                    " through the gateway"
-                )
+        request = _checked(_MEMBERS, body)
         if positive(request, "max_tokens") is None:
             raise InputError("`max_tokens` is missing")
         return request
@@ -132,6 +129,39 @@ class AnthropicMessages:
     def error_event(self, status: int, code: str, message: str) -> bytes:
         """Return the event by which a stream breaks off."""
         return event(self.error(status, code, message), name="error")
+
+
+class AnthropicCount(AnthropicMessages):
+    """The API of `POST /v1/messages/count_tokens`: how large a message would be, without asking."""
+
+    path = "/v1/messages/count_tokens"
+    is_free = True
+
+    def checked(self, body: JsonObject) -> JsonObject:
+        """Return what may be sent on: what a message may hold, but for what is about its answer."""
+        return _checked(_COUNTED, body)
+
+    def most_output(self, body: JsonObject) -> int | None:  # noqa: ARG002
+        """Return 0: nothing is worded."""
+        return 0
+
+    def read(self, body: JsonObject) -> Told:  # noqa: ARG002
+        """Return that the answer is whole; the tokens that it tells were not used."""
+        return Told(is_whole=True, input_tokens=0, output_tokens=0)
+
+
+def _checked(members: Members, body: JsonObject) -> JsonObject:
+    request = members.of(body)
+    for message in objects(request.get("messages"), "messages"):
+        _check_content(message.get("content"))
+    _check_content(request.get("system", ""))
+    for tool in objects(request.get("tools", []), "tools"):
+        if tool.get("type", "custom") != "custom":
+            raise InputError(
+                "`tools` are functions of your own; what the provider would do itself goes"
+                " through the gateway"
+            )
+    return request
 
 
 class _Reading:

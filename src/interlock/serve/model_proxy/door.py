@@ -31,7 +31,7 @@ from interlock.domain.run import Run
 from interlock.runtime.outside.desk import ModelAsked
 from interlock.runtime.outside.exchange import ACCESS_PREFIX
 from interlock.serve.auth import App
-from interlock.serve.model_proxy.anthropic import AnthropicMessages
+from interlock.serve.model_proxy.anthropic import AnthropicCount, AnthropicMessages
 from interlock.serve.model_proxy.exchange import Broken, Exchange
 from interlock.serve.model_proxy.openai import OpenAiChat
 from interlock.serve.model_proxy.responses import OpenAiResponses
@@ -48,6 +48,7 @@ _ENDED: Final = Broken(status=401, message="the session has ended")
 _OPENAI: Final = OpenAiChat()
 _RESPONSES: Final = OpenAiResponses()
 _ANTHROPIC: Final = AnthropicMessages()
+_ANTHROPIC_COUNT: Final = AnthropicCount()
 
 router = APIRouter(tags=["models"], include_in_schema=False)
 
@@ -77,6 +78,12 @@ async def responses(app: App, request: Request) -> Response:
 async def messages(app: App, request: Request) -> Response:
     """Pass a message on."""
     return await _answered(app, request, _ANTHROPIC)
+
+
+@router.post(f"{ANTHROPIC_PATH}/messages/count_tokens")
+async def count_tokens(app: App, request: Request) -> Response:
+    """Pass a message on of which only the size is asked."""
+    return await _answered(app, request, _ANTHROPIC_COUNT)
 
 
 @router.get(f"{OPENAI_PATH}/models")
@@ -113,7 +120,7 @@ async def _answered(app: Interlock, request: Request, wire: Wire) -> Response:
             model=name,
             provider=provider_of(who.models[name]),
             # No token has less than a byte.
-            input_tokens=len(data),
+            input_tokens=0 if wire.is_free else len(data),
             output_tokens=wire.most_output(checked),
             send=exchange.send,
         )

@@ -173,7 +173,8 @@ class Exchange:
         told = self._told
         is_told = told.input_tokens is not None and told.output_tokens is not None
         is_whole = self.broken is None
-        asked, came = len(dumped(self._body).encode()), told.characters
+        asked = 0 if self._wire.is_free else len(dumped(self._body).encode())
+        came = told.characters
         return ModelReply(
             body=_kept(self._reading.reply() if self._reading else self._answer),
             model=told.model or text_in(self._body, "model"),

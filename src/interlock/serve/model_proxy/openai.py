@@ -97,6 +97,7 @@ class OpenAiChat:
 
     api: Api = "openai"
     path = "/chat/completions"
+    is_free = False
 
     def checked(self, body: JsonObject) -> JsonObject:
         """Return what may be sent on of a request; raises `InputError` naming what may not."""

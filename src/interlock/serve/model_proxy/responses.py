@@ -79,6 +79,7 @@ class OpenAiResponses:
 
     api: Api = "openai"
     path = "/responses"
+    is_free = False
 
     def checked(self, body: JsonObject) -> JsonObject:
         """Return what may be sent on of a request; raises `InputError` naming what may not."""

@@ -55,6 +55,8 @@ class Wire(Protocol):
     api: Api
     path: str
     """Of the request, below the address of the provider."""
+    is_free: bool
+    """Whether the provider takes nothing for its answer, which then has no tokens."""
 
     def checked(self, body: JsonObject) -> JsonObject:
         """Return what may be sent on of a request; raises `InputError` naming what may not."""
