@@ -434,3 +434,44 @@ def test_a_statement_that_could_not_be_sent_is_refused(
     found = problems({**FILES, **SQL, path: SQL[path].replace(old, new)})
 
     assert any(expected in problem for problem in found), found
+
+
+PROGRAM = """\
+interlock: v1
+kind: Server
+name: library-prod
+system: desk
+environment: prod
+protocol: mcp-stdio
+argv: [library]
+"""
+PROGRAM_PIN = f"program_pin: sha256:{'0' * 64}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PROGRAM, "a program that is started in `prod` is pinned (write the digest that"),
+        (PROGRAM + "program_pin: abc\n", "`program_pin` should match"),
+        (
+            PROGRAM.replace("mcp-stdio\nargv: [library]", "python") + PROGRAM_PIN,
+            "a server of protocol `python` takes no `program_pin`",
+        ),
+    ],
+)
+def test_a_program_beyond_dev_is_pinned(text: str, expected: str) -> None:
+    """What is started there is what was reviewed, or nothing."""
+    found = problems({**FILES, "servers/library.yaml": text})
+
+    assert any(expected in problem for problem in found), found
+
+
+def test_a_pinned_program_is_accepted() -> None:
+    """In `dev` it may do without."""
+    dev = PROGRAM.replace("prod", "dev")
+    servers = {"servers/library.yaml": PROGRAM + PROGRAM_PIN, "servers/library_dev.yaml": dev}
+
+    found = load({**FILES, **servers}).servers
+
+    pins = [found[name].program_pin for name in ("library-prod", "library-dev")]
+    assert [PROGRAM_PIN.split(": ")[1].strip(), None] == pins

@@ -73,7 +73,8 @@ class Server:
 
     `kind` `http` and `mcp-http` need `url` (for `mcp-http` the full endpoint), as `postgres` does
     (`postgres://HOST:PORT/DATABASE`); `mcp-stdio` needs
-    `argv` (started without a shell, with only the variables named in `environment_variables`);
+    `argv` (started without a shell, with only the variables named in `environment_variables`, and
+    only if its program has the digest `program_pin`, where that is given);
     `python` needs nothing; `python-sandbox` needs `code`, the texts of its files by path, which are
     part of the release. A plain-http or private address must be named here exactly.
     `auth` says how the credential is sent: `basic` (secret is `user:password`), `bearer`,
@@ -87,6 +88,7 @@ class Server:
     kind: ServerKind
     url: str | None = None
     argv: tuple[str, ...] = ()
+    program_pin: str | None = None
     environment_variables: tuple[str, ...] = ()
     auth: str = "none"
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -72,10 +72,7 @@ def check_server(server: Server, document: Document, names: Names) -> Iterator[P
         elif key != wanted and is_given:
             message = f"a server of protocol `{server.kind}` takes no `{key}`"
             yield document.problem((key,), message)
-    for name in server.environment_variables:
-        if name.startswith(_OURS):
-            message = f"`{name}` is for Interlock itself, and may be a credential"
-            yield document.problem(("variables",), message, "name a variable of the server's own")
+    yield from _program(server, document)
     form = _DATABASE_URL if server.kind == "postgres" else _URL
     if server.url is not None and not form.fullmatch(server.url):
         message = f"`{server.url}` is not an address without user, query and fragment"
@@ -85,6 +82,22 @@ def check_server(server: Server, document: Document, names: Names) -> Iterator[P
     if server.kind == "postgres" and server.auth != "basic":
         message = "a database wants a user and a password"
         yield document.problem(("auth",), message, "say `auth: basic`")
+
+
+def _program(server: Server, document: Document) -> Iterator[Problem]:
+    """Yield what is wrong with the program that a server is, if it is one."""
+    is_program = server.kind == "mcp-stdio"
+    if is_program and server.environment != "dev" and server.program_pin is None:
+        message = f"a program that is started in `{server.environment}` is pinned"
+        fix = "write the digest that `sha256sum` prints as `program_pin: sha256:...`"
+        yield document.problem((), message, fix)
+    if server.program_pin is not None and not is_program:
+        message = f"a server of protocol `{server.kind}` takes no `program_pin`"
+        yield document.problem(("program_pin",), message)
+    for name in server.environment_variables:
+        if name.startswith(_OURS):
+            message = f"`{name}` is for Interlock itself, and may be a credential"
+            yield document.problem(("variables",), message, "name a variable of the server's own")
 
 
 def check_tool(

@@ -77,6 +77,7 @@ def server(file: form.ServerFile, files: Mapping[str, str]) -> Server:
         kind=file.protocol,
         url=file.url,
         argv=tuple(file.argv),
+        program_pin=file.program_pin,
         environment_variables=tuple(file.variables),
         auth=file.auth,
         headers=file.headers,

@@ -142,6 +142,8 @@ class ServerFile(Part):
     """Base address (`http`), endpoint (`mcp-http`) or `postgres://HOST:PORT/DATABASE`."""
     argv: list[str] = []
     """Command of an `mcp-stdio` server, started without a shell."""
+    program_pin: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    """Digest of the program that `argv` begins with; no other is started."""
     variables: list[str] = []
     """Names of the environment variables that the command may see."""
     source: Annotated[str, Field(pattern=r"^functions/[a-z][a-z0-9_/-]*$")] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from interlock.domain.errors import UnreachableError
 from interlock.tools.connectors.mcp import stdio
 from interlock.tools.connectors.mcp.stdio import stdio_transport
 
@@ -94,3 +96,27 @@ async def test_process_that_ignores_its_end_is_killed_with_its_children(
     with anyio.fail_after(20):
         assert b"" == await anyio.to_thread.run_sync(os.read, alive, 1)
     os.close(alive)
+
+
+async def test_only_the_program_that_was_reviewed_is_started(tmp_path: Path) -> None:
+    """Found by `PATH` as the start finds it; another one says its digest, and never runs."""
+    ran = tmp_path / "ran"
+    program = tmp_path / "serve"
+    line = '{"jsonrpc": "2.0", "method": "notifications/initialized"}'
+    program.write_text(f"#!/bin/sh\ntouch {ran}\necho '{line}'\ncat > /dev/null\n")
+    program.chmod(0o755)
+    pin = f"sha256:{hashlib.sha256(program.read_bytes()).hexdigest()}"
+    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+
+    async with stdio_transport(("serve",), variables, on_end=lambda: None, pin=pin) as (said, _):
+        with anyio.fail_after(20):
+            await said.receive()
+    ran.unlink()
+    program.write_text(program.read_text() + "# and more\n")
+    changed = hashlib.sha256(program.read_bytes()).hexdigest()
+    for argv, why in ((("serve",), f"has the digest sha256:{changed}"), (("none",), "not found")):
+        with pytest.raises(UnreachableError, match=why):
+            async with stdio_transport(argv, variables, on_end=lambda: None, pin=pin):
+                pass
+
+    assert not ran.exists()

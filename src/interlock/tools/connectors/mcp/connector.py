@@ -251,7 +251,8 @@ class McpConnector:
             for name in server.environment_variables
             if name in self._variables
         }
-        async with _client(stdio_transport(server.argv, listed, on_end=on_over)) as client:
+        transport = stdio_transport(server.argv, listed, on_end=on_over, pin=server.program_pin)
+        async with _client(transport) as client:
             yield client.session
 
 

@@ -6,13 +6,16 @@ and buffers a line of any length.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import anyio
+import anyio.to_thread
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
@@ -31,16 +34,24 @@ Outgoing = MemoryObjectSendStream[SessionMessage]
 
 @asynccontextmanager
 async def stdio_transport(
-    argv: Sequence[str], variables: Mapping[str, str], *, on_end: Callable[[], None]
+    argv: Sequence[str],
+    variables: Mapping[str, str],
+    *,
+    on_end: Callable[[], None],
+    pin: str | None = None,
 ) -> AsyncIterator[tuple[Incoming, Outgoing]]:
     """Start a server with exactly these variables and stop it, with its children, at the end.
 
-    `on_end` is called once its output has ended or broken a rule (a line over `MAX_LINE`). Raises
-    `UnreachableError` if there is no such program, or it ended instead of answering, `OSError` if
-    it cannot be started otherwise.
+    With a `pin`, only a program of that digest is started: the file that is looked at is the one
+    that is then run, whatever `PATH` leads to later. `on_end` is called once its output has ended
+    or broken a rule (a line over `MAX_LINE`). Raises `UnreachableError` if there is no such
+    program, or another one than was pinned, or it ended instead of answering, `OSError` if it
+    cannot be started otherwise.
     """
     # What it writes to its standard error may hold content, and belongs to nobody here.
     try:
+        if pin is not None:
+            argv = (await anyio.to_thread.run_sync(_pinned, argv[0], variables, pin), *argv[1:])
         process = await anyio.open_process(
             list(argv), env=dict(variables), stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -73,6 +84,20 @@ async def stdio_transport(
             tasks.cancel_scope.cancel()
             incoming.close()
             outgoing.close()
+
+
+def _pinned(program: str, variables: Mapping[str, str], pin: str) -> str:
+    """Return the whole path of a program that has this digest."""
+    path = shutil.which(program, path=variables.get("PATH", os.defpath))
+    if path is None:
+        raise FileNotFoundError(program)
+    with open(path, "rb") as file:  # noqa: PTH123  # hashlib takes a file
+        found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    if found != pin:
+        raise UnreachableError(
+            f"its program is not the one that was reviewed: `{path}` has the digest {found}"
+        )
+    return os.path.abspath(path)  # noqa: PTH100  # links stay as they are: some programs look
 
 
 async def _refuse_ended(process: Process, error: Exception) -> None:
