@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -14,8 +15,12 @@ from interlock.domain.effect import Reply, Transport
 from interlock.domain.tool import ConnectorKind, Limits, Server, SqlQuery
 from interlock.testing.connectors.outside import outgoing, tool_of
 from interlock.tools.addresses import target_of
-from interlock.tools.connectors.sql import SqlConnector, conninfo_of
+from interlock.tools.connectors.sql import MOST_OPEN, SqlConnector, conninfo_of
 
+_OTHERS = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+)
 PEOPLE = "SELECT id, name FROM person WHERE name = %(name)s ORDER BY id"
 
 
@@ -237,6 +242,20 @@ async def test_connections_that_the_server_has_closed_are_opened_anew(
     assert {"n": 1} == replies[1].body
 
 
+async def test_connections_are_few_and_used_again(warehouse: Warehouse) -> None:
+    """However many calls come at once, and come again; none is left behind."""
+    are_errors = set[bool]()
+    for _ in range(3):
+        asked = [warehouse.ask("SELECT pg_sleep(0.01), 1 AS n") for _ in range(20)]
+        are_errors |= {reply.is_error for reply in await asyncio.gather(*asked)}
+
+    assert {False} == are_errors
+    query = f"SELECT count(*) FROM ({_OTHERS}) AS others"  # noqa: S608
+    with psycopg.connect(warehouse.url) as connection:
+        (count,) = connection.execute(query.encode()).fetchone() or (0,)
+    assert 1 <= count <= MOST_OPEN
+
+
 async def test_each_credential_has_connections_of_its_own(warehouse: Warehouse) -> None:
     """What one workflow may see is never answered on the connection of another."""
     with suppress(psycopg.errors.DuplicateObject):
@@ -265,13 +284,12 @@ def test_only_a_loopback_address_goes_without_tls() -> None:
 def _busy(url: str) -> list[str]:
     query = "SELECT query FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
     with psycopg.connect(url) as connection:
-        return [str(row[0]) for row in connection.execute(query) if "pg_sleep" in str(row[0])]
+        return [
+            str(row[0]) for row in connection.execute(query.encode()) if "pg_sleep" in str(row[0])
+        ]
 
 
 def _end_all(url: str) -> None:
-    query = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-    )
+    query = f"SELECT pg_terminate_backend(pid) FROM ({_OTHERS}) AS others"  # noqa: S608
     with psycopg.connect(url) as connection:
-        connection.execute(query)
+        connection.execute(query.encode())

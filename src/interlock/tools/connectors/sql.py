@@ -117,19 +117,20 @@ class SqlConnector:
                 raise
 
     async def _kept(self, secret: str | None) -> psycopg.AsyncConnection | None:
-        """Return an idle connection of this very credential, and close those that are too old."""
-        kept: list[_Idle] = []
-        found: psycopg.AsyncConnection | None = None
-        for idle in self._idle:
-            is_usable = idle.secret == secret and not idle.connection.closed
-            if _now_s() - idle.since_s > MOST_IDLE_S or idle.connection.closed:
-                await idle.connection.close()
-            elif found is None and is_usable and await _still_answers(idle):
-                found = idle.connection
-            elif not idle.connection.closed:
-                kept.append(idle)
-        self._idle = kept
-        return found
+        """Take an idle connection of this very credential, and close those that are too old."""
+        others: list[_Idle] = []
+        try:
+            while self._idle:
+                idle = self._idle.pop()
+                if idle.connection.closed or _now_s() - idle.since_s > MOST_IDLE_S:
+                    await idle.connection.close()
+                elif idle.secret != secret:
+                    others.append(idle)
+                elif await _still_answers(idle):
+                    return idle.connection
+        finally:
+            self._idle.extend(others)
+        return None
 
     async def _connected(self, secret: str | None) -> psycopg.AsyncConnection:
         """Connect to a checked address, with TLS unless it is a loopback one in `dev`."""
