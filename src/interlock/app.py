@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import secrets
 import threading
@@ -22,7 +23,7 @@ from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
 from interlock.domain.effect import Effect
 from interlock.domain.errors import ConflictError, ForbiddenError, UnavailableError
-from interlock.domain.ids import ExecutorId, RunId, WorkflowName
+from interlock.domain.ids import ApprovalId, ExecutorId, RunId, WorkflowName
 from interlock.domain.principal import Principal
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.domain.run import UNDO, Abilities, Run, RunOutcome, RunState, follow_up
@@ -174,6 +175,15 @@ class Interlock:
     def executor_id(self) -> ExecutorId:
         """Return the name of this process among the workers."""
         return self._engine.executor_id
+
+    def key_for(self, purpose: str) -> bytes:
+        """Return 32 bytes that all servers of this installation have, and no other purpose."""
+        return hmac.digest(self._road.key_secret, purpose.encode(), "sha256")
+
+    def link_to(self, approval_id: ApprovalId) -> str | None:
+        """Return the public address of an approval's page; None without a `public_url`."""
+        is_public = self.config.public_url is not None
+        return f"{self.config.url()}/approvals/{approval_id}" if is_public else None
 
     def start(self, *, work: bool = True, schedule: bool = True) -> None:
         """Begin to work (claim runs, take over from dead workers), to fire schedules and tidy.

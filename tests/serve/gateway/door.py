@@ -13,6 +13,7 @@ import httpx2
 import uvicorn
 from mcp.client import Client
 from mcp.client.auth import TokenStorage
+from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from mcp_types import CallToolResult, RequestParamsMeta
@@ -20,6 +21,7 @@ from mcp_types import CallToolResult, RequestParamsMeta
 from interlock.app import Interlock
 from interlock.calls.approve import answer
 from interlock.config import Config, ModelSettings
+from interlock.domain.approval import ApprovalState
 from interlock.domain.canonical import JsonObject
 from interlock.domain.effect import Effect
 from interlock.domain.ids import AgentName, RunId, WorkflowName
@@ -53,9 +55,16 @@ class Door:
         url: str | None = None,
         seat: Seat = SEAT,
         models: Mapping[str, ModelSettings] | None = None,
+        public_url: str | None = None,
     ) -> None:
         self._seat = seat
-        settings = Config(data_dir=folder / "data", database_url=url, port=0, models=models or {})
+        settings = Config(
+            data_dir=folder / "data",
+            database_url=url,
+            port=0,
+            models=models or {},
+            public_url=public_url,
+        )
         self.interlock = Interlock.open(settings)
         apply.apply(self.interlock.db, project, by="tests")
         config = uvicorn.Config(create_app(self.interlock), port=0, log_level="critical")
@@ -96,11 +105,13 @@ class Door:
         self.interlock.db.run("test.revoke", lambda tx: keys.revoke_key(tx, key[0]))
 
     @asynccontextmanager
-    async def client(self, token: str, *, mode: str = "auto") -> AsyncIterator[Client]:
-        """Connect a stock client with a token."""
+    async def client(
+        self, token: str, *, mode: str = "auto", led: ElicitationFnT | None = None
+    ) -> AsyncIterator[Client]:
+        """Connect a stock client with a token; one with `led` can lead a person to an address."""
         http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60)
         transport = streamable_http_client(f"{self.url}/mcp", http_client=http)
-        async with http, Client(transport, mode=mode) as client:
+        async with http, Client(transport, mode=mode, elicitation_callback=led) as client:
             yield client
 
     def effects(self, run_id: RunId) -> list[Effect]:
@@ -120,6 +131,7 @@ class Door:
                 approval
                 for effect in effects.list_for_run(tx, run_id)
                 for approval in approvals.list_for_effect(tx, effect.effect_id)
+                if approval.state is not ApprovalState.APPROVED
             ]
         for approval in asked:
             answer(

@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mcp.client.context import ClientRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     BlobResourceContents,
+    ElicitRequestParams,
+    ElicitRequestURLParams,
+    ElicitResult,
     ImageContent,
     PromptReference,
     ResourceTemplateReference,
@@ -175,6 +179,47 @@ async def test_a_prompt_that_nobody_granted_is_unknown(door: Door) -> None:
         for name in ("upstream__nothing__get", "upstream__picture__call"):
             with pytest.raises(MCPError, match="no such prompt"):
                 await client.get_prompt(name)
+
+
+async def test_a_reading_that_needs_people_leads_to_them(
+    tmp_path: Path, project: dict[str, str], default_database_url: str
+) -> None:
+    """A client that can lead a person somewhere reads on once they have answered; others are told.
+
+    The approval is for one reading: a resource, and a prompt.
+    """
+    teams = project["project.yaml"].replace("security]", "security, data-owners]")
+    rules = ", ".join(
+        f"{{tool: upstream.{name}, by: data-owners, why: tests}}"
+        for name in ("index.read", "greet.get")
+    )
+    workflow = project["workflows/cost.yaml"].replace("approvals: []", f"approvals: [{rules}]")
+    files = {**project, "project.yaml": teams, "workflows/cost.yaml": workflow}
+    url = "https://interlock.example"
+    with Door(tmp_path, files, url=default_database_url, seat=SEAT, public_url=url) as door:
+        token = door.token()
+
+        async def approve(
+            context: ClientRequestContext, params: ElicitRequestParams
+        ) -> ElicitResult:
+            assert context.request_id is not None
+            assert isinstance(params, ElicitRequestURLParams)
+            assert params.url.startswith(url)
+            (session,) = door.sessions()
+            door.approve(session.run_id)
+            return ElicitResult(action="accept")
+
+        async with door.client(token) as client:
+            with pytest.raises(MCPError, match="people are asked") as told:
+                await client.read_resource("notes://index")
+        async with door.client(token, led=approve) as client:
+            (text,) = (await client.read_resource("notes://index")).contents
+            got = await client.get_prompt("upstream__greet__get", {"name": "Ann"})
+
+    assert "interlock/handle" in told.value.error.data
+    assert isinstance(text, TextResourceContents)
+    assert "vpn" == text.text
+    assert 1 == len(got.messages)
 
 
 async def test_arguments_outside_their_contract_are_refused(door: Door) -> None:

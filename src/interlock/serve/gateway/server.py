@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from mcp_types import (
     CompleteResult,
     GetPromptRequestParams,
     GetPromptResult,
+    InputRequiredResult,
+    InputResponseRequestParams,
     ListPromptsResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
@@ -32,6 +35,7 @@ from mcp_types import (
     ReadResourceResult,
     RequestParams,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.concurrency import run_in_threadpool
 from uuid_utils import uuid7
 
@@ -39,15 +43,18 @@ from interlock.app import Interlock
 from interlock.calls.road import CallResult, CallState
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError, InterlockError, NotFoundError
-from interlock.domain.ids import RunId, ToolName
+from interlock.domain.ids import EffectId, RunId, ToolName
 from interlock.domain.run import Run
 from interlock.domain.tool import McpKind, ToolVersion
 from interlock.runtime.outside.desk import Asked, Pending
-from interlock.serve.gateway import library, words
+from interlock.serve.gateway import library, links, words
+from interlock.serve.gateway.links import Links, Return
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _LISTED_MS: Final = 5_000
+_PEOPLE_S: Final = 20.0
+"""How long a request that came back waits for people, before it is sent back again."""
 UNKNOWN_TOOL: Final = "tool.unknown"
 QUARANTINED: Final = "tool.quarantined"
 _Page = PaginatedRequestParams | None
@@ -60,10 +67,14 @@ _INSTRUCTIONS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
-    """Who asks: the run of a session, and the key that it was opened with."""
+    """Who asks: the run of a session, and the key that it was opened with.
+
+    `opens_links` if its client says that it can lead a person to an address.
+    """
 
     run: Run
     key_id: str
+    opens_links: bool = False
 
 
 def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[Any]:
@@ -71,9 +82,9 @@ def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[A
     calls = _Calls(interlock)
 
     def handler(answer: Callable[[Visitor, Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def handle(_ctx: ServerRequestContext[Any], params: object) -> object:
+        async def handle(ctx: ServerRequestContext[Any], params: object) -> object:
             with _discreet():
-                return await answer(visitor.get(), params)
+                return await answer(_declared(visitor.get(), ctx), params)
 
         return handle
 
@@ -93,8 +104,22 @@ def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[A
         get_tool_input_schema=lambda name: calls.schema_of(visitor.get(), name),
     )
     # Spans are ours; the SDK's own would be a second record of the same call.
-    server.middleware.clear()
+    server.middleware[:] = [links.boundary(interlock, lambda: _principal(visitor.get()))]
     return server
+
+
+def _principal(who: Visitor) -> str:
+    return f"{who.run.run_id} {who.key_id}"
+
+
+def _declared(who: Visitor, ctx: ServerRequestContext[Any]) -> Visitor:
+    """Return who asks with what the client says of itself in this request."""
+    client = ctx.session.client_capabilities
+    if client is None or ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        return who
+    elicitation = client.elicitation
+    opens_links = elicitation is not None and elicitation.url is not None
+    return replace(who, opens_links=opens_links)
 
 
 @contextmanager
@@ -117,6 +142,7 @@ class _Calls:
 
     def __init__(self, interlock: Interlock) -> None:
         self._interlock = interlock
+        self._links = Links(interlock)
 
     async def list_tools(self, who: Visitor, _params: _Page) -> ListToolsResult:
         """Return the tools that some arguments could let this session call."""
@@ -140,33 +166,46 @@ class _Calls:
         found = library.prompts(await self._offered(who, "prompt"))
         return ListPromptsResult(prompts=found, ttl_ms=_LISTED_MS)
 
-    async def call_tool(self, who: Visitor, params: CallToolRequestParams) -> CallToolResult:
-        """Make one call, or tell what became of an earlier one."""
+    async def call_tool(
+        self, who: Visitor, params: CallToolRequestParams
+    ) -> CallToolResult | InputRequiredResult:
+        """Make one call, go on with one that waited, or tell what became of an earlier one."""
         try:
             if params.name == words.RESULT_TOOL:
                 return await self._result_of(who, params.arguments or {})
-            asked = _asked(_name(params.name), params.arguments or {}, params)
-            return await self._answered(who, who.run.run_id, asked)
+            back = await self._links.take(who.run.run_id, params)
+            asked = _asked(_name(params.name), params.arguments or {}, params, back)
+            found = await self._waited(who, asked, back)
+            if isinstance(found, Pending):
+                led = await self._led(who, asked, found, back)
+                return led or words.shown_pending(found, handle=_handle(who.run.run_id, asked))
+            return words.shown(found, self._granted(who, asked.tool))
         except InterlockError as error:
             return words.shown_error(error)
 
     async def read_resource(
         self, who: Visitor, params: ReadResourceRequestParams
-    ) -> ReadResourceResult:
+    ) -> ReadResourceResult | InputRequiredResult:
         """Read a resource: the call of the tool that it is here."""
         found = library.find(await self._offered(who, "resource"), params.uri)
         if found is None:
             raise library.no_resource(params.uri)
         tool, arguments = found
-        result = await self._read(who, _asked(tool.name, arguments, params))
+        result = await self._read(who, tool, arguments, params)
+        if isinstance(result, InputRequiredResult):
+            return result
         if result.code == UNKNOWN_TOOL:
             raise library.no_resource(params.uri)
         return library.contents(result, params.uri)
 
-    async def get_prompt(self, who: Visitor, params: GetPromptRequestParams) -> GetPromptResult:
+    async def get_prompt(
+        self, who: Visitor, params: GetPromptRequestParams
+    ) -> GetPromptResult | InputRequiredResult:
         """Get the messages of a prompt: the call of the tool that it is here."""
         tool = await self._prompt(who, params.name)
-        result = await self._read(who, _asked(tool.name, {**(params.arguments or {})}, params))
+        result = await self._read(who, tool, {**(params.arguments or {})}, params)
+        if isinstance(result, InputRequiredResult):
+            return result
         if result.code == UNKNOWN_TOOL:
             raise library.no_prompt(params.name)
         return library.messages(result)
@@ -208,20 +247,51 @@ class _Calls:
         tools = self._interlock.granted(who.run)
         return next((tool for tool in tools if tool.name == name), None)
 
-    async def _answered(self, who: Visitor, run_id: RunId, asked: Asked) -> CallToolResult:
-        found = await self._made(who, run_id, asked)
-        if isinstance(found, Pending):
-            return words.shown_pending(found, handle=_handle(run_id, asked))
-        return words.shown(found, self._granted(who, asked.tool))
-
-    async def _read(self, who: Visitor, asked: Asked) -> CallResult:
+    async def _read(
+        self,
+        who: Visitor,
+        tool: ToolVersion,
+        arguments: JsonObject,
+        params: InputResponseRequestParams,
+    ) -> CallResult | InputRequiredResult:
         """Make a call that reads; raises `MCPError` with its handle if it has not ended."""
+        back = await self._links.take(who.run.run_id, params)
+        asked = _asked(tool.name, arguments, params, back)
+        found = await self._waited(who, asked, back)
+        if isinstance(found, CallResult):
+            return found
+        handle = _handle(who.run.run_id, asked)
+        led = await self._led(who, asked, found, back)
+        if led is None:
+            raise library.pending(words.told_pending(found, handle=handle), handle)
+        return led
+
+    async def _waited(
+        self, who: Visitor, asked: Asked, back: Return | None
+    ) -> CallResult | Pending:
+        """Make a call; wait a while for people if the client comes back to hear their answer."""
         run_id = who.run.run_id
         found = await self._made(who, run_id, asked)
-        if isinstance(found, Pending):
-            handle = _handle(run_id, asked)
-            raise library.pending(words.told_pending(found, handle=handle), handle)
+        if back is None or not back.is_waiting:
+            return found
+        until_s = time.monotonic() + _PEOPLE_S
+        while (effect_id := _approved_as(found)) is not None:
+            if not await self._links.answered(effect_id, until_s=until_s):
+                break
+            found = await self._made(who, run_id, asked)
         return found
+
+    async def _led(
+        self, who: Visitor, asked: Asked, found: Pending, back: Return | None
+    ) -> InputRequiredResult | None:
+        """Lead to where people answer, if somebody can be led there and wants to."""
+        effect_id = _approved_as(found)
+        is_declined = back is not None and not back.is_waiting
+        if effect_id is None or is_declined or not who.opens_links:
+            return None
+        led = await self._links.ask(asked.tool, effect_id, key=asked.key, before=back)
+        meta = words.pending_meta(found, handle=_handle(who.run.run_id, asked))
+        return led and led.model_copy(update={"meta": meta})
 
     async def _made(self, who: Visitor, run_id: RunId, asked: Asked) -> CallResult | Pending:
         found = await self._interlock.call_in_session(run_id, asked)
@@ -240,7 +310,10 @@ class _Calls:
         asked = await run_in_threadpool(find)
         if asked is None:
             raise NotFoundError("there is no call of this handle")
-        return await self._answered(who, RunId(run_id), asked)
+        found = await self._made(who, RunId(run_id), asked)
+        if isinstance(found, Pending):
+            return words.shown_pending(found, handle=_handle(RunId(run_id), asked))
+        return words.shown(found, self._granted(who, asked.tool))
 
     def _as_unknown(self, who: Visitor, tool: ToolName, denied: CallResult) -> CallResult:
         """Return a denial; of a tool that the session is not told of, as if there were none.
@@ -267,9 +340,17 @@ def _name(given: str) -> ToolName:
     return words.name_of(given)
 
 
-def _asked(tool: ToolName, arguments: JsonObject, params: RequestParams) -> Asked:
-    key = _key_of(params)
+def _asked(
+    tool: ToolName, arguments: JsonObject, params: RequestParams, back: Return | None
+) -> Asked:
+    key = _key_of(params) if back is None else back.key
     return Asked(key=key or str(uuid7()), tool=tool, arguments=arguments, is_new=key is None)
+
+
+def _approved_as(found: CallResult | Pending) -> EffectId | None:
+    """Return the effect of a call that waits for an approval; None for any other."""
+    is_asked = isinstance(found, Pending) and found.waits_for == "approval"
+    return found.effect_id if is_asked else None
 
 
 def _handle(run_id: RunId, asked: Asked) -> str:

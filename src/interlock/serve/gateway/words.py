@@ -84,11 +84,17 @@ def shown(result: CallResult, tool: ToolVersion | None) -> CallToolResult:
 
 def shown_pending(pending: Pending, *, handle: str) -> CallToolResult:
     """Return a call that has not ended: why, and how to ask for its end."""
+    meta = pending_meta(pending, handle=handle)
+    # Not a result of the tool, so that it need not keep the tool's contract.
+    return _result(_text(told_pending(pending, handle=handle)), meta=meta, is_error=True)
+
+
+def pending_meta(pending: Pending, *, handle: str) -> JsonObject:
+    """Return what the answer to a call that has not ended says of itself."""
     meta: JsonObject = {STATE_META: "pending", HANDLE_META: handle}
     if pending.effect_id is not None:
         meta[EFFECT_META] = pending.effect_id
-    # Not a result of the tool, so that it need not keep the tool's contract.
-    return _result(_text(told_pending(pending, handle=handle)), meta=meta, is_error=True)
+    return meta
 
 
 def told_pending(pending: Pending, *, handle: str) -> str:
