@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import anyio.to_thread
 import httpx2
 import pytest
 from mcp.client import Client
+from mcp.client.extension import ClientExtension
+from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 
 from interlock.testing.recorder import Fault, Recorder
@@ -41,10 +43,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorder: Recorder) 
 
 
 @asynccontextmanager
-async def connected(url: str, token: str) -> AsyncIterator[Client]:
+async def connected(
+    url: str,
+    token: str,
+    *,
+    led: ElicitationFnT | None = None,
+    extensions: Sequence[ClientExtension] = (),
+) -> AsyncIterator[Client]:
     """Connect a stock client."""
     http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60)
-    async with http, Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client:
+    transport = streamable_http_client(f"{url}/mcp", http_client=http)
+    async with http, Client(transport, elicitation_callback=led, extensions=extensions) as client:
         yield client
 
 

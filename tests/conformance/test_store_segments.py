@@ -175,6 +175,21 @@ def test_signal_is_sent_once_per_key(db: Database) -> None:
     assert ([True, False], 1) == (sent, taken and taken.value)
 
 
+def test_a_key_stays_with_the_run_that_it_was_sent_to(db: Database) -> None:
+    """Also after the signal was taken; the same key to another run is another signal."""
+    run, other = running(db), running(db, "other")
+    with db.transaction("send") as tx:
+        waits.put_signal(tx, run.run_id, "a", 1, "taken")
+        waits.put_signal(tx, run.run_id, "b", None, "kept")
+        waits.put_signal(tx, other.run_id, "b", None, "kept")
+        waits.take_signal(tx, run.run_id, "a", by=FIRST)
+
+    asked = ["taken", "kept", "never"]
+    with db.reading() as tx:
+        sent = [waits.sent(tx, each.run_id, asked) for each in (run, other)]
+    assert [{"taken", "kept"}, {"kept"}] == sent
+
+
 def test_signal_goes_to_one_of_two_waits(db: Database) -> None:
     """Of two takes at once, under the lock of the run, one gets the signal."""
     run = running(db)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from interlock.calls import protocol
 from interlock.calls.durable import Dispatch, Durable
-from interlock.calls.road import Call, Live, view_of
+from interlock.calls.road import WITHDRAWN, Call, Live, view_of
 from interlock.domain.approval import Approval, ApprovalState
 from interlock.domain.canonical import Json
 from interlock.domain.canonical import digest as digest_of
@@ -22,7 +22,7 @@ from interlock.domain.ids import ApprovalId, DecisionId, StepName
 from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
 from interlock.domain.run import Expired, Run
 from interlock.observe import emit
-from interlock.store import approvals, effects, runs, spans
+from interlock.store import approvals, effects, runs, spans, waits
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 
@@ -89,6 +89,7 @@ async def hear(durable: Durable, call: Call) -> Call:
     """Wait until every open approval of the call is answered; one refusal ends the call.
 
     If one expired before the last was given, people are asked again: only they are waited for.
+    One that was recalled is void, and its run is told so as if it had been answered.
     """
 
     def unheard(tx: Tx) -> list[Approval]:
@@ -96,8 +97,8 @@ async def hear(durable: Durable, call: Call) -> Call:
             a
             for a in approvals.list_for_effect(tx, call.effect.effect_id)
             if a.digest == call.effect.call_digest
-            and a.state is not ApprovalState.VOID
             and a.approval_id not in call.heard
+            and (a.state is not ApprovalState.VOID or _is_recalled(tx, a))
         ]
 
     asked = await durable.read(unheard)
@@ -109,8 +110,11 @@ async def hear(durable: Durable, call: Call) -> Call:
         if isinstance(answer, Expired):
             return await _refuse(durable, call, approval.approval_id, ApprovalState.EXPIRED)
         # Only a refusal is taken from the signal: what was approved is read when it counts.
-        if isinstance(answer, dict) and answer.get("answer") == "reject":
+        word = answer.get("answer") if isinstance(answer, dict) else None
+        if word == "reject":
             return await _refuse(durable, call, approval.approval_id, ApprovalState.REJECTED)
+        if word == "withdraw":
+            return replace(call, refusal=WITHDRAWN)
     return replace(call, heard=call.heard.union(a.approval_id for a in asked))
 
 
@@ -139,6 +143,27 @@ def withdraw(tx: Tx, effect: Effect, *, code: str, message: str) -> Effect:
         attributes=emit.effect_outcome(denied),
     )
     return denied
+
+
+def recall(tx: Tx, effect: Effect) -> list[str]:
+    """Make what people are asked for a call void; return the topics that its run waits for.
+
+    No topics if nobody can answer any more: then the run may be about to send it. Whoever recalls
+    a call tells its run on these topics, in the same transaction: `{"answer": "withdraw"}`.
+    """
+    opened = [one for one in approvals.list_for_effect(tx, effect.effect_id) if is_open(tx, one)]
+    if opened:
+        approvals.void_for_effect(tx, effect.effect_id)
+    return [_topic(approval.approval_id) for approval in opened]
+
+
+def _is_recalled(tx: Tx, approval: Approval) -> bool:
+    return waits.has_signal(tx, approval.run_id, _topic(approval.approval_id))
+
+
+def is_open(tx: Tx, approval: Approval) -> bool:
+    """Return whether people can answer an approval now."""
+    return approval.state is ApprovalState.PENDING and approval.expires_us > tx.now_us
 
 
 async def _refuse(

@@ -7,7 +7,7 @@ import hmac
 import unicodedata
 from collections.abc import Mapping
 
-from interlock.calls.road import Call, Live, Proposal, Refusal, Road
+from interlock.calls.road import WITHDRAWN, Call, Live, Proposal, Refusal, Road
 from interlock.domain.canonical import Json, JsonObject, canonical, canonical_text, digest
 from interlock.domain.effect import Effect, EffectState
 from interlock.domain.errors import ContractError, InputError, JsonError
@@ -39,12 +39,13 @@ def _resumed(live: Live, run: Run, proposal: Proposal, effect: Effect) -> Call:
     binding = None
     if tool is not None:
         binding = live.release.bind(tool, effect.environment, run.request.workflow)
+    refusal = WITHDRAWN if proposal.is_withdrawn else None
     return Call(
         proposal=proposal,
         effect=effect,
         tool=tool,
         binding=binding,
-        refusal=_unknown(proposal) if binding is None else None,
+        refusal=_unknown(proposal) if binding is None else refusal,
         is_stored=True,
         heard=proposal.heard,
     )
@@ -71,6 +72,8 @@ def new_call(
     if tool is not None:
         binding = live.release.bind(tool, environment, run.request.workflow)
     arguments, refusal = _checked(tool if binding else None, proposal, unknown)
+    if proposal.is_withdrawn and refusal is None:
+        refusal = WITHDRAWN
     effect_id = effect_id_of(run.run_id, proposal.step_name)
     key = tool.business_key if tool and not refusal else None
     if key is not None and _depends_on(key, unknown):

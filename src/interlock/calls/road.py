@@ -159,7 +159,8 @@ class Proposal:
     `step_name` is unique in its run and is also the key of the call's span; `compensates` names
     the effect that this call undoes, `settles` the one of which it asks whether it was done.
     `planner` worded the call without a say in whether it may be made; `heard` are approvals of it
-    that were answered before it was proposed.
+    that were answered before it was proposed. `is_withdrawn` if whoever made the wish has taken it
+    back.
     """
 
     step_name: StepName
@@ -172,6 +173,7 @@ class Proposal:
     settles: EffectId | None = None
     planner: Seat | None = None
     heard: frozenset[ApprovalId] = frozenset()
+    is_withdrawn: bool = False
 
     @property
     def input_digest(self) -> str | None:
@@ -190,11 +192,15 @@ class Refusal:
     message: str
 
 
+WITHDRAWN = Refusal(code="call.withdrawn", message="its agent took the call back")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A proposal on its way: its effect row (`is_stored` or not yet), tool, binding and facts.
 
-    `refusal` is set if the proposal broke its contract or names nothing that can be called.
+    `refusal` is set if the proposal broke its contract, names nothing that can be called, or was
+    taken back.
     `sent_at_s` is the monotonic time from which the send deadline counts, `heard` the approvals
     whose answer this stretch of the run knows. `not_before_us` is when a call may ask again that
     came too soon for a rate, whose server fails, or that a kill switch holds; `waits_for` is then

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from interlock.calls.road import Call, Live, Proposal
+from interlock.calls.road import WITHDRAWN, Call, Live, Proposal
 from interlock.domain.canonical import digest
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.effect import Effect
@@ -103,7 +103,9 @@ def decide(
 ) -> tuple[Decision, PolicyRequest]:
     """Decide one call on facts read in this transaction; any doubt is a deny with its reason."""
     facts = _facts_before_policy(tx, run)
-    stopped = stopping(tx, target_of(run, call.effect, call.tool))
+    # What was taken back waits for no switch to be lifted.
+    is_wanted = call.refusal != WITHDRAWN
+    stopped = stopping(tx, target_of(run, call.effect, call.tool)) if is_wanted else None
     if stopped is not None:
         return stopped, _request_of(call, facts, lifted)
     if call.refusal is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, func, select, update
@@ -94,6 +95,13 @@ def put_signal(tx: Tx, run_id: RunId, topic: str, value: Json, dedupe_key: str) 
             "at_us": tx.now_us,
         },
     )
+
+
+def sent(tx: Tx, run_id: RunId, dedupe_keys: Collection[str]) -> frozenset[str]:
+    """Return which of these keys signals of a run came with, taken or not."""
+    of_these = (signal.c.run_id == run_id, signal.c.dedupe_key.in_(dedupe_keys))
+    found = tx.connection.execute(select(signal.c.dedupe_key).where(*of_these))
+    return frozenset(found.scalars())
 
 
 def expect_signal(tx: Tx, run_id: RunId, topic: str) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 import httpx2
 import uvicorn
 from mcp.client import Client
 from mcp.client.auth import TokenStorage
+from mcp.client.extension import ClientExtension
 from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
@@ -106,12 +107,18 @@ class Door:
 
     @asynccontextmanager
     async def client(
-        self, token: str, *, mode: str = "auto", led: ElicitationFnT | None = None
+        self,
+        token: str,
+        *,
+        mode: str = "auto",
+        led: ElicitationFnT | None = None,
+        extensions: Sequence[ClientExtension] = (),
     ) -> AsyncIterator[Client]:
         """Connect a stock client with a token; one with `led` can lead a person to an address."""
         http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60)
         transport = streamable_http_client(f"{self.url}/mcp", http_client=http)
-        async with http, Client(transport, mode=mode, elicitation_callback=led) as client:
+        connected = Client(transport, mode=mode, elicitation_callback=led, extensions=extensions)
+        async with http, connected as client:
             yield client
 
     def effects(self, run_id: RunId) -> list[Effect]:
@@ -124,8 +131,10 @@ class Door:
         with self.interlock.db.reading() as tx:
             return runs.list_runs(tx)
 
-    def approve(self, run_id: RunId) -> None:
-        """Approve all that a session waits for, as Dana."""
+    def approve(
+        self, run_id: RunId, *, answer_is: Literal["approve", "reject"] = "approve"
+    ) -> None:
+        """Approve, or reject, all that a session waits for, as Dana."""
         with self.interlock.db.reading() as tx:
             asked = [
                 approval
@@ -139,8 +148,9 @@ class Door:
                 self.interlock.dispatch,
                 approval.approval_id,
                 by=DANA,
-                answer="approve",
+                answer=answer_is,
                 digest=approval.digest,
+                reason="tests",
             )
 
     def __enter__(self) -> Self:

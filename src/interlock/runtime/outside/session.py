@@ -21,6 +21,7 @@ from interlock.runtime.outside.purse import Purse
 from interlock.runtime.steps import Walk
 from interlock.store import effects, journal, runs, spans, tokens, waits
 from interlock.store.tx import Tx
+from interlock.store.waits import Wait
 
 MOST_CALLS = 10_000
 """How many calls a session may make: all that it has recorded is kept with its run."""
@@ -28,6 +29,8 @@ _TOGETHER = 50
 """How many calls that have ended are put away at once."""
 END_TOPIC = "session/end"
 """Signal that ends a session before its token does."""
+WITHDRAWN_TOPIC = "client/withdrawn"
+"""Signals that nobody waits for: who takes a session up looks which of its calls have one."""
 _ASKED = "session.call"
 _NOTE = "#asked"
 _BEGIN = StepName("#session")
@@ -42,11 +45,15 @@ _WAITS: Mapping[str, WaitsFor] = MappingProxyType(
 
 @dataclass(slots=True, kw_only=True)
 class _Calls:
-    """The calls of a session that this segment knows: by key, and how many were put away."""
+    """The calls of a session that this segment knows: by key, and how many were put away.
+
+    `withdrawn` are the keys of those that were taken back before this segment began.
+    """
 
     by_key: dict[str, Asked]
     ended: set[str]
     past: int
+    withdrawn: frozenset[str] = frozenset()
 
     @property
     def count(self) -> int:
@@ -69,18 +76,58 @@ async def run_session(walk: Walk, desks: Desks) -> RunOutcome:
         return await _answer(walk, call, told, calls)
 
     purse = await Purse.of(walk, parent_span=_agent(walk))
+    left_open = await _reopened(walk, calls)
     desk = desks.at(run.run_id)
     desk.open(answer, purse.ask)
     try:
-        for call in calls.by_key.values():
-            if durable.recorded(_step(call.key)) is None:
-                desk.begin(call)
-            else:
-                calls.ended.add(call.key)
+        for call in left_open:
+            desk.begin(call)
         return await _until_end(walk, desk, idle_s=desks.idle_s)
     finally:
         desks.drop(run.run_id, desk)
         await desk.close()
+
+
+async def _reopened(walk: Walk, calls: _Calls) -> list[Asked]:
+    """Return the calls that an earlier segment has left open; note which have ended."""
+    durable, run_id = walk.durable, walk.run.run_id
+    calls.ended = {key for key in calls.by_key if durable.recorded(step_of(key)) is not None}
+    opened = [call for key, call in calls.by_key.items() if key not in calls.ended]
+    if opened:
+        names = {withdrawal_of(call.key): call.key for call in opened}
+        found = await durable.read(lambda tx: waits.sent(tx, run_id, names))
+        calls.withdrawn = frozenset(names[name] for name in found)
+    return opened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """How a call of a session stands, without anything being done about it.
+
+    `asked_us` and `changed_us` are when it was noted, and when its row last said something else.
+    """
+
+    asked: Asked
+    stands: CallResult | Pending
+    asked_us: int
+    changed_us: int
+
+
+def look(tx: Tx, run_id: RunId, key: str) -> Seen | None:
+    """Return how a call of a session stands; None if none of this key was noted."""
+    entries = journal.find(tx, run_id, (_note(key), step_of(key)))
+    note = entries.get(_note(key))
+    if note is None:
+        return None
+    asked = _asked(note)
+    stands = noted(tx, run_id, asked)
+    # INVARIANT: what has a note stands somewhere.
+    assert stands is not None
+    effect = effects.find(tx, effect_id_of(run_id, step_of(key)))
+    times = [entry.at_us for entry in entries.values()]
+    if effect is not None:
+        times += [effect.created_us, effect.intent_us or 0, effect.outcome_us or 0]
+    return Seen(asked=asked, stands=stands, asked_us=note.at_us, changed_us=max(times))
 
 
 def standing(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
@@ -89,7 +136,7 @@ def standing(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None
     Raises `KeyTakenError` if its key is that of another call.
     """
     found = noted(tx, run_id, asked)
-    if isinstance(found, Pending) and _wait_of(tx, run_id, asked.key) is None:
+    if isinstance(found, Pending) and wait_of(tx, run_id, asked.key) is None:
         return None
     return found
 
@@ -99,7 +146,7 @@ def noted(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
 
     Raises `KeyTakenError` if its key is that of another call.
     """
-    note, step = _note(asked.key), _step(asked.key)
+    note, step = _note(asked.key), step_of(asked.key)
     entries = journal.find(tx, run_id, (note, step))
     if note not in entries:
         return None
@@ -111,20 +158,23 @@ def noted(tx: Tx, run_id: RunId, asked: Asked) -> CallResult | Pending | None:
     if effect is not None and runs.get(tx, run_id).state.is_final:
         # Its row was ended with the run, or left to a person.
         return result_of(effect)
-    wait = _WAITS.get(_wait_of(tx, run_id, asked.key) or "")
+    wait = wait_of(tx, run_id, asked.key)
+    told = None if wait is None else _WAITS.get(_kind_of(wait))
     if effect is None:
-        return Pending(key=asked.key, waits_for=wait or "reply")
+        return Pending(key=asked.key, waits_for=told or "reply")
     # While it is taken up, or stands still, its run is in no wait.
-    waits_for = wait or _WITH_PEOPLE.get(effect.state) or "reply"
+    waits_for = told or _WITH_PEOPLE.get(effect.state) or "reply"
     return Pending(key=asked.key, waits_for=waits_for, effect_id=effect.effect_id)
 
 
-def _wait_of(tx: Tx, run_id: RunId, key: str) -> str | None:
-    """Return the kind of the wait that a call of a waiting run is in; None if it is in none."""
-    begin = f"{_step(key)}#"
-    names = (wait.name for wait in waits.list_waits(tx, run_id))
-    found = next((name for name in names if name.startswith(begin)), None)
-    return None if found is None else found.removeprefix(begin).partition(".")[0]
+def wait_of(tx: Tx, run_id: RunId, key: str) -> Wait | None:
+    """Return the wait that a call of a waiting run is in; None if it is in none."""
+    begin = f"{step_of(key)}#"
+    return next((one for one in waits.list_waits(tx, run_id) if one.name.startswith(begin)), None)
+
+
+def _kind_of(wait: Wait) -> str:
+    return wait.name.partition("#")[2].partition(".")[0]
 
 
 def _load(tx: Tx, run_id: RunId) -> _Calls:
@@ -160,11 +210,12 @@ async def _answer(walk: Walk, call: Asked, told: Told, calls: _Calls) -> CallRes
         durable.note(_note(call.key), lambda _tx: call.to_json(), kind=_ASKED)
         calls.by_key[call.key] = call
     proposal = Proposal(
-        step_name=_step(call.key),
+        step_name=step_of(call.key),
         tool=call.tool,
         arguments=call.arguments,
         seats=walk.run.request.deciding,
         parent_span=_agent(walk),
+        is_withdrawn=call.key in calls.withdrawn,
     )
     result = await call_tool(walk.services.road, durable, proposal, told=told)
     calls.ended.add(call.key)
@@ -183,7 +234,7 @@ async def _put_away(walk: Walk, calls: _Calls) -> None:
     ended, calls.ended = calls.ended, set()
     for key in ended:
         calls.past += calls.by_key.pop(key, None) is not None
-    await walk.durable.put_away([_step(key) for key in ended])
+    await walk.durable.put_away([step_of(key) for key in ended])
 
 
 async def _until_end(walk: Walk, desk: Desk, *, idle_s: float) -> RunOutcome:
@@ -222,7 +273,13 @@ def _agent(walk: Walk) -> str:
     return str(walk.run.request.agent)
 
 
-def _step(key: str) -> StepName:
+def withdrawal_of(key: str) -> str:
+    """Return the key of the signal that says that a call was taken back."""
+    return f"{WITHDRAWN_TOPIC}/{key}"
+
+
+def step_of(key: str) -> StepName:
+    """Return the step of a session that makes the call of a key."""
     return StepName(f"call/{key}")
 
 

@@ -22,7 +22,8 @@ from interlock.app import Interlock
 from interlock.domain.canonical import Json, JsonObject, parse
 from interlock.domain.errors import JsonError
 from interlock.serve.gateway.oauth import MCP_PATH, RESOURCE_METADATA
-from interlock.serve.gateway.server import Visitor, build_server
+from interlock.serve.gateway.server import build_server
+from interlock.serve.gateway.visitor import Visitor
 
 _PARSE_ERROR: Final = -32700
 _INVALID_REQUEST: Final = -32600

@@ -28,9 +28,12 @@ from starlette.concurrency import run_in_threadpool
 from uuid_utils import uuid7
 
 from interlock.app import Interlock
-from interlock.domain.approval import Approval, ApprovalState
+from interlock.calls.approve import is_open
+from interlock.calls.road import CallResult
+from interlock.domain.approval import Approval
 from interlock.domain.canonical import Json, JsonObject, canonical_text, parse
 from interlock.domain.ids import EffectId, RunId, ToolName
+from interlock.runtime.outside.desk import Pending
 from interlock.store import approvals, waits
 from interlock.store.tx import Tx
 
@@ -131,7 +134,8 @@ class Links:
 
         def read() -> list[Approval]:
             with self._interlock.db.reading() as tx:
-                return open_approvals(tx, effect_id)
+                found = approvals.list_for_effect(tx, effect_id)
+                return [approval for approval in found if is_open(tx, approval)]
 
         return await run_in_threadpool(read)
 
@@ -148,13 +152,10 @@ class Links:
         return False
 
 
-def open_approvals(tx: Tx, effect_id: EffectId) -> list[Approval]:
-    """Return the approvals of a call that people can answer now, oldest first."""
-    return [
-        approval
-        for approval in approvals.list_for_effect(tx, effect_id)
-        if approval.state is ApprovalState.PENDING and approval.expires_us > tx.now_us
-    ]
+def approved_as(found: CallResult | Pending) -> EffectId | None:
+    """Return the effect of a call that waits for an approval; None for any other."""
+    is_asked = isinstance(found, Pending) and found.waits_for == "approval"
+    return found.effect_id if is_asked else None
 
 
 def _parts(state: str) -> tuple[str, str, frozenset[str]]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -35,7 +34,6 @@ from mcp_types import (
     ReadResourceResult,
     RequestParams,
 )
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.concurrency import run_in_threadpool
 from uuid_utils import uuid7
 
@@ -43,12 +41,13 @@ from interlock.app import Interlock
 from interlock.calls.road import CallResult, CallState
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError, InterlockError, NotFoundError
-from interlock.domain.ids import EffectId, RunId, ToolName
-from interlock.domain.run import Run
+from interlock.domain.ids import RunId, ToolName
 from interlock.domain.tool import McpKind, ToolVersion
 from interlock.runtime.outside.desk import Asked, Pending
 from interlock.serve.gateway import library, links, words
-from interlock.serve.gateway.links import Links, Return
+from interlock.serve.gateway.links import Links, Return, approved_as
+from interlock.serve.gateway.tasks import TaskParams, Tasks, check_name
+from interlock.serve.gateway.visitor import TASKS, Visitor
 
 _KEY: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -65,26 +64,16 @@ _INSTRUCTIONS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visitor:
-    """Who asks: the run of a session, and the key that it was opened with.
-
-    `opens_links` if its client says that it can lead a person to an address.
-    """
-
-    run: Run
-    key_id: str
-    opens_links: bool = False
-
-
 def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[Any]:
     """Return a server for all visitors; `visitor` holds whose request is being answered."""
     calls = _Calls(interlock)
 
     def handler(answer: Callable[[Visitor, Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def handle(ctx: ServerRequestContext[Any], params: object) -> object:
+            if isinstance(params, TaskParams):
+                check_name(ctx, params)
             with _discreet():
-                return await answer(_declared(visitor.get(), ctx), params)
+                return await answer(visitor.get().declaring(ctx), params)
 
         return handle
 
@@ -103,23 +92,12 @@ def build_server(interlock: Interlock, visitor: ContextVar[Visitor]) -> Server[A
         on_completion=handler(calls.complete),
         get_tool_input_schema=lambda name: calls.schema_of(visitor.get(), name),
     )
+    for method, (taken, answer) in calls.tasks.methods.items():
+        server.add_request_handler(method, taken, handler(answer))
+    server.extensions[TASKS] = {}
     # Spans are ours; the SDK's own would be a second record of the same call.
-    server.middleware[:] = [links.boundary(interlock, lambda: _principal(visitor.get()))]
+    server.middleware[:] = [links.boundary(interlock, lambda: visitor.get().principal)]
     return server
-
-
-def _principal(who: Visitor) -> str:
-    return f"{who.run.run_id} {who.key_id}"
-
-
-def _declared(who: Visitor, ctx: ServerRequestContext[Any]) -> Visitor:
-    """Return who asks with what the client says of itself in this request."""
-    client = ctx.session.client_capabilities
-    if client is None or ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-        return who
-    elicitation = client.elicitation
-    opens_links = elicitation is not None and elicitation.url is not None
-    return replace(who, opens_links=opens_links)
 
 
 @contextmanager
@@ -143,6 +121,7 @@ class _Calls:
     def __init__(self, interlock: Interlock) -> None:
         self._interlock = interlock
         self._links = Links(interlock)
+        self.tasks = Tasks(interlock, self._links, self._shown)
 
     async def list_tools(self, who: Visitor, _params: _Page) -> ListToolsResult:
         """Return the tools that some arguments could let this session call."""
@@ -168,7 +147,7 @@ class _Calls:
 
     async def call_tool(
         self, who: Visitor, params: CallToolRequestParams
-    ) -> CallToolResult | InputRequiredResult:
+    ) -> CallToolResult | InputRequiredResult | JsonObject:
         """Make one call, go on with one that waited, or tell what became of an earlier one."""
         try:
             if params.name == words.RESULT_TOOL:
@@ -176,10 +155,12 @@ class _Calls:
             back = await self._links.take(who.run.run_id, params)
             asked = _asked(_name(params.name), params.arguments or {}, params, back)
             found = await self._waited(who, asked, back)
-            if isinstance(found, Pending):
-                led = await self._led(who, asked, found, back)
-                return led or words.shown_pending(found, handle=_handle(who.run.run_id, asked))
-            return words.shown(found, self._granted(who, asked.tool))
+            if isinstance(found, CallResult):
+                return words.shown(found, self._granted(who, asked.tool))
+            task = await self.tasks.begin(who, found) if who.takes_tasks else None
+            led = task or await self._led(who, asked, found, back)
+            handle = words.handle_of(who.run.run_id, asked.key)
+            return led or words.shown_pending(found, handle=handle)
         except InterlockError as error:
             return words.shown_error(error)
 
@@ -260,7 +241,7 @@ class _Calls:
         found = await self._waited(who, asked, back)
         if isinstance(found, CallResult):
             return found
-        handle = _handle(who.run.run_id, asked)
+        handle = words.handle_of(who.run.run_id, asked.key)
         led = await self._led(who, asked, found, back)
         if led is None:
             raise library.pending(words.told_pending(found, handle=handle), handle)
@@ -275,7 +256,7 @@ class _Calls:
         if back is None or not back.is_waiting:
             return found
         until_s = time.monotonic() + _PEOPLE_S
-        while (effect_id := _approved_as(found)) is not None:
+        while (effect_id := approved_as(found)) is not None:
             if not await self._links.answered(effect_id, until_s=until_s):
                 break
             found = await self._made(who, run_id, asked)
@@ -285,19 +266,26 @@ class _Calls:
         self, who: Visitor, asked: Asked, found: Pending, back: Return | None
     ) -> InputRequiredResult | None:
         """Lead to where people answer, if somebody can be led there and wants to."""
-        effect_id = _approved_as(found)
+        effect_id = approved_as(found)
         is_declined = back is not None and not back.is_waiting
         if effect_id is None or is_declined or not who.opens_links:
             return None
         led = await self._links.ask(asked.tool, effect_id, key=asked.key, before=back)
-        meta = words.pending_meta(found, handle=_handle(who.run.run_id, asked))
+        meta = words.pending_meta(found, handle=words.handle_of(who.run.run_id, asked.key))
         return led and led.model_copy(update={"meta": meta})
 
     async def _made(self, who: Visitor, run_id: RunId, asked: Asked) -> CallResult | Pending:
         found = await self._interlock.call_in_session(run_id, asked)
-        if isinstance(found, CallResult) and found.state is CallState.DENIED:
-            return await run_in_threadpool(self._as_unknown, who, asked.tool, found)
-        return found
+        return found if isinstance(found, Pending) else await self._told(who, asked.tool, found)
+
+    async def _shown(self, who: Visitor, tool: ToolName, found: CallResult) -> CallToolResult:
+        return words.shown(await self._told(who, tool, found), self._granted(who, tool))
+
+    async def _told(self, who: Visitor, tool: ToolName, found: CallResult) -> CallResult:
+        """Return how a call ended, as its session may be told."""
+        if found.state is not CallState.DENIED:
+            return found
+        return await run_in_threadpool(self._as_unknown, who, tool, found)
 
     async def _result_of(self, who: Visitor, arguments: Mapping[str, Json]) -> CallToolResult:
         """Return the end of a call by its handle, which is no right: its session has to be ours."""
@@ -312,7 +300,7 @@ class _Calls:
             raise NotFoundError("there is no call of this handle")
         found = await self._made(who, RunId(run_id), asked)
         if isinstance(found, Pending):
-            return words.shown_pending(found, handle=_handle(RunId(run_id), asked))
+            return words.shown_pending(found, handle=words.handle_of(RunId(run_id), asked.key))
         return words.shown(found, self._granted(who, asked.tool))
 
     def _as_unknown(self, who: Visitor, tool: ToolName, denied: CallResult) -> CallResult:
@@ -345,16 +333,6 @@ def _asked(
 ) -> Asked:
     key = _key_of(params) if back is None else back.key
     return Asked(key=key or str(uuid7()), tool=tool, arguments=arguments, is_new=key is None)
-
-
-def _approved_as(found: CallResult | Pending) -> EffectId | None:
-    """Return the effect of a call that waits for an approval; None for any other."""
-    is_asked = isinstance(found, Pending) and found.waits_for == "approval"
-    return found.effect_id if is_asked else None
-
-
-def _handle(run_id: RunId, asked: Asked) -> str:
-    return f"{run_id}/{asked.key}"
 
 
 def _key_of(params: RequestParams) -> str | None:

@@ -8,10 +8,10 @@ from typing import Final
 from mcp_types import CallToolResult, ContentBlock, TextContent, Tool, ToolAnnotations
 from pydantic import TypeAdapter, ValidationError
 
-from interlock.calls.road import CallResult, CallState, answer_of
+from interlock.calls.road import WITHDRAWN, CallResult, CallState, answer_of
 from interlock.domain.canonical import Json, JsonObject, canonical_text
 from interlock.domain.errors import InterlockError
-from interlock.domain.ids import ToolName
+from interlock.domain.ids import RunId, ToolName
 from interlock.domain.tool import EffectClass, Group, McpCall, ToolVersion
 from interlock.runtime.outside.desk import Pending
 
@@ -103,6 +103,18 @@ def told_pending(pending: Pending, *, handle: str) -> str:
         f"pending: {_WAITS[pending.waits_for]}. Do not make the call again: go on with something"
         f' else, and later ask for its end with {RESULT_TOOL} {{"handle": "{handle}"}}'
     )
+
+
+def task_message(stands: CallResult | Pending) -> str | None:
+    """Return what a task says of a call that has not ended, or was taken back."""
+    if isinstance(stands, Pending):
+        return _WAITS[stands.waits_for]
+    return stands.message if stands.code == WITHDRAWN.code else None
+
+
+def handle_of(run_id: RunId, key: str) -> str:
+    """Return by what the end of a call can be asked for; no right."""
+    return f"{run_id}/{key}"
 
 
 def shown_error(error: InterlockError) -> CallToolResult:
