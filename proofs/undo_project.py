@@ -7,7 +7,7 @@ fails, so that it undoes all; `undo_ended` ends well, and is undone by a run of 
 from __future__ import annotations
 
 from interlock.domain.ids import WorkflowName
-from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF
+from interlock.testing.recorder_project import TOOL_OF
 
 UNDO_FAILED, UNDO_ENDED = WorkflowName("undo_failed"), WorkflowName("undo_ended")
 WRITES = ("blind", "keyed", "conditional", "probed")
@@ -26,8 +26,9 @@ def with_undo(texts: dict[str, str]) -> dict[str, str]:
         added[f"tools/{create}.yaml"] = (
             f"{text}compensation: {{tool: {undo}@1, args: {{text: 'out:/id'}}}}\n"
         )
-        path = f"workflows/{WORKFLOW_OF[effect_class]}.yaml"
-        added[path] = texts[path].replace("tools: [", f"tools: [{undo}, ")
+        for path, workflow in added.items():
+            if path.startswith("workflows/") and create in workflow:
+                added[path] = workflow.replace("tools: [", f"tools: [{undo}, ")
     keyed = texts[f"tools/{TOOL_OF['keyed']}.yaml"].replace(TOOL_OF["keyed"], REFUSED)
     # A request without the key that the tool server needs is refused by 400, each time.
     added[f"tools/{REFUSED}.yaml"] = (

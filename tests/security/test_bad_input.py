@@ -36,7 +36,7 @@ SHOWN = {
     ),
     "endless streams": (
         "check::endless-answer",
-        "tools/connectors/test_stdio.py::test_endless_line_ends_the_session",
+        "tools/connectors/mcp/test_stdio.py::test_endless_line_ends_the_session",
     ),
     "gzip bombs": (
         "check::gzip-bomb",
@@ -57,10 +57,10 @@ SHOWN = {
         "tools/test_openapi.py::test_what_cannot_be_expressed_is_noted",
     ),
     "path and header injection": (
-        "tools/test_request.py::test_value_that_could_leave_its_segment_is_refused",
-        "tools/test_request.py::test_text_adds_no_parameter",
-        "tools/test_request.py::test_value_that_could_add_a_header_is_refused",
-        "tools/test_request.py::test_header_that_is_not_a_tools_to_set_is_refused",
+        "tools/requests/test_http.py::test_value_that_could_leave_its_segment_is_refused",
+        "tools/requests/test_http.py::test_text_adds_no_parameter",
+        "tools/requests/test_http.py::test_value_that_could_add_a_header_is_refused",
+        "tools/requests/test_http.py::test_header_that_is_not_a_tools_to_set_is_refused",
         "tools/test_openapi.py::test_servers_of_the_document_are_ignored",
         "security/test_bad_input.py::test_path_of_a_document_leads_nowhere_else",
     ),
