@@ -29,7 +29,7 @@ UNDO = "{tool: recorder.item.remove@1, args: {text: 'out:/id'}, within_h: 1}"
 WORKFLOW_PATH = "workflows/call_keyed.yaml"
 
 
-def undoable(*, approve: bool = False, undo: str = UNDO) -> dict[str, str]:
+def undoable(*, approve: bool = False, is_listed: bool = True, undo: str = UNDO) -> dict[str, str]:
     """Return the edits that give the keyed tool an undo; the blind tool has none."""
     project = files("http://127.0.0.1:9")
     create = project[f"tools/{BLIND}.yaml"]
@@ -38,7 +38,7 @@ def undoable(*, approve: bool = False, undo: str = UNDO) -> dict[str, str]:
         .replace("/blind/items", "/blind/removals")
         .replace("{mode: create, type: item, id: 'out:/id'}", "")
     )
-    tools = f"{KEYED}, {BLIND}, {REMOVE}"
+    tools = ", ".join([KEYED, BLIND, *([REMOVE] if is_listed else [])])
     workflow = project[WORKFLOW_PATH].replace(
         f"tools: [{KEYED}, {TOOL_OF['read']}]", f"tools: [{tools}]"
     )
@@ -217,11 +217,8 @@ def test_an_undo_leaves_what_was_found_to_be_doubled_meanwhile_with_its_person(
 
 
 def test_an_undo_that_policy_denies_stops_what_is_before_it(sqlite_url: str) -> None:
-    """As a guardrail that forbids it to everybody."""
-    removing = f'action == Action::"{REMOVE}"'
-    rule = f'@id("no-undo") @why("Never") forbid (principal, {removing}, resource);'
-    edits = undoable() | {"policies/guardrails/no_undo.cedar": rule}
-    with UndoBench(sqlite_url, edits) as bench:
+    """The workflow does not list the undo's tool, so it may not call it."""
+    with UndoBench(sqlite_url, undoable(is_listed=False)) as bench:
         run_id = bench.write("a", "b")
 
         undo_id = bench.undo(run_id)

@@ -5,7 +5,7 @@ import pytest
 from interlock.domain.ids import WorkflowName
 from interlock.manifest.load import load
 from interlock.testing.recorder_project import session_files
-from tests.manifest.sample import CREATE, FILES, FIND, WORKFLOW, changed, problems
+from tests.manifest.sample import FILES, changed, problems
 
 PATH = "workflows/triage.yaml"
 HOOK = "    webhook: tracker\n    secret: secret://desk/dev/hook\n"
@@ -292,22 +292,3 @@ def test_session_that_cannot_work_is_refused(path: str, old: str, new: str, expe
     found = problems({**files, path: files[path].replace(old, new, 1)})
 
     assert [problem for problem in found if expected in problem], found
-
-
-def test_an_undo_is_a_tool_of_the_workflow_itself() -> None:
-    """Whoever undoes a run takes that seat, a person's undo too; an agent's own tools are no help.
-
-    Told when the project is applied, and not when the undo is refused.
-    """
-    remove = FIND.replace("issue.find", "issue.remove").replace("group: read", "group: write")
-    remove = remove.replace("class: read", "class: blind")
-    undo = "compensation: {tool: desk.issue.remove@1, args: {ref: 'in:/ref'}}\n"
-    edits = {"tools/create.yaml": CREATE + undo, "tools/remove.yaml": remove}
-    given = WORKFLOW.replace("desk.issue.create]", "desk.issue.create, desk.issue.remove]")
-
-    found = problems({**FILES, **edits, "workflows/triage.yaml": given})
-
-    assert any(
-        "`desk.issue.remove` undoes `desk.issue.create` and is not among the `tools`" in problem
-        for problem in found
-    ), found

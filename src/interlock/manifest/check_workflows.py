@@ -354,7 +354,8 @@ def _rights(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
             if probe is not None and probe.tool not in spec.tools_of(agent):
                 message = f"the seat `{agent}` lacks `{probe.tool}`, which finds `{tool.name}`"
                 yield (*place, index), message, f"list `{probe.tool}` too"
-    yield from _undo(spec, release)
+    if any(mode.then == "compensate" for mode in spec.failure_modes):
+        yield from _undo(spec, release)
     for index, step in enumerate(spec.steps):
         if step.handoff is not None and step.handed_by is not None and step.rights == "chain":
             lacking = spec.tools_of(step.handoff) - spec.tools_of(step.handed_by)
@@ -365,7 +366,6 @@ def _rights(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
 
 
 def _undo(spec: WorkflowSpec, release: Release) -> Iterator[Finding]:
-    """Find undos that would be refused: they take the workflow's own seat, also a person's."""
     for _, tool in _live(sorted(spec.every_tool), release):
         undo = tool.compensation
         if undo is not None and undo.tool not in spec.tools:
