@@ -29,7 +29,7 @@ from interlock.domain.errors import ConflictError, InvariantError, UnavailableEr
 from interlock.store import effects, engine
 from interlock.store.engine import Database
 from interlock.store.statement import Statement
-from interlock.store.tables import leader
+from interlock.store.tables.runs import leader
 from interlock.store.tx import Tx
 
 LARGE = 1_000_000

@@ -15,7 +15,8 @@ from interlock.domain.errors import InputError, InvariantError, UnavailableError
 from interlock.store import migrate
 from interlock.store.engine import CrashPoints, Database, Work
 from interlock.store.statement import Statement
-from interlock.store.tables import leader, metadata
+from interlock.store.tables.runs import leader
+from interlock.store.tables.schema import metadata
 from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.postgres_proxy import CommitEater
@@ -25,7 +26,7 @@ import sys
 from pathlib import Path
 from sqlalchemy import insert
 from interlock.store.engine import CrashPoints, Database
-from interlock.store.tables import leader
+from interlock.store.tables.runs import leader
 
 db = Database(sys.argv[1], points=CrashPoints(Path(sys.argv[2])))
 for tool in ("a", "b"):

@@ -40,7 +40,7 @@ from interlock.store import (
 )
 from interlock.store.engine import Database
 from interlock.store.questions import KeyedEffect
-from interlock.store.tables import metadata
+from interlock.store.tables.schema import metadata
 from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance.store_rows import (

@@ -11,8 +11,10 @@ from sqlalchemy import func, select
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import JournalEntry, RunState
-from interlock.store import effects, journal, retention, runs, tables, waits
+from interlock.store import effects, journal, retention, runs, waits
 from interlock.store.engine import Database
+from interlock.store.tables import calls
+from interlock.store.tables import runs as run_tables
 from interlock.store.tx import Tx
 from interlock.testing.clock import START_US, ManualClock
 from tests.conformance import store_rows
@@ -72,7 +74,7 @@ def test_a_tree_with_an_unsettled_effect_is_kept(db: Database, state: EffectStat
 
     db.run("leave", leave)
     kept = expired(db)
-    settled = tables.effect.update().values(state=EffectState.ABANDONED)
+    settled = calls.effect.update().values(state=EffectState.ABANDONED)
     db.run("settle", lambda tx: tx.connection.execute(settled))
 
     assert ([], [parent.run_id]) == (kept, expired(db))
@@ -148,7 +150,13 @@ def fill(tx: Tx, run_id: RunId) -> None:
 
 def count(db: Database) -> dict[str, int]:
     """Return how many rows the filled tables have."""
-    filled = (tables.step, tables.effect, tables.signal, tables.run, tables.trigger_event)
+    filled = (
+        run_tables.step,
+        calls.effect,
+        run_tables.signal,
+        run_tables.run,
+        run_tables.trigger_event,
+    )
     with db.reading() as tx:
         return {
             table.name: tx.connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -14,7 +14,7 @@ from interlock.domain.run import Abilities, JournalEntry, Run, RunState
 from interlock.store import journal, leases, runs, waits
 from interlock.store.engine import Database
 from interlock.store.leases import Executor
-from interlock.store.tables import wait
+from interlock.store.tables.runs import wait
 from interlock.store.tx import Tx
 from interlock.store.waits import Signal, Wait
 from interlock.testing.clock import START_US, ManualClock

@@ -16,7 +16,8 @@ from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import RunState
 from interlock.domain.workflow import AutonomyDeclaration, Step
 from interlock.runtime import control
-from interlock.store import leases, tables
+from interlock.store import leases
+from interlock.store.tables.calls import effect as table
 from tests.runtime.plane import CREATE, Plane, agent, calls, open_plane, release, workflow
 
 WAIT = Step(name="hold", wait="go", timeout_s=3600)
@@ -94,7 +95,6 @@ def set_aside(plane: Plane, state: EffectState = EffectState.INTENT) -> RunId:
     plane.apply(release(workflow(MAKE)))
     run_id = plane.start()
     plane.desk.is_watched_by = lambda: None
-    table = tables.effect
     plane.db.run("test", lambda tx: tx.connection.execute(table.update().values(state=state)))
     assert (RunState.DEAD_LETTERED, [state]) == (plane.get(run_id).state, left(plane, run_id))
     return run_id

@@ -13,7 +13,8 @@ from interlock.domain.release import RELEASE_FORMAT
 from interlock.domain.run import Abilities
 from interlock.domain.workflow import Step
 from interlock.runtime.versions import ReleaseNeeds
-from interlock.store import registry, tables
+from interlock.store import registry
+from interlock.store.tables.runs import release as table
 from tests.runtime.plane import CREATE, FIND, RETIRE, Plane, open_plane, release, workflow
 
 LOOK = Step(name="look", tool=FIND, args={"title": "input:/title"})
@@ -30,7 +31,6 @@ def needs(plane: Plane, run_id: RunId, **changes: object) -> Abilities:
 
 def rewrite(plane: Plane, number: int) -> None:
     """Let a release be one that a newer program wrote."""
-    table = tables.release
     statement = table.update().where(table.c.number == number).values(format=NEWER)
     plane.db.run("test", lambda tx: tx.connection.execute(statement))
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from interlock.domain.run import RunState
 from interlock.store.engine import Database
-from interlock.store.tables import metadata
+from interlock.store.tables.schema import metadata
 from interlock.testing.recorder import Fault, Recorder
 from interlock.testing.recorder_project import WORKFLOW_OF, files
 from interlock.tools.secrets.keyring import Keyring

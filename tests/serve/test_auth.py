@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interlock.domain.principal import Role
 from interlock.serve.auth import hash_secret
-from interlock.store.tables import api_key
+from interlock.store.tables.keys import api_key
 from interlock.testing.clock import ManualClock
 from tests.serve.plane import API, Plane, error_of
 

@@ -15,7 +15,7 @@ from interlock.domain.ids import StepName
 from interlock.domain.run import RunOutcome
 from interlock.runtime.durable.segment import Segment
 from interlock.runtime.workflows import run_segment
-from interlock.store import tables
+from interlock.store.tables.runs import step as table
 from interlock.testing import history
 from tests.histories.record import FOLDER, SCENES, WAIT
 from tests.runtime.plane import Plane, open_plane, release, workflow
@@ -148,7 +148,6 @@ def test_a_step_with_another_input_is_told_and_the_record_wins(tmp_path: Path) -
 
 def _forge(plane: Plane) -> None:
     """Let recorded calls be of another input, and their steps not have ended."""
-    table = tables.step
     plane.db.run(
         "test",
         lambda tx: [

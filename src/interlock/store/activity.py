@@ -10,7 +10,9 @@ from interlock.domain.decision import Outcome
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import TenantId, ToolName
 from interlock.domain.run import RunState
-from interlock.store.tables import decision, effect, model_use, run
+from interlock.store.tables.calls import decision, effect
+from interlock.store.tables.runs import run
+from interlock.store.tables.seen import model_use
 from interlock.store.tx import Tx
 
 

@@ -11,8 +11,8 @@ from interlock.domain.effect import EffectState
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, StepName, TenantId
 from interlock.store.columns import pack, unpack_texts
-from interlock.store.tables import approval as table
-from interlock.store.tables import approval_use, effect
+from interlock.store.tables.calls import approval as table
+from interlock.store.tables.calls import approval_use, effect
 from interlock.store.tx import Tx
 
 

@@ -11,7 +11,7 @@ from interlock.domain.errors import ConflictError
 from interlock.domain.ids import RunId
 from interlock.domain.label import Labels
 from interlock.store.columns import pack, pack_labels, unpack, unpack_labels
-from interlock.store.tables import blackboard as table
+from interlock.store.tables.runs import blackboard as table
 from interlock.store.tx import Tx
 
 

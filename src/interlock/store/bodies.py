@@ -9,7 +9,7 @@ from sqlalchemy import select
 from interlock.domain.canonical import Json, digest
 from interlock.domain.ids import RunId
 from interlock.store.columns import pack, unpack
-from interlock.store.tables import body as table
+from interlock.store.tables.seen import body as table
 from interlock.store.tx import Tx
 
 

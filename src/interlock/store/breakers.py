@@ -19,8 +19,8 @@ from interlock.domain.effect import Reply
 from interlock.domain.ids import EffectId
 from interlock.domain.record import object_to_json
 from interlock.domain.tool import Server
-from interlock.store.tables import FOR_BREAKER, wait
-from interlock.store.tables import breaker as table
+from interlock.store.tables.calls import breaker as table
+from interlock.store.tables.runs import FOR_BREAKER, wait
 from interlock.store.tx import Tx
 
 Change = Literal["opened", "closed"]

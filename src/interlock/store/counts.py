@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, func, literal_column, select, tuple_
 from interlock.domain.ids import TenantId, ToolName
 from interlock.domain.tool import Environment
 from interlock.store.statement import Statement
-from interlock.store.tables import call_count as table
+from interlock.store.tables.calls import call_count as table
 from interlock.store.tx import Dialect, Tx, insert_into
 
 MINUTE_US = 60_000_000

@@ -20,7 +20,7 @@ from interlock.store.columns import (
     unpack_texts,
 )
 from interlock.store.statement import Statement
-from interlock.store.tables import decision as table
+from interlock.store.tables.calls import decision as table
 from interlock.store.tx import Tx
 
 _INSERT = Statement(table.insert())

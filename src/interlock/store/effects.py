@@ -31,8 +31,8 @@ from interlock.store.columns import (
     unpack_seats,
 )
 from interlock.store.statement import Row, Statement
-from interlock.store.tables import dup, evidence
-from interlock.store.tables import effect as table
+from interlock.store.tables.calls import dup, evidence
+from interlock.store.tables.calls import effect as table
 from interlock.store.tallies import NOTHING_DONE, is_counted
 from interlock.store.tx import Tx
 

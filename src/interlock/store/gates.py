@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Table, and_, bindparam, exists, func, sele
 from interlock.domain.ids import RunId, StepName, TenantId
 from interlock.store.effects import lock_key
 from interlock.store.statement import Statement
-from interlock.store.tables import gate_hold as hold
-from interlock.store.tables import gate_turn as turn
-from interlock.store.tables import gate_wait as wait
+from interlock.store.tables.runs import gate_hold as hold
+from interlock.store.tables.runs import gate_turn as turn
+from interlock.store.tables.runs import gate_wait as wait
 from interlock.store.tx import Tx
 
 _LOCK = "interlock.gates"

@@ -8,17 +8,20 @@ from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import ExecutorId, RunId
 from interlock.domain.run import Run, RunState
-from interlock.store import runs, tables
+from interlock.store import runs
+from interlock.store.tables.calls import effect
+from interlock.store.tables.runs import release, run
+from interlock.store.tables.schema import metadata
 from interlock.store.tx import Tx
 
 
 def read_tree(tx: Tx, root_id: RunId) -> JsonObject:
     """Return every row of a run tree by table, and every release; nothing is redacted."""
-    tree = [run.run_id for run in runs.tree(tx, root_id)]
+    tree = [each.run_id for each in runs.tree(tx, root_id)]
     return {
         table.name: _rows(tx, table, tree)
-        for table in tables.metadata.sorted_tables
-        if table is tables.release or "run_id" in table.columns
+        for table in metadata.sorted_tables
+        if table is release or "run_id" in table.columns
     }
 
 
@@ -27,7 +30,7 @@ def write_tree(tx: Tx, rows: JsonObject) -> list[RunId]:
 
     Columns that are not among them are empty, zero or false.
     """
-    for table in tables.metadata.sorted_tables:
+    for table in metadata.sorted_tables:
         for row in _objects(rows.get(table.name)):
             known = {name: value for name, value in row.items() if name in table.columns}
             tx.connection.execute(table.insert().values({**_blanks(table), **known}))
@@ -36,11 +39,10 @@ def write_tree(tx: Tx, rows: JsonObject) -> list[RunId]:
 
 def reopen(tx: Tx, run_id: RunId, executor_id: ExecutorId) -> Run:
     """Let an ended run be as when it was claimed for the last time, and nothing of it be undone."""
-    table, effect = tables.run, tables.effect
     undone = (effect.c.run_id == run_id, effect.c.state == EffectState.COMPENSATED)
     tx.connection.execute(update(effect).where(*undone).values(state=EffectState.SUCCEEDED))
     values = {"state": RunState.RUNNING, "ended_us": None, "executor_id": executor_id}
-    tx.connection.execute(update(table).where(table.c.run_id == run_id).values(values))
+    tx.connection.execute(update(run).where(run.c.run_id == run_id).values(values))
     return runs.get(tx, run_id)
 
 

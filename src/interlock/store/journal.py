@@ -11,8 +11,8 @@ from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import JournalEntry
 from interlock.store.columns import pack, pack_optional, unpack, unpack_object
 from interlock.store.statement import Row, Statement
-from interlock.store.tables import step as table
-from interlock.store.tables import step_past
+from interlock.store.tables.runs import step as table
+from interlock.store.tables.runs import step_past
 from interlock.store.tx import Tx
 
 _FOUND = select(table).where(table.c.run_id == bindparam("run_id")).order_by(table.c.at_us)

@@ -11,7 +11,7 @@ from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
 from interlock.domain.record import to_json
 from interlock.domain.tool import Environment
 from interlock.store.columns import pack, unpack_texts
-from interlock.store.tables import api_key, session, sign_in_link
+from interlock.store.tables.keys import api_key, session, sign_in_link
 from interlock.store.tx import Tx
 
 

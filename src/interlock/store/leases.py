@@ -11,7 +11,7 @@ from interlock.domain.ids import ExecutorId
 from interlock.domain.run import Abilities, Run, RunState
 from interlock.store.columns import pack, unpack
 from interlock.store.runs import OWNED, run_of
-from interlock.store.tables import executor, leader, run, step, step_past
+from interlock.store.tables.runs import executor, leader, run, step, step_past
 from interlock.store.tx import Tx
 
 

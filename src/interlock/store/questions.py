@@ -14,15 +14,8 @@ from interlock.domain.principal import Seat
 from interlock.store.approvals import approval_of
 from interlock.store.columns import unpack_seats
 from interlock.store.effects import same_key
-from interlock.store.tables import (
-    approval,
-    approval_use,
-    decision,
-    dup,
-    effect,
-    run,
-    trigger_event,
-)
+from interlock.store.tables.calls import approval, approval_use, decision, dup, effect
+from interlock.store.tables.runs import run, trigger_event
 from interlock.store.tx import Tx
 
 

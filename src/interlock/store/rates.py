@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from sqlalchemy import select, update
 
 from interlock.domain.tool import Rate
-from interlock.store.tables import rate as table
+from interlock.store.tables.calls import rate as table
 from interlock.store.tx import Tx
 
 _SECOND_US = 1_000_000

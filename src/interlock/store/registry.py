@@ -13,7 +13,7 @@ from interlock.domain.record import from_json, object_to_json
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.store.columns import pack, unpack
 from interlock.store.statement import Statement
-from interlock.store.tables import release as table
+from interlock.store.tables.runs import release as table
 from interlock.store.tx import Tx
 
 _LIVE_FORMAT = Statement(select(table.c.format).order_by(table.c.number.desc()).limit(1))

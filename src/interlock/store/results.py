@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from interlock.domain.canonical import JsonObject
 from interlock.store.columns import pack, unpack_object
-from interlock.store.tables import eval_result as table
+from interlock.store.tables.seen import eval_result as table
 from interlock.store.tx import Tx
 
 

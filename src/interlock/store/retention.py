@@ -6,8 +6,10 @@ from sqlalchemy import ColumnElement, Table, and_, exists, func, or_, select, tu
 
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import RunId
-from interlock.store import runs, tables
-from interlock.store.tables import effect, run
+from interlock.store import runs
+from interlock.store.tables.calls import approval_use, effect, evidence
+from interlock.store.tables.runs import run
+from interlock.store.tables.schema import metadata
 from interlock.store.tx import Tx
 
 _UNSETTLED = (
@@ -65,10 +67,10 @@ def delete_some(tx: Tx, root_id: RunId, *, limit: int) -> int:
     """
     tree = select(run.c.run_id).where(run.c.root_id == root_id)
     effects = select(effect.c.effect_id).where(effect.c.run_id.in_(tree))
-    for table in (tables.evidence, tables.approval_use):
+    for table in (evidence, approval_use):
         if deleted := _delete(tx, table, table.c.effect_id.in_(effects), limit):
             return deleted
-    for table in reversed(tables.metadata.sorted_tables):
+    for table in reversed(metadata.sorted_tables):
         if table is run or "run_id" not in table.columns:
             continue
         if deleted := _delete(tx, table, table.c.run_id.in_(tree), limit):

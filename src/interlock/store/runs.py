@@ -22,8 +22,9 @@ from interlock.store.columns import (
     unpack_seats,
 )
 from interlock.store.statement import Row, Statement
-from interlock.store.tables import FOR_BREAKER, api_key, gate_wait, run_token, wait
-from interlock.store.tables import run as table
+from interlock.store.tables.keys import api_key, run_token
+from interlock.store.tables.runs import FOR_BREAKER, gate_wait, wait
+from interlock.store.tables.runs import run as table
 from interlock.store.tx import Tx
 
 OWNED = (RunState.RUNNING, RunState.COMPENSATING)

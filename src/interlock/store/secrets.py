@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 
 from interlock.domain.errors import ConflictError
 from interlock.store.statement import Row
-from interlock.store.tables import secret as table
+from interlock.store.tables.keys import secret as table
 from interlock.store.tx import Tx
 
 

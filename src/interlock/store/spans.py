@@ -12,8 +12,10 @@ from interlock.domain.ids import EffectId, RunId
 from interlock.domain.trace import ModelUse, Span, SpanKind, SpanStatus
 from interlock.store.columns import pack, unpack_object
 from interlock.store.statement import Row, Statement
-from interlock.store.tables import effect, model_use, run
-from interlock.store.tables import span as table
+from interlock.store.tables.calls import effect
+from interlock.store.tables.runs import run
+from interlock.store.tables.seen import model_use
+from interlock.store.tables.seen import span as table
 from interlock.store.tx import Dialect, Tx, insert_into
 
 _IS_IT = (table.c.run_id == bindparam("of_run"), table.c.key == bindparam("of_key"))

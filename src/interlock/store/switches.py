@@ -12,8 +12,8 @@ from interlock.domain.record import from_json, object_to_json
 from interlock.domain.switch import KillSwitch, LiftAsked, Scope, Target, first_stopping, topic_of
 from interlock.store.columns import pack, unpack
 from interlock.store.statement import Row, Statement
-from interlock.store.tables import kill_switch as table
-from interlock.store.tables import wait
+from interlock.store.tables.calls import kill_switch as table
+from interlock.store.tables.runs import wait
 from interlock.store.tx import Tx
 
 _LIVE = Statement(select(table.c.body).where(table.c.lifted_us.is_(None)).order_by(table.c.set_us))

@@ -15,8 +15,8 @@ from sqlalchemy import bindparam, or_, select
 from interlock.domain.effect import Effect, EffectState
 from interlock.domain.ids import RunId, ToolName
 from interlock.store.statement import Statement
-from interlock.store.tables import effect as effects
-from interlock.store.tables import tally as table
+from interlock.store.tables.calls import effect as effects
+from interlock.store.tables.calls import tally as table
 from interlock.store.tx import Dialect, Tx, insert_into
 
 NOTHING_DONE = (

@@ -14,7 +14,8 @@ from interlock.store import runs
 from interlock.store.columns import unpack_labels
 from interlock.store.runs import run_of
 from interlock.store.statement import Statement
-from interlock.store.tables import api_key, run, run_token
+from interlock.store.tables.keys import api_key, run_token
+from interlock.store.tables.runs import run
 from interlock.store.tx import Tx
 
 Kind = Literal["access", "refresh"]

@@ -6,7 +6,7 @@ from sqlalchemy import RowMapping, select
 
 from interlock.domain.ids import EffectId, RunId, TenantId
 from interlock.domain.touch import Touch
-from interlock.store.tables import touch as table
+from interlock.store.tables.calls import touch as table
 from interlock.store.tx import Tx
 
 

@@ -10,7 +10,7 @@ from interlock.domain.errors import DedupeConflictError, NotFoundError
 from interlock.domain.ids import RunId, WorkflowName
 from interlock.domain.run import StartRequest
 from interlock.store import runs
-from interlock.store.tables import schedule, trigger_event
+from interlock.store.tables.runs import schedule, trigger_event
 from interlock.store.tx import Tx
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from interlock.domain.canonical import JsonObject
 from interlock.store.columns import pack, unpack_object
-from interlock.store.tables import upstream_tool as table
+from interlock.store.tables.calls import upstream_tool as table
 from interlock.store.tx import Tx
 
 

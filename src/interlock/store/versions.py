@@ -12,7 +12,9 @@ import json
 from sqlalchemy import Executable, func, select, text
 
 from interlock.domain.ids import ApprovalId, RunId, TenantId
-from interlock.store.tables import approval, effect, run, span
+from interlock.store.tables.calls import approval, effect
+from interlock.store.tables.runs import run
+from interlock.store.tables.seen import span
 from interlock.store.tx import Tx
 
 

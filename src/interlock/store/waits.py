@@ -11,7 +11,7 @@ from interlock.domain.canonical import Json
 from interlock.domain.ids import RunId, StepName
 from interlock.store.columns import pack, unpack
 from interlock.store.statement import Statement
-from interlock.store.tables import signal, wait
+from interlock.store.tables.runs import signal, wait
 from interlock.store.tx import Tx
 
 _MINE = wait.c.run_id == bindparam("of_run")

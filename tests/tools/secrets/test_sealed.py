@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from interlock.domain.errors import InputError, NotFoundError, UnavailableError
 from interlock.store import migrate
 from interlock.store.engine import Database
-from interlock.store.tables import secret as table
+from interlock.store.tables.keys import secret as table
 from interlock.testing.clock import ManualClock
 from interlock.tools.secrets.keyring import Key, Keyring
 from interlock.tools.secrets.sealed import SealedSecrets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from interlock.store.tables import metadata
+from interlock.store.tables.schema import metadata
 
 revision = "0001"
 down_revision = None

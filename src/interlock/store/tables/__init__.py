@@ -1,0 +1,1 @@
+"""The tables, as SQLAlchemy Core metadata; migrations create them, nothing else does."""
