@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 import threading
@@ -290,12 +291,15 @@ def git(place: Path, *command: str) -> str:
 
 
 def _server(system: str, environment: str, folder: Path) -> str:
-    return _SERVER.format(
+    command = argv(system, environment, folder)
+    program = hashlib.sha256(Path(command[0]).read_bytes()).hexdigest()
+    text = _SERVER.format(
         name=system,
         environment=environment,
-        argv=", ".join(argv(system, environment, folder)),
+        argv=", ".join(command),
         variables=VARIABLES.get(system, ""),
     )
+    return text if environment == "dev" else f"{text}program_pin: sha256:{program}\n"
 
 
 def _sessions(workflow: str, environment: str, tools: Sequence[str], approvals: str) -> str:
