@@ -44,6 +44,7 @@ from interlock.runtime.outside.exchange import Tokens
 from interlock.runtime.outside.offer import granted, offered
 from interlock.runtime.outside.session import find_asked
 from interlock.runtime.outside.sessions import Sessions
+from interlock.runtime.registry.rights import Rights, compared
 from interlock.runtime.registry.trial import Trial, Trials
 from interlock.runtime.retention import Retention
 from interlock.runtime.schedule import ScheduleLoop
@@ -227,12 +228,16 @@ class Interlock:
 
     def plan(self, files: Mapping[str, str]) -> JsonObject:
         """Say what applying these files would change; raises `ManifestError` with every problem."""
-        return _shown(apply.plan(self.db, files, lint=self._lint))
+        planned = apply.plan(self.db, files, lint=self._lint)
+        with self.db.reading() as tx:
+            before = self._live.at(tx).worlds
+        rights = compared(before, self._live.worlds_of(planned.release)) if before else None
+        return _shown(planned, rights)
 
     def apply(self, files: Mapping[str, str], *, by: Principal, diff: str | None) -> JsonObject:
         """Apply files as the next release, whole or not at all; `diff` is the digest shown."""
         done = apply.apply(self.db, files, by=by.name, expected_diff_digest=diff, lint=self._lint)
-        return _shown(done) | {"release": done.release.number}
+        return _shown(done, None) | {"release": done.release.number}
 
     def try_tool(
         self,
@@ -442,9 +447,16 @@ def _resource(settings: ModelSettings) -> ModelResource:
     )
 
 
-def _shown(planned: apply.Plan) -> JsonObject:
+def _shown(planned: apply.Plan, rights: Rights | None) -> JsonObject:
+    """Render a plan; `rights` are what it changes for seats, None if nothing is live to compare."""
     found = planned.diff
-    return found.to_json() | {"text": found.to_text(), "is_empty": not found.changes}
+    told = [found.to_text()] if rights is None else [found.to_text(), rights.to_text()]
+    return found.to_json() | {
+        "text": "\n".join(told).rstrip("\n"),
+        "is_empty": not found.changes,
+        "rights": [] if rights is None else rights.to_json(),
+        "is_wider": rights is None or rights.is_wider or found.is_wider,
+    }
 
 
 def _passable(environ: Mapping[str, str]) -> dict[str, str]:

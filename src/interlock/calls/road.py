@@ -83,11 +83,12 @@ class LiveProject:
         release = registry.get_release(tx, number) if number else Release()
         with self._lock:
             # Before the first release there is nothing to decide about: every call is denied.
-            worlds = self._worlds(release) if number else {}
+            worlds = self.worlds_of(release) if number else {}
             self._built = Live(release=release, worlds=worlds)
             return self._built
 
-    def _worlds(self, release: Release) -> dict[Environment, World]:
+    def worlds_of(self, release: Release) -> dict[Environment, World]:
+        """Build what the policies of a release come to; no world where they cannot be read."""
         worlds: dict[Environment, World] = {}
         for environment in ENVIRONMENTS:
             try:

@@ -18,6 +18,9 @@ N = TypeVar("N", bound=str)
 
 _SIGNS: Mapping[Action, str] = {"added": "+", "changed": "~", "removed": "-"}
 _POLICY_KINDS = {"grants": "grant", "approvals": "approval policy", "guardrails": "guardrail"}
+_SEAT_TOOLS, _AUTONOMY = "tools of seat", "autonomy"
+JUDGED = frozenset({*_POLICY_KINDS.values(), _SEAT_TOOLS, _AUTONOMY})
+"""Kinds of changes of which nothing counts but what seats may do by them."""
 _LENGTH = 60
 GRAVE = ("group", "risk", "is_egress", "is_irreversible", "effect", "source", "sink")
 """Members of a tool that decide who may do what with it, and what a repeat of it means."""
@@ -46,6 +49,11 @@ class Diff:
     digest: str
     changes: tuple[Change, ...]
     notices: tuple[str, ...] = ()
+
+    @property
+    def is_wider(self) -> bool:
+        """Whether something is wider that no comparison of what seats may do can judge."""
+        return any(change.is_widening and change.kind not in JUDGED for change in self.changes)
 
     def to_json(self) -> JsonObject:
         """Render for REST and programs."""
@@ -219,7 +227,7 @@ def _target(binding: EnvironmentBinding | None) -> str:
 
 
 def _rights(old: Release, new: Release) -> Iterator[Change]:
-    yield from _granted("tools of seat", _seats(old.workflows), _seats(new.workflows))
+    yield from _granted(_SEAT_TOOLS, _seats(old.workflows), _seats(new.workflows))
     yield from _granted("models of outside agent", _models(old), _models(new))
 
 
@@ -273,7 +281,7 @@ def _autonomy(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> I
             if declared.level != level:
                 reason = f"by {declared.by}: {declared.reason}"
                 yield Change(
-                    kind="autonomy",
+                    kind=_AUTONOMY,
                     name=f"{name} in {environment}",
                     action="changed",
                     is_widening=declared.level > level,

@@ -11,13 +11,13 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
 from typing import TypeAlias, assert_never
 
 import z3
 from cedarpy import pst
 
 from interlock.domain.canonical import Json
+from interlock.policy.load import children_of
 from interlock.policy.schema import Entity
 from interlock.policy.shape import Record, Scalar, SetOf, Shape
 from interlock.policy.slices import Target, Uid
@@ -110,12 +110,16 @@ def uid_text(kind: str, name: str) -> str:
 
 
 class Encoder:
-    """Turns the conditions of policies into formulas about one seat and one target."""
+    """Turns the conditions of policies into formulas about one seat and one target.
 
-    def __init__(self, around: Surroundings) -> None:
+    `free` are truth values for conditions on the context that no formula can say: one that is
+    shared is the same in other surroundings.
+    """
+
+    def __init__(self, around: Surroundings, *, free: dict[str, z3.BoolRef] | None = None) -> None:
         self._around = around
-        self._numbers = count()
-        self._free: dict[str, z3.BoolRef] = {}
+        self._free = {} if free is None else free
+        self._own: dict[str, z3.BoolRef] = {}
 
     def holds(self, rule: pst.Template, clauses: tuple[pst.Clause, ...]) -> Holds:
         """Return when a policy with these clauses matches, and when its evaluation fails."""
@@ -134,7 +138,8 @@ class Encoder:
         try:
             return self._said(node)
         except _UnsupportedError:
-            free = self._free.setdefault(repr(node), z3.Bool(f"either/{next(self._numbers)}"))
+            known = self._free if _is_of_context(node) else self._own
+            free = known.setdefault(repr(node), z3.FreshBool("either"))
             return _Said(free, z3.BoolVal(val=False))
 
     def _said(self, node: pst.Expr) -> _Said:  # one case for each kind of node
@@ -349,6 +354,13 @@ _RELATIONS: Mapping[str, Callable[[z3.ExprRef, z3.ExprRef], z3.BoolRef]] = {
     "contains_all": lambda all_, some: z3.IsSubset(some, all_),
     "contains_any": lambda one, two: z3.SetIntersect(one, two) != z3.EmptySet(one.sort().domain()),
 }
+
+
+def _is_of_context(node: object) -> bool:
+    """Return whether an expression reads nothing but the context."""
+    if isinstance(node, pst.Var):
+        return node.name == "context"
+    return all(map(_is_of_context, children_of(node)))
 
 
 def _is_number(value: z3.ExprRef) -> bool:

@@ -147,6 +147,15 @@ class World:
         return self._slice_version(seat, part)
 
     @property
+    def release(self) -> Release:
+        """Return the release as this environment has it."""
+        return self._release
+
+    def is_quarantined(self, tool: ToolName) -> bool:
+        """Return whether no call of a tool is made here until somebody has looked at it."""
+        return f"{tool}@{self.environment}" in self._release.quarantine
+
+    @property
     def entities(self) -> Mapping[Uid, Entity]:
         """Return who is who here, by type and id."""
         return self._entities_by_uid
@@ -159,6 +168,11 @@ class World:
     def slice_of(self, tool: ToolName) -> Slice | None:
         """Return the policies that can match a tool; None if it is not bound here."""
         return self._slices.get(("Tool", tool))
+
+    @property
+    def slices_of_models(self) -> dict[str, Slice]:
+        """Return the policies that can match requests to models, by the model's name."""
+        return {name: part for (kind, name), part in self._slices.items() if kind == "Model"}
 
     def matches(self, seat: Seat, part: Slice, rule: pst.Template) -> bool:
         """Return whether a rule that reads nothing of facts and arguments matches a seat's call."""

@@ -92,20 +92,36 @@ def capability(world: World, seat: Seat, tool: ToolVersion, *, fits: Fits) -> Ca
     never = Capability(seat=seat, tool=tool.name, environment=world.environment, ways=())
     if part is None:
         return never
-    standing = _Standing.of(world, seat, part)
-    if not standing.permits or standing.is_refused:
-        return never
-    ways = _searched(world, seat, part, tool, fits) if CAN_BE_EXACT else None
-    if ways is None:
-        ways = standing.ways()
+    ways = ways_of(world, seat, part, tool, fits=fits, is_searched=CAN_BE_EXACT)
     if not ways:
         return never
+    standing = _Standing.of(world, seat, part)
     return dataclasses.replace(
         never,
-        ways=_least(ways),
+        ways=ways,
         granted=tuple(_condition(policy) for policy in standing.permits),
         unless=tuple(_condition(policy) for policy in standing.guardrails),
     )
+
+
+def ways_of(
+    world: World,
+    seat: Seat,
+    part: Slice,
+    tool: ToolVersion | None,
+    *,
+    fits: Fits,
+    is_searched: bool,
+) -> tuple[Way, ...]:
+    """Return how calls of a tool, or requests to a model if it is none, can be answered.
+
+    If not `is_searched` they are the ways that nothing rules out, without a call for any.
+    """
+    standing = _Standing.of(world, seat, part)
+    if not standing.permits or standing.is_refused:
+        return ()
+    ways = _searched(world, seat, part, tool, fits) if is_searched else None
+    return _least(standing.ways() if ways is None else ways)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +176,7 @@ class _Standing:
 
 
 def _searched(
-    world: World, seat: Seat, part: Slice, tool: ToolVersion, fits: Fits
+    world: World, seat: Seat, part: Slice, tool: ToolVersion | None, fits: Fits
 ) -> list[Way] | None:
     """Return the ways that a solver finds; None if it cannot tell."""
     from interlock.policy import solve  # noqa: PLC0415  # it needs the extra `verify`
@@ -179,17 +195,38 @@ def _searched(
 
 
 def _confirmed(
-    world: World, part: Slice, way: Way, request: PolicyRequest, *, tool: ToolVersion, fits: Fits
+    world: World,
+    part: Slice,
+    way: Way,
+    request: PolicyRequest,
+    *,
+    tool: ToolVersion | None,
+    fits: Fits,
 ) -> Way:
     """Return a way with its example if the policies, and the tool's contract, take it so."""
     decision = world.decide(request)
     if (decision.outcome, decision.groups) != (way.outcome, way.groups):
         return way
-    unread = _unread(part)
-    if not fits(tool, request.arguments, unread):
-        return way
+    return dataclasses.replace(way, example=example_of([part], tool, request, fits))
+
+
+def example_of(
+    parts: Sequence[Slice],
+    tool: ToolVersion | None,
+    request: PolicyRequest,
+    fits: Fits,
+    *,
+    read: frozenset[str] = frozenset(),
+) -> Example | None:
+    """Return what any of these policies read of a call, None if it breaks the tool's contract.
+
+    `read` are arguments that count as read although no policy does.
+    """
+    unread = frozenset.intersection(*map(_unread, parts)) - read
+    if tool is not None and not fits(tool, request.arguments, unread):
+        return None
     told = {name: value for name, value in request.arguments.items() if name not in unread}
-    return dataclasses.replace(way, example=Example(arguments=told, facts=request.facts))
+    return Example(arguments=told, facts=request.facts)
 
 
 def _unread(part: Slice) -> frozenset[str]:

@@ -7,7 +7,7 @@ an answer never rests on this translation alone. What it does not find, it has r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import z3
@@ -23,6 +23,7 @@ from interlock.policy.context import Derived
 from interlock.policy.encode import Encoder, Fields, Surroundings, Unknowns, Value, uid_text
 from interlock.policy.engine import Slice, World
 from interlock.policy.load import children_of
+from interlock.policy.schema import ToolAction
 from interlock.policy.shape import Record, Scalar, SetOf, Shape
 
 MOST_WAYS = 64
@@ -31,6 +32,9 @@ _PATIENCE_MS = 2000
 _LATEST_MS = 253_402_300_799_000
 _MOST_EXACT = 2**53
 _SOMEBODY = "somebody"
+_NO_ARGUMENTS = ToolAction(
+    groups=frozenset(), arguments=Record(), derived={}, always_derived=frozenset()
+)
 _COUNTS = (
     "calls_this_tool",
     "calls_this_tool_1h",
@@ -58,22 +62,31 @@ class UndecidedError(Exception):
     """The solver could not tell in time."""
 
 
-def search(world: World, seat: Seat, part: Slice, tool: ToolVersion) -> list[Found]:
+def search(world: World, seat: Seat, part: Slice, tool: ToolVersion | None) -> list[Found]:
     """Return the ways in which calls of a seat can still be allowed; every one that there is.
 
     One question at a time: the solver keeps one state for the process. Raises `UndecidedError`.
     """
-    return list(_Search(world, seat, part, tool).ways())
+    return list(Calls(world, seat, part, tool).ways())
 
 
-class _Search:
-    """The question about one seat and one tool, as formulas."""
+class Calls:
+    """All calls of one tool, or requests to one model, that a seat could make, as formulas.
 
-    def __init__(self, world: World, seat: Seat, part: Slice, tool: ToolVersion) -> None:
-        # INVARIANT: only models have no action of their own.
-        assert part.action is not None
+    `free` are the conditions that no formula can say: whoever compares two of these shares it.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        seat: Seat,
+        part: Slice,
+        tool: ToolVersion | None,
+        *,
+        free: dict[str, z3.BoolRef] | None = None,
+    ) -> None:
         self._world, self._seat, self._part, self._tool = world, seat, part, tool
-        self._action = part.action
+        self._action = part.action or _NO_ARGUMENTS
         self._unknowns = Unknowns()
         self._context = self._unknown_context()
         encoder = Encoder(
@@ -82,7 +95,8 @@ class _Search:
                 principal=("Agent", str(seat)),
                 entities=world.entities,
                 context=self._context,
-            )
+            ),
+            free=free,
         )
         self._holds = {
             policy.policy_id: encoder.holds(policy.rule, policy.conditions)
@@ -92,24 +106,40 @@ class _Search:
             text for policy in part.policies.values() for text in _literals(policy.rule.clauses)
         )
 
-    def ways(self) -> Iterator[Found]:
-        """Yield each set of groups that some call would need, the empty one first if there is."""
-        teams = self._world.teams(self._seat, self._part)
-        solver = z3.SimpleSolver()
-        solver.set("timeout", _PATIENCE_MS)
-        solver.add(*self._unknowns.bounds, *self._contract())
-        permits, groups = [], dict[str, list[z3.BoolRef]]()
+        self._teams = world.teams(seat, part)
+
+    @property
+    def bounds(self) -> list[z3.BoolRef]:
+        """Return what holds for whatever is unknown."""
+        return self._unknowns.bounds
+
+    @property
+    def allowed(self) -> z3.BoolRef:
+        """Return when a call meets its contract and is allowed once everybody agreed who can."""
+        permits, limits = [], list(self._contract())
         for policy in self._part.policies.values():
             held = self._holds[policy.policy_id]
-            solver.add(z3.Not(held.fails))
+            limits.append(z3.Not(held.fails))
             if policy.rule.effect == "permit":
                 permits.append(held.matches)
-            elif policy.group is not None and policy.is_liftable(teams):
-                groups.setdefault(policy.group, []).append(held.matches)
-            else:
-                solver.add(z3.Not(held.matches))
-        solver.add(z3.Or(*permits))
-        needs = {group: z3.Or(*held) for group, held in groups.items()}
+            elif not policy.is_liftable(self._teams):
+                limits.append(z3.Not(held.matches))
+        return z3.And(z3.Or(*permits), *limits)
+
+    def needs(self, *, by_team: bool = False) -> dict[str, z3.BoolRef]:
+        """Return when a call needs whose agreement: by group, or by the team behind it."""
+        held: dict[str, list[z3.BoolRef]] = {}
+        for policy in self._part.policies.values():
+            if policy.group is not None and policy.is_liftable(self._teams):
+                name = self._teams.get(policy.group, policy.group) if by_team else policy.group
+                held.setdefault(name, []).append(self._holds[policy.policy_id].matches)
+        return {group: z3.Or(*matches) for group, matches in held.items()}
+
+    def ways(self) -> Iterator[Found]:
+        """Yield each set of groups that some call would need, the empty one first if there is."""
+        needs = self.needs()
+        solver = patient_solver()
+        solver.add(*self.bounds, self.allowed)
         for _ in range(MOST_WAYS):
             answer = solver.check()
             if answer == z3.unsat:
@@ -125,27 +155,28 @@ class _Search:
 
     def _found(self, solver: z3.Solver, needs: Mapping[str, z3.BoolRef]) -> Found:
         model = solver.model()
-        groups = frozenset(group for group, need in needs.items() if _is_true(model, need))
-        model = self._nicer(solver, needs, groups) or model
+        groups = frozenset(group for group, need in needs.items() if is_true(model, need))
+        model = self.nicer(solver, needs.values())
         holding = tuple(
             sorted(
                 policy.policy_id
                 for policy in self._part.policies.values()
-                if policy.group in groups and _is_true(model, self._holds[policy.policy_id].matches)
+                if policy.group in groups and is_true(model, self._holds[policy.policy_id].matches)
             )
         )
-        return Found(groups=groups, holding=holding, request=self._request(model))
+        return Found(groups=groups, holding=holding, request=self.request(model))
 
-    def _nicer(
-        self, solver: z3.Solver, needs: Mapping[str, z3.BoolRef], groups: frozenset[str]
-    ) -> z3.ModelRef | None:
-        """Return a model of the same kind whose arguments give its derived values, if there is."""
-        wishes = list(self._derivations())
+    def nicer(self, solver: z3.Solver, marks: Iterable[z3.BoolRef]) -> z3.ModelRef:
+        """Return a model that agrees with the last one on these marks.
+
+        If there is one whose arguments give its derived values, it is such a one.
+        """
+        model = solver.model()
+        same = [mark == z3.BoolVal(is_true(model, mark)) for mark in marks]
         solver.push()
         try:
-            solver.add(*(need == z3.BoolVal(group in groups) for group, need in needs.items()))
-            solver.add(*wishes)
-            return solver.model() if solver.check() == z3.sat else None
+            solver.add(*same, *self._derivations())
+            return solver.model() if solver.check() == z3.sat else model
         finally:
             solver.pop()
 
@@ -180,7 +211,7 @@ class _Search:
     def _contract(self) -> Iterator[z3.BoolRef]:
         """Yield what the contract says of plain members: calls beyond it never come so far."""
         arguments = self._context.members["args"][1]
-        properties = self._tool.input_schema.get("properties")
+        properties = None if self._tool is None else self._tool.input_schema.get("properties")
         # INVARIANT: arguments are a record.
         assert isinstance(arguments, Fields)
         for name, (_, value) in arguments.members.items():
@@ -226,9 +257,8 @@ class _Search:
         is_text = not isinstance(value, Fields) and value.sort() == z3.StringSort()
         return (has, value) if is_text else None
 
-    # --- the call that a model describes
-
-    def _request(self, model: z3.ModelRef) -> PolicyRequest:
+    def request(self, model: z3.ModelRef) -> PolicyRequest:
+        """Return the call that a model describes."""
         members = self._context.members
         labels = self._members(model, members["labels"][1])
         tenants = self._members(model, members["tenants"][1])
@@ -236,17 +266,18 @@ class _Search:
         # INVARIANT: arguments are a record.
         assert isinstance(arguments, dict)
         counts = {name: _whole(model, z3.Int(name)) for name in _COUNTS}
-        has_user = _is_true(model, members["user"][0])
+        has_user = is_true(model, members["user"][0])
         return PolicyRequest(
             seats=(self._seat,),
             environment=self._world.environment,
-            tool=self._tool.name,
+            tool=None if self._tool is None else self._tool.name,
+            model=self._part.target.resource[1] if self._tool is None else None,
             arguments=arguments,
             facts=Facts(
                 labels=Labels(
                     names=frozenset(str(each).removeprefix("Label::") for each in labels),
                     tenants=frozenset(str(each).removeprefix("Tenant::") for each in tenants),
-                    is_untrusted=_is_true(model, z3.Bool("untrusted")),
+                    is_untrusted=is_true(model, z3.Bool("untrusted")),
                 ),
                 user=_text(_known(model, z3.String("user"))) if has_user else None,
                 done=frozenset(map(str, self._members(model, members["done"][1]))),
@@ -262,7 +293,7 @@ class _Search:
             return {
                 name: self._json(model, inner, shape.fields[name])
                 for name, (is_there, inner) in value.members.items()
-                if _is_true(model, is_there)
+                if is_true(model, is_there)
             }
         if isinstance(shape, SetOf):
             return [*self._members(model, value)]
@@ -280,7 +311,7 @@ class _Search:
         members = {
             str(each): _plain(each)
             for each in named
-            if each.sort() == sort and _is_true(model, z3.IsMember(each, value))
+            if each.sort() == sort and is_true(model, z3.IsMember(each, value))
         }
         return [members[each] for each in sorted(members)]
 
@@ -358,5 +389,13 @@ def _whole(model: z3.ModelRef, value: z3.ArithRef) -> int:
     return int(_known(model, value).as_long())
 
 
-def _is_true(model: z3.ModelRef, formula: z3.BoolRef) -> bool:
+def patient_solver() -> z3.Solver:
+    """Return a solver that gives up on a question after a while."""
+    solver = z3.SimpleSolver()
+    solver.set("timeout", _PATIENCE_MS)
+    return solver
+
+
+def is_true(model: z3.ModelRef, formula: z3.BoolRef) -> bool:
+    """Return whether a formula holds in a model."""
     return bool(z3.is_true(_known(model, formula)))

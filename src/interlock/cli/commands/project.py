@@ -45,8 +45,15 @@ def init(
 
 
 @tells_errors
-def plan(folder: Folder = Path(), *, as_json: AsJson = False) -> None:
-    """Show what applying a project folder would change; changes nothing."""
+def plan(
+    folder: Folder = Path(),
+    *,
+    no_widening: Annotated[
+        bool, typer.Option(help="Exit with 1 if a right or a risk is wider than now.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what applying a project folder would change, and for whom; changes nothing."""
     texts = _files(folder)
     with connected() as client:
         body = client.post("project", "plan", body={"files": texts})
@@ -54,6 +61,8 @@ def plan(folder: Folder = Path(), *, as_json: AsJson = False) -> None:
         show_json(body)
     else:
         say(str(body["text"]).rstrip("\n"))
+    if no_widening and body["is_wider"]:
+        raise typer.Exit(1)
 
 
 @tells_errors

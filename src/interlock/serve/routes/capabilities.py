@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from threading import Lock
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -12,26 +11,21 @@ from pydantic import BaseModel, ConfigDict
 
 from interlock.calls.road import Live
 from interlock.domain.canonical import Json, JsonObject
-from interlock.domain.decision import Facts
-from interlock.domain.errors import ContractError, InputError
-from interlock.domain.pointer import escaped
+from interlock.domain.errors import InputError
 from interlock.domain.principal import Principal, Seat
 from interlock.domain.record import object_to_json, to_json
 from interlock.domain.release import Release
 from interlock.domain.switch import KillSwitch, Target
 from interlock.domain.tool import ENVIRONMENTS, Environment, ToolVersion
-from interlock.policy.reach import CAN_BE_EXACT, Capability, Way, capability
+from interlock.policy.reach import CAN_BE_EXACT, Capability, capability
 from interlock.policy.schema import ancestors_of, groups_of, seats_of
+from interlock.runtime.registry.rights import ONE_AT_A_TIME, fits, shown_example
 from interlock.serve.auth import App
 from interlock.serve.routes.catalog import is_told
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import StrictRoute
 from interlock.store import switches
-from interlock.tools.contract import Contract
 
-_NOTHING = object_to_json(Facts())
-_ONE_AT_A_TIME = Lock()
-"""The solver keeps one state for the process."""
 router = APIRouter(tags=["catalog"], route_class=StrictRoute)
 
 
@@ -57,7 +51,7 @@ def list_capabilities(app: App, reader: Reader, asked: Annotated[Asked, Query()]
     with app.db.reading() as tx:
         live, stopped = app.live(tx), switches.list_in_force(tx, reader.tenant)
     _check(live, reader, asked)
-    with _ONE_AT_A_TIME:
+    with ONE_AT_A_TIME:
         rows = [
             _row(found) | {"group": tool.group.value, "blocked": blocked}
             for found, tool, blocked in _capabilities(live, reader, asked, stopped)
@@ -67,23 +61,10 @@ def list_capabilities(app: App, reader: Reader, asked: Annotated[Asked, Query()]
 
 def _row(found: Capability) -> JsonObject:
     ways: list[Json] = [
-        object_to_json(way) | {"is_exact": way.is_exact, "example": _example(way)}
+        object_to_json(way) | {"is_exact": way.is_exact, "example": shown_example(way.example)}
         for way in found.ways
     ]
     return object_to_json(found) | {"seat": str(found.seat), "ways": ways}
-
-
-def _example(way: Way) -> Json:
-    if way.example is None:
-        return None
-    return {
-        "arguments": way.example.arguments,
-        "facts": {
-            name: value
-            for name, value in object_to_json(way.example.facts).items()
-            if value != _NOTHING[name]
-        },
-    }
 
 
 def _check(live: Live, reader: Principal, asked: Asked) -> None:
@@ -120,7 +101,7 @@ def _capabilities(
             )
             found = Capability(seat=seat, tool=tool.name, environment=environment, ways=())
             if blocked is None:
-                found = capability(world, seat, tool, fits=_fits)
+                found = capability(world, seat, tool, fits=fits)
             workflow = live.release.workflows[seat.workflow]
             is_listed = tool.name in workflow.tools_of(seat.agent)
             if found.ways or (is_listed and (blocked is not None or asked.seat is not None)):
@@ -176,13 +157,3 @@ def _stopped(
     )
     found = next((switch for switch in stopped if switch.scope.covers(target)), None)
     return None if found is None else f"stopped by `{found.set_by}`: {found.reason}"
-
-
-def _fits(tool: ToolVersion, arguments: JsonObject, open_: frozenset[str]) -> bool:
-    unknown = {f"/{escaped(name)}" for name in open_}
-    try:
-        filled = {**arguments, **dict.fromkeys(open_)}
-        Contract.of(tool.input_schema).check_known(filled, "arguments", unknown=unknown)
-    except ContractError:
-        return False
-    return True

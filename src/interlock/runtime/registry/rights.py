@@ -1,0 +1,128 @@
+"""What seats may do at all, and what a change of the project would let them do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from interlock.domain.canonical import Json, JsonObject, canonical_text
+from interlock.domain.decision import Facts, Outcome
+from interlock.domain.errors import ContractError
+from interlock.domain.pointer import escaped
+from interlock.domain.record import object_to_json
+from interlock.domain.tool import ToolVersion
+from interlock.policy.changes.rights import RightChange, Worlds, rights_changed
+from interlock.policy.reach import CAN_BE_EXACT, Example, Way
+from interlock.tools.contract import Contract
+
+ONE_AT_A_TIME = Lock()
+"""The solver keeps one state for the process."""
+
+_PATIENCE_S = 20.0
+"""How long a comparison may search for calls; what is left then is told without them."""
+_MOST_LINES = 40
+_NOTHING = object_to_json(Facts())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rights:
+    """What changes for seats, wider rights first."""
+
+    changes: tuple[RightChange, ...]
+
+    @property
+    def is_wider(self) -> bool:
+        """Whether a seat may do more than before, or nobody can tell that it may not."""
+        return any(change.is_widening for change in self.changes)
+
+    def to_json(self) -> list[Json]:
+        """Render for REST and programs."""
+        return [
+            object_to_json(change)
+            | {
+                "seat": str(change.seat),
+                "is_exact": change.is_exact,
+                "example": shown_example(change.example),
+            }
+            for change in self.changes
+        ]
+
+    def to_text(self) -> str:
+        """Render for people, one change a line with its call below."""
+        lines: list[str] = []
+        for title, is_widening in (("Seats may do more", True), ("Seats may do less", False)):
+            chosen = [change for change in self.changes if change.is_widening == is_widening]
+            lines += ["", title] if chosen else []
+            lines += [line for change in chosen[:_MOST_LINES] for line in _told(change)]
+            if len(chosen) > _MOST_LINES:
+                lines.append(f"  and {len(chosen) - _MOST_LINES} more; `--json` has them all")
+        if any(not change.is_exact for change in self.changes):
+            lines += ["", _WHY_PERHAPS if CAN_BE_EXACT else _WHY_NOT_EXACT]
+        return "\n".join(lines)
+
+
+_WHY_PERHAPS = "perhaps: no call was found that shows it, and none was ruled out"
+_WHY_NOT_EXACT = "perhaps: install `interlock[verify]` for exact answers"
+
+
+def compared(before: Worlds, after: Worlds) -> Rights:
+    """Compare what seats may do by the policies of two releases."""
+    until_s = time.monotonic() + _PATIENCE_S
+    with ONE_AT_A_TIME:
+        found = list(
+            rights_changed(before, after, fits=fits, may_search=lambda: time.monotonic() < until_s)
+        )
+    return Rights(changes=tuple(sorted(found, key=lambda change: not change.is_widening)))
+
+
+def fits(tool: ToolVersion, arguments: JsonObject, open_: frozenset[str]) -> bool:
+    """Return whether arguments meet a tool's contract, whatever the open ones are."""
+    unknown = {f"/{escaped(name)}" for name in open_}
+    try:
+        filled = {**arguments, **dict.fromkeys(open_)}
+        Contract.of(tool.input_schema).check_known(filled, "arguments", unknown=unknown)
+    except ContractError:
+        return False
+    return True
+
+
+def shown_example(example: Example | None) -> Json:
+    """Render what policies read of a call: its arguments, and the facts that are not the usual."""
+    if example is None:
+        return None
+    facts = object_to_json(example.facts)
+    return {
+        "arguments": example.arguments,
+        "facts": {name: value for name, value in facts.items() if value != _NOTHING[name]},
+    }
+
+
+def _told(change: RightChange) -> Iterator[str]:
+    what = change.tool or f"model {change.model}"
+    perhaps = "" if change.is_exact else "perhaps "
+    sign = "+" if change.is_widening else "-"
+    yield (
+        f"  {sign} {change.seat}  {what}  {change.environment}: {perhaps}"
+        f"{_words(change.before)} -> {_words(change.after)}"
+    )
+    shown = shown_example(change.example)
+    if isinstance(shown, dict):
+        said = [
+            f"{word} {canonical_text(shown[part])}"
+            for word, part in (("with", "arguments"), ("while", "facts"))
+            if shown[part]
+        ]
+        if said:
+            yield f"      for instance {' '.join(said)}"
+
+
+def _words(way: Way) -> str:
+    if way.outcome is Outcome.NEEDS_APPROVAL:
+        return f"approved by {_and(way.groups)}"
+    return {"allow": "unattended", "draft": "as a draft", "deny": "never"}[way.outcome]
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(names)
