@@ -28,6 +28,9 @@ CLAIMS = (
     "stock-clients",
     "real-servers",
     "mcp-conformance",
+    "who-can",
+    "policy-cost",
+    "backtest",
 )
 HOLDS, FAILS, UNKNOWN = 0, 1, 2
 

@@ -7,7 +7,7 @@ import hmac
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -23,8 +23,9 @@ from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
 from interlock.domain.effect import Effect
 from interlock.domain.errors import ConflictError, ForbiddenError, UnavailableError
-from interlock.domain.ids import ApprovalId, ExecutorId, RunId, WorkflowName
+from interlock.domain.ids import ApprovalId, ExecutorId, RunId, TenantId, WorkflowName
 from interlock.domain.principal import Principal
+from interlock.domain.record import object_to_json
 from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.domain.run import UNDO, Abilities, Run, RunOutcome, RunState, follow_up
 from interlock.domain.tool import Environment, McpKind, ToolVersion
@@ -32,6 +33,7 @@ from interlock.manifest import apply
 from interlock.observe import cost
 from interlock.observe.bodies import redacted_effect
 from interlock.observe.progress import StepProgress, progress
+from interlock.policy.changes.rights import Worlds
 from interlock.policy.engine import ModelResource
 from interlock.policy.lint import check
 from interlock.runtime import control
@@ -44,6 +46,7 @@ from interlock.runtime.outside.exchange import Tokens
 from interlock.runtime.outside.offer import granted, offered
 from interlock.runtime.outside.session import find_asked
 from interlock.runtime.outside.sessions import Sessions
+from interlock.runtime.registry.backtest import Backtest, Progress, backtest
 from interlock.runtime.registry.rights import Rights, compared
 from interlock.runtime.registry.trial import Trial, Trials
 from interlock.runtime.retention import Retention
@@ -228,11 +231,26 @@ class Interlock:
 
     def plan(self, files: Mapping[str, str]) -> JsonObject:
         """Say what applying these files would change; raises `ManifestError` with every problem."""
+        planned, before, after = self._candidate(files)
+        return _shown(planned, compared(before, after) if before else None)
+
+    def backtest(
+        self, files: Mapping[str, str], *, tenant: TenantId, span_us: int
+    ) -> Iterator[JsonObject]:
+        """Decide the recorded calls of a time again by the policies of these files.
+
+        Raises `ManifestError` with every problem. Yields `progress` page by page, and at last the
+        `report` with the plan's `rights`; nothing is applied.
+        """
+        _, before, after = self._candidate(files)
+        told = backtest(self.db, before, after, tenant=tenant, span_us=span_us)
+        return _reported(told, lambda: compared(before, after))
+
+    def _candidate(self, files: Mapping[str, str]) -> tuple[apply.Plan, Worlds, Worlds]:
         planned = apply.plan(self.db, files, lint=self._lint)
         with self.db.reading() as tx:
             before = self._live.at(tx).worlds
-        rights = compared(before, self._live.worlds_of(planned.release)) if before else None
-        return _shown(planned, rights)
+        return planned, before, self._live.worlds_of(planned.release)
 
     def apply(self, files: Mapping[str, str], *, by: Principal, diff: str | None) -> JsonObject:
         """Apply files as the next release, whole or not at all; `diff` is the digest shown."""
@@ -457,6 +475,18 @@ def _shown(planned: apply.Plan, rights: Rights | None) -> JsonObject:
         "rights": [] if rights is None else rights.to_json(),
         "is_wider": rights is None or rights.is_wider or found.is_wider,
     }
+
+
+def _reported(
+    told: Iterator[Progress | Backtest], rights: Callable[[], Rights]
+) -> Iterator[JsonObject]:
+    for each in told:
+        if isinstance(each, Progress):
+            yield {"progress": object_to_json(each)}
+        else:
+            shown = rights()
+            report = object_to_json(each) | {"rights": shown.to_json(), "text": shown.to_text()}
+            yield {"report": report}
 
 
 def _passable(environ: Mapping[str, str]) -> dict[str, str]:

@@ -92,6 +92,36 @@ class Client:
         """Send a POST with a JSON body; `key` makes a repeat of it the same request."""
         return self._send("POST", path, body=body, key=key)
 
+    def follow(
+        self, *path: str, body: JsonObject, heard: Callable[[JsonObject], None]
+    ) -> JsonObject:
+        """Send a POST that is answered line by line; return the last, `heard` is told the others.
+
+        Raises `RefusedError` if it ends with an error.
+        """
+        try:
+            return self._loop.run_until_complete(self._followed(path, body, heard))
+        except httpx2.HTTPError as error:
+            msg = f"the server at `{self._http.base_url}` does not answer: {error}"
+            raise UnavailableError(msg) from None
+
+    async def _followed(
+        self, path: tuple[str, ...], body: JsonObject, heard: Callable[[JsonObject], None]
+    ) -> JsonObject:
+        async with self._http.stream("POST", _address(path), json=body) as answer:
+            if not answer.is_success:
+                await answer.aread()
+                return _checked(answer)
+            last: JsonObject = {}
+            async for line in answer.aiter_lines():
+                told = json.loads(line)
+                if "error" in told:
+                    raise RefusedError(str(told["error"]["message"]), status=answer.status_code)
+                if last:
+                    heard(last)
+                last = told
+            return last
+
     def _send(
         self,
         method: str,
@@ -101,11 +131,9 @@ class Client:
         query: Mapping[str, str | int | list[str]] | None = None,
         key: str | None = None,
     ) -> JsonObject:
-        # A segment is what a person typed: it must not lead elsewhere.
-        address = "/".join(("/api/v1", *(quote(segment, safe="") for segment in path)))
         headers = {} if key is None else {"Idempotency-Key": key}
         request = self._http.request(
-            method, address, params=dict(query or {}), json=body, headers=headers
+            method, _address(path), params=dict(query or {}), json=body, headers=headers
         )
         try:
             answer = self._loop.run_until_complete(request)
@@ -202,6 +230,11 @@ def write_address(folder: Path, address: Address, *, proof_key: str) -> Path:
         json.dump({"url": address.url, "token": address.token, "proof_key": proof_key}, stream)
     fresh.replace(file)
     return file
+
+
+def _address(path: tuple[str, ...]) -> str:
+    # A segment is what a person typed: it must not lead elsewhere.
+    return "/".join(("/api/v1", *(quote(segment, safe="") for segment in path)))
 
 
 def _over_network(address: Address) -> httpx2.AsyncClient:

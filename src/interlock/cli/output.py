@@ -18,6 +18,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -132,6 +133,25 @@ def fact(name: str, value: Json, *, width: int = 12) -> None:
 def note(text: str) -> None:
     """Tell the person something that is not the answer: it goes to stderr."""
     err.print(Text(visible(text), style="dim"))
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[JsonObject], None]]:
+    """Show how far something is while it lasts, to a person; give who is told of each step."""
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as shown:
+        task = shown.add_task(what, total=None)
+
+        def heard(told: JsonObject) -> None:
+            done, total = part(told, "progress", "done"), part(told, "progress", "total")
+            shown.update(task, completed=float(str(done)), total=float(str(total)))
+
+        yield heard
+
+
+def texts_of(body: JsonObject, key: str) -> list[str]:
+    """Return the texts of a list in an answer."""
+    found = body.get(key)
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def read_secret(what: str) -> str:

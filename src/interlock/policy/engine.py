@@ -135,6 +135,24 @@ class World:
         decisions = [self._decide_seat(seat, request, part, own) for seat in request.seats]
         return self._strictest(decisions)
 
+    def fingerprint(self, request: PolicyRequest) -> tuple[object, ...]:
+        """Return all that decides requests of this kind beside their arguments and facts.
+
+        Two worlds with equal ones decide such requests alike.
+        """
+        part = self._slices.get(_resource(request))
+        if part is None:
+            return (None,)
+        tool = request.tool
+        known = [seat for seat in request.seats if str(seat) in self._seat_versions]
+        return (
+            part.version,
+            None if tool is None else self._tool_refusal(tool, request.tool_version),
+            tuple(self._seat_versions.get(str(seat)) for seat in request.seats),
+            tuple(tuple(sorted(self.teams(seat, part).items())) for seat in known),
+            self._labels,
+        )
+
     def slice_version(self, seat: Seat, tool: ToolName) -> str:
         """Return the digest of everything in this world that can decide this seat on this tool.
 

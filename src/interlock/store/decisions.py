@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, func, select, tuple_
 
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest, Reason
-from interlock.domain.ids import DecisionId, EffectId, RunId, ToolName
+from interlock.domain.ids import DecisionId, EffectId, RunId, TenantId, ToolName
 from interlock.domain.principal import Seat
 from interlock.domain.record import from_json, object_to_json, to_json
 from interlock.store.columns import (
@@ -21,9 +21,11 @@ from interlock.store.columns import (
 )
 from interlock.store.statement import Statement
 from interlock.store.tables.calls import decision as table
+from interlock.store.tables.runs import run
 from interlock.store.tx import Tx
 
 _INSERT = Statement(table.insert())
+_OF_RUNS = table.join(run, run.c.run_id == table.c.run_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,31 @@ def list_for_run(tx: Tx, run_id: RunId) -> list[RecordedDecision]:
     query = select(table).where(table.c.run_id == run_id)
     rows = tx.connection.execute(query.order_by(table.c.at_us, table.c.decision_id)).mappings()
     return [_decision(row) for row in rows]
+
+
+def count_since(tx: Tx, tenant: TenantId, since_us: int) -> int:
+    """Count the decisions of a tenant's runs since a moment."""
+    query = select(func.count()).select_from(_OF_RUNS)
+    found = tx.connection.execute(query.where(run.c.tenant == tenant, table.c.at_us >= since_us))
+    return int(found.scalar_one())
+
+
+def list_since(
+    tx: Tx,
+    tenant: TenantId,
+    since_us: int,
+    *,
+    after: RecordedDecision | None = None,
+    limit: int,
+) -> list[RecordedDecision]:
+    """Return the decisions of a tenant's runs since a moment, oldest first, from `after` on."""
+    query = select(table).select_from(_OF_RUNS)
+    query = query.where(run.c.tenant == tenant, table.c.at_us >= since_us)
+    if after is not None:
+        place = tuple_(table.c.at_us, table.c.decision_id)
+        query = query.where(place > (after.at_us, after.decision_id))
+    query = query.order_by(table.c.at_us, table.c.decision_id).limit(limit)
+    return [_decision(row) for row in tx.connection.execute(query).mappings()]
 
 
 def _decision(row: RowMapping) -> RecordedDecision:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,17 +16,25 @@ from interlock.cli.output import (
     fact,
     note,
     part,
+    progress,
     rows_of,
     say,
     show_json,
     table,
     tells_errors,
+    texts_of,
     when,
 )
 from interlock.domain.canonical import Json, JsonObject, canonical_text
+from interlock.manifest import files
 
 app = typer.Typer(help="Policy: what it was asked and what it said.", no_args_is_help=True)
 _WIDTH = 20
+_LEFT_OUT = (
+    ("moved", "were answered in another way when they were made: policies have changed since"),
+    ("beside_policy", "were answered before any policy was asked"),
+    ("unreadable", "are not kept whole and cannot be decided again"),
+)
 _MAY = {"allow": "unattended", "draft": "as a draft only"}
 Env = Annotated[str | None, typer.Option("--env", help="One environment; all if not said.")]
 
@@ -37,11 +46,6 @@ class Act(StrEnum):
     WRITE = "write"
     DESTRUCTIVE = "destructive"
     EGRESS = "egress"
-
-
-@app.callback()
-def _policies() -> None:
-    """Keep `policy` a group although it has one command so far."""
 
 
 @app.command()
@@ -58,6 +62,79 @@ def explain(effect_id: EffectArgument, *, as_json: AsJson = False) -> None:
         say(f"policy was not asked: {body['error_message'] or body['state']}")
     for decision in decided:
         _print_decision(decision)
+
+
+@app.command()
+@tells_errors
+def backtest(
+    candidate: Annotated[
+        Path, typer.Option(help="The project folder with the policies to try.")
+    ] = Path(),
+    since: Annotated[str, typer.Option(help="A time span as 90s, 15m, 1h or 7d.")] = "7d",
+    *,
+    no_widening: Annotated[
+        bool, typer.Option(help="Exit with 1 if a recorded call or a seat may do more.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What other policies would have said to the calls that were made; applies nothing."""
+    body: JsonObject = {"files": {**files.read_folder(candidate)}, "since": since}
+    with connected() as client, progress("deciding again") as heard:
+        last = client.follow("project", "backtest", body=body, heard=heard)
+    report = last["report"]
+    # INVARIANT: a back-test that does not end with an error ends with its report.
+    assert isinstance(report, dict)
+    if as_json:
+        show_json(report)
+    else:
+        _print_backtest(report)
+    told = [*_flips(report), *rows_of(report, "rights")]
+    if no_widening and any(each["is_widening"] for each in told):
+        raise typer.Exit(1)
+
+
+def _flips(report: JsonObject) -> list[JsonObject]:
+    replayed = report["replayed"]
+    # INVARIANT: as the report is made.
+    assert isinstance(replayed, dict)
+    return rows_of(replayed, "flips")
+
+
+def _print_backtest(report: JsonObject) -> None:
+    flips, replayed = _flips(report), part(report, "replayed")
+    say(f"{report['total']} decisions since {when(report['since_us'])}", style="bold")
+    for title, is_widening in (("Would be let through", True), ("Would be held back", False)):
+        chosen = [flip for flip in flips if flip["is_widening"] == is_widening]
+        if chosen:
+            say(f"\n{title}")
+        for flip in chosen:
+            _print_flip(flip)
+    say(f"\n{part(replayed, 'unchanged')} are decided as now")
+    for name, words in _LEFT_OUT:
+        count = report["unreadable"] if name == "unreadable" else part(replayed, name)
+        if count:
+            say(f"{count} {words}")
+    if report["text"]:
+        say(str(report["text"]))
+
+
+def _print_flip(flip: JsonObject) -> None:
+    before, after = (_answered(flip[side]) for side in ("before", "after"))
+    tools, by = (" ".join(texts_of(flip, name)) for name in ("tools", "by"))
+    sign = "+" if flip["is_widening"] else "-"
+    how_many = f"{_counted(flip, 'calls')} of {_counted(flip, 'runs')}"
+    say(f"  {sign} {how_many}: {before} -> {after}  by {by}")
+    say(f"      {tools}: {' '.join(texts_of(flip, 'examples'))}")
+
+
+def _counted(flip: JsonObject, what: str) -> str:
+    return f"{flip[what]} {what if flip[what] != 1 else what.removesuffix('s')}"
+
+
+def _answered(way: Json) -> str:
+    # INVARIANT: a flip names two answers.
+    assert isinstance(way, dict)
+    return "denied" if way["outcome"] == "deny" else _may(way)
 
 
 def _print_decision(decided: JsonObject) -> None:

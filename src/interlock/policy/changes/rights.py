@@ -173,8 +173,8 @@ def _changed(
     change = _changing(old, new)
     was = () if old is None else old.ways(fits, is_searched=is_searched)
     now = () if new is None else new.ways(fits, is_searched=is_searched)
-    wider = [way for way in now if not any(_is_as_lenient(other, way) for other in was)]
-    less = [way for way in was if not any(_is_as_lenient(other, way) for other in now)]
+    wider = [way for way in now if not any(is_as_lenient(other, way) for other in was)]
+    less = [way for way in was if not any(is_as_lenient(other, way) for other in now)]
     # The other side's call may be decided in several ways: only "never" needs no call there.
     yield from (change(_mildest(was), way, None if was else way.example) for way in wider)
     yield from (change(way, _mildest(now), None if now else way.example) for way in less)
@@ -260,7 +260,7 @@ def _changing(
             environment=side.world.environment,
             tool=ToolName(name) if kind == "Tool" else None,
             model=None if kind == "Tool" else name,
-            is_widening=not _is_as_lenient(before, after),
+            is_widening=not is_as_lenient(before, after),
             before=before,
             after=after,
             example=example,
@@ -269,7 +269,7 @@ def _changing(
     return change
 
 
-def _is_as_lenient(way: Way, than: Way) -> bool:
+def is_as_lenient(way: Way, than: Way) -> bool:
     """Return whether whoever may do it in the other way may do it in this one too."""
     if way.outcome is than.outcome:
         return set(way.groups) <= set(than.groups)
@@ -277,11 +277,11 @@ def _is_as_lenient(way: Way, than: Way) -> bool:
 
 
 def _is_same(way: Way, other: Way) -> bool:
-    return _is_as_lenient(way, other) and _is_as_lenient(other, way)
+    return is_as_lenient(way, other) and is_as_lenient(other, way)
 
 
 def _is_milder(way: Way, than: Way) -> bool:
-    return _is_as_lenient(way, than) and not _is_as_lenient(than, way)
+    return is_as_lenient(way, than) and not is_as_lenient(than, way)
 
 
 def _mildest(ways: tuple[Way, ...]) -> Way:

@@ -56,7 +56,7 @@ decision = Table(
     Column("request", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Index("ix_decision_run", "run_id", "at_us"),
-    Index("ix_decision_tool", "tool", "at_us"),
+    Index("ix_decision_at", "at_us", "decision_id"),
     Index("ix_decision_effect", "effect_id", "at_us"),
 )
 
