@@ -12,7 +12,7 @@ import pytest
 
 from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import TOOL_OF, WORKFLOW_OF, files
-from tests.cli.terminal import Server, done, interlock
+from tests.cli.terminal import Server, done, interlock, listed
 
 PAGE = (Path(__file__).parents[1] / "docs" / "howto" / "backtest.md").read_text("utf-8")
 COMMANDS = [
@@ -20,6 +20,7 @@ COMMANDS = [
     for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
+WATCHED = PAGE.partition("## Watch before it counts")[2].split("```")[1]
 (RULE,) = re.findall(r"^```cedar\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
@@ -64,6 +65,33 @@ def test_the_page_tries_a_rule_on_the_calls_that_were_made(desk: Path) -> None:
     assert 1 == widened.code
     assert "+ 2 calls of 2 runs: approved by data-owners -> unattended" in widened.out
     assert "2 were answered in another way when they were made" in widened.out
+
+
+def test_the_page_watches_a_rule_before_it_counts(desk: Path) -> None:
+    """The call is made, the rule is told of; to enforce it is no wider right, to stop that is."""
+    policy = desk / "policies" / "approvals" / "mail.cedar"
+    policy.parent.mkdir(exist_ok=True)
+    rule = WATCHED.replace("mail.message.send", TOOL_OF["keyed"]).replace("security", "data-owners")
+    policy.write_text(rule)
+    done("apply", "--yes")
+    run_id = done("run", "start", WORKFLOW_OF["keyed"], "--input", "input.json")
+    done("run", "watch", run_id, "--timeout", "60")
+    (effect,) = [row for row in listed("effect", "list") if row["run_id"] == run_id]
+
+    told = done(*COMMANDS[2])
+    explained = done("policy", "explain", str(effect["effect_id"]))
+    policy.write_text(rule.replace('@mode("observe") ', ""))
+    enforced = done("plan")
+    done("apply", "--yes")
+    policy.write_text(rule)
+    watched = done("plan")
+
+    assert ["mail-is-read", "1", "1", "1"] == told.splitlines()[1].split()[:4]
+    assert str(effect["effect_id"]) in told
+    assert "  observed mail-is-read: Somebody reads each mail" in explained
+    assert "Seats may do less" in enforced
+    assert "Seats may do more" not in enforced
+    assert "Seats may do more" in watched
 
 
 def test_unknown_time_and_broken_folder_are_told_in_a_sentence(desk: Path) -> None:

@@ -79,6 +79,14 @@ def live() -> dict[str, str]:
     return {line[2]: line[1] for line in lines}
 
 
+def apply_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apply as a second owner."""
+    key = interlock("key", "create", "bob", "--role", "owner").out.strip()
+    with monkeypatch.context() as as_bob:
+        as_bob.setenv("INTERLOCK_TOKEN", key)
+        done("apply", "--yes")
+
+
 def test_the_page_leads_to_another_version_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +109,9 @@ def test_the_page_leads_to_another_version_and_back(
         planned, _, _, difference = run(blocks[0])
         in_dev = live()
         [tested] = run(blocks[1])
-        released, moved, _ = run(blocks[2])
+        released, moved = run(blocks[2].rpartition("interlock apply")[0])
+        asked, still = interlock("apply", "--yes"), live()
+        apply_as_another(monkeypatch)
         in_both = live()
         back, _ = run(blocks[3])
         in_the_end = live()
@@ -117,6 +127,7 @@ def test_the_page_leads_to_another_version_and_back(
     assert "notes.note.add in prod: version 1 -> 2" in released
     assert "ask `desk`, whose workflow `keep` calls it" in released
     assert "~ version of tool notes.note.add in prod" in moved
+    assert (1, {"dev": "2", "prod": "1"}) == (asked.code, still)
     assert {"dev": "2", "prod": "2"} == in_both
     assert "notes.note.add in prod: version 2 -> 1" in back
     assert {"dev": "2", "prod": "1"} == in_the_end

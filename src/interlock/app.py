@@ -70,6 +70,7 @@ from interlock.tools.secrets.variables import VariableSecrets
 from interlock.tools.secrets.vault import VaultPlace, VaultSecrets
 
 INSTANCE_KEY = "instance.key"
+_TWO = "Something in `prod` is wider: it is applied once two people have asked for it."
 
 
 class Interlock:
@@ -232,7 +233,8 @@ class Interlock:
     def plan(self, files: Mapping[str, str]) -> JsonObject:
         """Say what applying these files would change; raises `ManifestError` with every problem."""
         planned, before, after = self._candidate(files)
-        return _shown(planned, compared(before, after) if before else None)
+        rights = compared(before, after) if before else None
+        return _shown(planned, rights, takes_two=_takes_two(self.db, planned, rights))
 
     def backtest(
         self, files: Mapping[str, str], *, tenant: TenantId, span_us: int
@@ -253,9 +255,28 @@ class Interlock:
         return planned, before, self._live.worlds_of(planned.release)
 
     def apply(self, files: Mapping[str, str], *, by: Principal, diff: str | None) -> JsonObject:
-        """Apply files as the next release, whole or not at all; `diff` is the digest shown."""
-        done = apply.apply(self.db, files, by=by.name, expected_diff_digest=diff, lint=self._lint)
-        return _shown(done, None) | {"release": done.release.number}
+        """Apply files as the next release, whole or not at all; `diff` is the digest shown.
+
+        What widens something in `prod` is applied once a second person asks for it too.
+        """
+        planned, before, after = self._candidate(files)
+        if diff not in {None, planned.diff.digest}:
+            raise ConflictError(apply.MOVED)
+        rights = compared(before, after) if before else None
+        takes_two = _takes_two(self.db, planned, rights)
+        done = apply.apply(
+            self.db,
+            files,
+            by=by.name,
+            expected_diff_digest=planned.diff.digest,
+            takes_two=takes_two,
+            lint=self._lint,
+        )
+        waits = None if done.waits is None else object_to_json(done.waits)
+        return _shown(done, rights, takes_two=takes_two) | {
+            "release": done.release.number,
+            "waits": waits,
+        }
 
     def try_tool(
         self,
@@ -465,16 +486,30 @@ def _resource(settings: ModelSettings) -> ModelResource:
     )
 
 
-def _shown(planned: apply.Plan, rights: Rights | None) -> JsonObject:
+def _shown(planned: apply.Plan, rights: Rights | None, *, takes_two: bool) -> JsonObject:
     """Render a plan; `rights` are what it changes for seats, None if nothing is live to compare."""
     found = planned.diff
     told = [found.to_text()] if rights is None else [found.to_text(), rights.to_text()]
+    told += ["", _TWO] if takes_two else []
     return found.to_json() | {
         "text": "\n".join(told).rstrip("\n"),
         "is_empty": not found.changes,
         "rights": [] if rights is None else rights.to_json(),
         "is_wider": rights is None or rights.is_wider or found.is_wider,
+        "takes_two": takes_two,
     }
+
+
+def _takes_two(db: Database, planned: apply.Plan, rights: Rights | None) -> bool:
+    """Return whether something of `prod` is wider than now; nothing is before a first release.
+
+    To go back to what was live there takes one person: two have agreed to it before.
+    """
+    is_wider = rights is not None and (rights.is_wider_in_prod or planned.diff.is_wider_in_prod)
+    if not is_wider:
+        return False
+    with db.reading() as tx:
+        return not apply.goes_back(tx, planned.release)
 
 
 def _reported(

@@ -6,12 +6,17 @@ from dataclasses import replace
 import pytest
 
 from interlock.domain.errors import ConflictError, ManifestError
-from interlock.manifest.apply import apply, plan
+from interlock.domain.ids import ToolName
+from interlock.manifest.apply import ASKED_US, apply, goes_back, plan
 from interlock.manifest.load import load
 from interlock.store import registry
 from interlock.store.engine import Database
 from interlock.store.migrate import upgrade
+from interlock.testing.clock import ManualClock
 from tests.manifest.sample import FILES, changed
+
+DEV = '{server: desk-dev, credentials: "secret://desk/dev/bot"}'
+CREATE = ToolName("desk.issue.create")
 
 
 @pytest.fixture
@@ -99,3 +104,44 @@ def test_deprecation_is_judged_by_the_day_of_the_apply(db: Database) -> None:
     with pytest.raises(ManifestError, match="after its last day"):
         apply(db, files, by="ann")
     assert 0 == _live(db)
+
+
+def test_what_takes_two_is_asked_for_twice(default_database_url: str) -> None:
+    """By two people, for the same difference, within a day; the first ask changes nothing."""
+    clock = ManualClock()
+    db = Database(default_database_url, clock=clock)
+    upgrade(db)
+    apply(db, FILES, by="ann")
+    other = changed("workflows/triage.yaml", "level: 2", "level: 1")
+
+    first = apply(db, other, by="ann", takes_two=True)
+    again = apply(db, other, by="ann", takes_two=True)
+    clock.advance(ASKED_US / 1_000_000 + 1)
+    late = apply(db, other, by="bob", takes_two=True)
+    done = apply(db, other, by="ann", takes_two=True)
+
+    assert ["ann", "ann", "bob"] == [each.waits and each.waits.by for each in (first, again, late)]
+    assert {1} == {each.diff.base for each in (first, again, late)}
+    assert (None, 2) == (done.waits, done.release.number)
+    with db.reading() as tx:
+        kept = registry.list_releases(tx)[0]
+    assert ("ann", "bob") == (kept.applied_by, kept.asked_by)
+    db.close()
+
+
+def test_only_what_was_live_before_is_a_way_back(db: Database) -> None:
+    """The same version on the same server; anything beside it is a change like any other."""
+    third = changed("tools/create.yaml", "version: 2", "version: 3")
+    both = {**third, "tools/create2.yaml": f"{FILES['tools/create.yaml']}"}
+    apply(db, FILES, by="ann")
+    forth = apply(db, both, by="ann").release
+    back = {
+        **both,
+        "tools/create.yaml": third["tools/create.yaml"].replace(DEV, f"{DEV[:-1]}, past: true}}"),
+    }
+    more = {**back, "project.yaml": both["project.yaml"].replace("[pii]", "[pii, secret]")}
+    moved = [plan(db, files).release for files in (back, more, both)]
+
+    assert 3 == forth.tools[CREATE].version
+    with db.reading() as tx:
+        assert [True, False, False] == [goes_back(tx, release) for release in moved]

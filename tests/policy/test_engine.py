@@ -58,6 +58,48 @@ def test_call_without_grant_is_denied() -> None:
     assert (Outcome.DENY, ["policy.no_grant"]) == (decision.outcome, codes(decision))
 
 
+@pytest.mark.parametrize("kind", ["approvals", "guardrails"])
+def test_policy_in_observe_mode_is_told_and_changes_nothing(kind: str) -> None:
+    """The decision is the one without it, and so is what an approval would be bound to."""
+    rule = OVER_500.replace("@approval", '@mode("observe") @approval')
+    if kind == "guardrails":
+        rule = rule.replace('@approval("finance-managers") ', "")
+    watched, plain = world(GRANT_WRITES, rule), world(GRANT_WRITES)
+    large = request(arguments={"amount_cents": 70_000, "customer": "c1"})
+
+    decision, small = watched.decide(large), watched.decide(request())
+
+    told = Reason(
+        code="policy.observed", message="Above $500: finance", policy_id="refund-over-500"
+    )
+    assert (Outcome.ALLOW, (told,)) == (decision.outcome, decision.observed)
+    assert ("writes",) == decision.policy_ids
+    assert () == small.observed
+    assert watched.slice_version(EXECUTOR, REFUND) == plain.slice_version(EXECUTOR, REFUND)
+
+
+def test_agreement_lifts_what_is_observed_too() -> None:
+    """It would not have asked again."""
+    rule = OVER_500.replace("@approval", '@mode("observe") @approval')
+    large = request(
+        arguments={"amount_cents": 70_000, "customer": "c1"}, lifted=("finance-managers",)
+    )
+
+    assert () == world(GRANT_WRITES, rule).decide(large).observed
+
+
+def test_observed_policy_that_fails_denies_nothing_and_says_so() -> None:
+    """Whoever enforces it would deny such calls: that is worth knowing before."""
+    rule = """@id("sum") @mode("observe") @why("Far too much")
+    forbid (principal, action == Action::"billing.refund.create", resource)
+    when { context.args.amount_cents * 9223372036854775807 > 1 };"""
+
+    decision = world(GRANT_WRITES, rule).decide(request())
+
+    assert Outcome.ALLOW is decision.outcome
+    assert [("policy.error", "sum")] == [(r.code, r.policy_id) for r in decision.observed]
+
+
 def test_empty_world_denies() -> None:
     """A project without policies denies everything."""
     decision = world(defaults=False).decide(request("billing.invoice.show"))

@@ -55,6 +55,16 @@ def test_statements_are_found_with_their_lines() -> None:
             "`@onwer`, did you mean `@owner`",
         ),
         (GRANT.replace("@owner", '@zzz("o") @owner'), "grants", "unknown annotation `@zzz`"),
+        (
+            GRANT.replace("@owner", '@mode("observe") @owner'),
+            "grants",
+            "`@approval`, `@draft` and `@mode` belong to forbids",
+        ),
+        (
+            GRANT.replace("@owner", '@mode("off") @owner'),
+            "grants",
+            'a policy is enforced or has `@mode("observe")`, there is no other mode',
+        ),
         (GUARD, "grants", "a forbid belongs in approvals/ or guardrails/"),
         (GUARD.replace('@why("w")', ""), "guardrails", "a forbid needs a `@why`"),
         (GUARD.replace('"w"', '""'), "guardrails", "a forbid needs a `@why`"),

@@ -32,13 +32,17 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The answer for one call. `groups` (sorted) are those whose approval would unlock it."""
+    """The answer for one call. `groups` (sorted) are those whose approval would unlock it.
+
+    `observed` is what policies in observe mode would have said; it changes nothing.
+    """
 
     outcome: Outcome
     reasons: tuple[Reason, ...]
     groups: tuple[str, ...] = ()
     policy_version: str = ""
     slice_version: str = ""
+    observed: tuple[Reason, ...] = ()
 
     @property
     def policy_ids(self) -> tuple[str, ...]:

@@ -28,13 +28,17 @@ GRAVE = ("group", "risk", "is_egress", "is_irreversible", "effect", "source", "s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One difference: what it is about, what happens to it, and the members that differ."""
+    """One difference: what it is about, what happens to it, and the members that differ.
+
+    `in_prod` if it widens something of `prod` that no comparison of what seats may do can judge.
+    """
 
     kind: str
     name: str
     action: Action
     is_widening: bool = False
     details: tuple[str, ...] = ()
+    in_prod: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,11 @@ class Diff:
     def is_wider(self) -> bool:
         """Whether something is wider that no comparison of what seats may do can judge."""
         return any(change.is_widening and change.kind not in JUDGED for change in self.changes)
+
+    @property
+    def is_wider_in_prod(self) -> bool:
+        """Whether that is something of `prod`."""
+        return any(change.in_prod for change in self.changes)
 
     def to_json(self) -> JsonObject:
         """Render for REST and programs."""
@@ -166,6 +175,7 @@ def _tool_risks(old: Release, new: Release) -> Iterator[Change]:
                 action="changed",
                 is_widening=True,
                 details=tuple(details),
+                in_prod="prod" in after,
             )
 
 
@@ -193,6 +203,7 @@ def _versions(old: Release, new: Release) -> Iterator[Change]:
                     action="changed",
                     is_widening=True,
                     details=(f"version {before[place].version} -> {tool.version}", *users),
+                    in_prod=place == "prod",
                 )
 
 
@@ -204,6 +215,7 @@ def _lifted(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Change]:
             action="removed",
             is_widening=True,
             details=(old[binding],),
+            in_prod=binding.endswith("@prod"),
         )
 
 
@@ -228,17 +240,33 @@ def _target(binding: EnvironmentBinding | None) -> str:
 
 def _rights(old: Release, new: Release) -> Iterator[Change]:
     yield from _granted(_SEAT_TOOLS, _seats(old.workflows), _seats(new.workflows))
-    yield from _granted("models of outside agent", _models(old), _models(new))
+    outside = frozenset(
+        str(trigger.agent)
+        for flow in new.workflows.values()
+        for trigger in flow.triggers
+        if trigger.environment == "prod"
+    )
+    yield from _granted("models of outside agent", _models(old), _models(new), in_prod=outside)
 
 
 def _granted(
-    kind: str, before: Mapping[str, set[str]], after: Mapping[str, set[str]]
+    kind: str,
+    before: Mapping[str, set[str]],
+    after: Mapping[str, set[str]],
+    *,
+    in_prod: frozenset[str] = frozenset(),
 ) -> Iterator[Change]:
     for name in sorted({*before, *after}):
         had, has = before.get(name, set()), after.get(name, set())
         if has - had:
-            details = tuple(sorted(has - had))
-            yield Change(kind=kind, name=name, action="added", is_widening=True, details=details)
+            yield Change(
+                kind=kind,
+                name=name,
+                action="added",
+                is_widening=True,
+                details=tuple(sorted(has - had)),
+                in_prod=name in in_prod,
+            )
         if had - has:
             details = tuple(sorted(had - has))
             yield Change(kind=kind, name=name, action="removed", details=details)
@@ -270,7 +298,13 @@ def _doors(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> Iter
     for name in sorted(before ^ after):
         is_new = name in after
         action: Action = "added" if is_new else "removed"
-        yield Change(kind="sessions of", name=name, action=action, is_widening=is_new)
+        yield Change(
+            kind="sessions of",
+            name=name,
+            action=action,
+            is_widening=is_new,
+            in_prod=is_new and name.endswith(" in prod"),
+        )
 
 
 def _autonomy(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> Iterator[Change]:

@@ -51,17 +51,24 @@ from interlock.policy.slices import Target, Uid, slice_of
 __all__ = ["ModelResource", "Slice", "World", "build_world"]
 
 _FAILED = re.compile(r"while evaluating policy `([^`]+)`")
+OBSERVED = "policy.observed"
+"""Code of what a policy in observe mode would have said."""
 _NO_GRANT = Reason(code="policy.no_grant", message="no grant permits this call")
 _STRICTNESS = (Outcome.ALLOW, Outcome.NEEDS_APPROVAL, Outcome.DRAFT, Outcome.DENY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """The policies that can match one action on one resource, as a handle, with their digest."""
+    """The policies that can match one action on one resource, as a handle, with their digest.
+
+    `observed` are those that decide nothing, `watch` a handle that allows where one of them holds.
+    """
 
     target: Target
     policies: Mapping[str, Policy]
     handle: cedarpy.PolicySet
+    observed: Mapping[str, Policy]
+    watch: cedarpy.PolicySet
     action: ToolAction | None
     owner: str
     version: str
@@ -133,7 +140,10 @@ class World:
         except InputError as error:
             return self._answer(Outcome.DENY, reasons=[_reason("policy.unmappable", error.message)])
         decisions = [self._decide_seat(seat, request, part, own) for seat in request.seats]
-        return self._strictest(decisions)
+        decision = self._strictest(decisions)
+        if part.observed:
+            decision = replace(decision, observed=self._observed(request, part, own))
+        return decision
 
     def fingerprint(self, request: PolicyRequest) -> tuple[object, ...]:
         """Return all that decides requests of this kind beside their arguments and facts.
@@ -254,8 +264,7 @@ class World:
         self, seat: Seat, request: PolicyRequest, part: Slice, own: JsonObject
     ) -> Decision:
         teams = self.teams(seat, part)
-        valid = request.lifted - RESERVED_GROUPS
-        lifted = valid | {group for group, team in teams.items() if team in valid}
+        lifted = _lifted(request, teams)
         first = self._evaluate(seat, request, part, own, lifted)
         version = self._slice_version(seat, part)
         if first.diagnostics.errors or first.decision is cedarpy.Decision.NoDecision:
@@ -285,6 +294,17 @@ class World:
             groups=frozenset(teams.get(group, group) for group in groups - {DRAFT}),
             version=version,
         )
+
+    def _observed(self, request: PolicyRequest, part: Slice, own: JsonObject) -> tuple[Reason, ...]:
+        """Return what the policies that are only observed would have said, for any seat."""
+        watched, found = replace(part, handle=part.watch), list[Reason]()
+        for seat in request.seats:
+            lifted = _lifted(request, self.teams(seat, part))
+            answer = self._evaluate(seat, request, watched, own, lifted)
+            held = sorted(answer.diagnostics.reasons) if answer.allowed else []
+            found += [_because(OBSERVED, part.observed[policy_id]) for policy_id in held]
+            found += _errors(answer) if answer.diagnostics.errors else []
+        return tuple(dict.fromkeys(found))
 
     def _evaluate(
         self,
@@ -381,13 +401,20 @@ def _targets(
 def _sliced(
     release: Release, checked: Checked, target: Target, entities: Mapping[Uid, Entity]
 ) -> Slice:
-    policies = slice_of(checked.policies, target)
+    matching = slice_of(checked.policies, target)
+    policies = [policy for policy in matching if not policy.is_observed]
+    observed = {policy.policy_id: policy for policy in matching if policy.is_observed}
     tool = release.tools.get(ToolName(target.action))
     system = None if tool is None else release.systems.get(tool.system)
     return Slice(
         target=target,
         policies={policy.policy_id: policy for policy in policies},
         handle=policy_set(policies),
+        observed=observed,
+        watch=policy_set(
+            replace(policy, rule=replace(policy.rule, effect="permit"))
+            for policy in observed.values()
+        ),
         action=checked.actions.get(ToolName(target.action)),
         owner="" if system is None else system.owner,
         version=digest(
@@ -403,6 +430,12 @@ def _sliced(
 def _seat_version(seat: Seat, entities: Mapping[Uid, Entity]) -> str:
     involved = (("Agent", str(seat)), ("Workflow", str(seat.workflow)))
     return digest([entities[uid].to_json() for uid in involved])
+
+
+def _lifted(request: PolicyRequest, teams: Mapping[str, str]) -> frozenset[str]:
+    """Return the groups that agreed, by all of their names."""
+    valid = request.lifted - RESERVED_GROUPS
+    return valid | {group for group, team in teams.items() if team in valid}
 
 
 def _with_policies(part: Slice, policies: tuple[Policy, ...]) -> Slice:

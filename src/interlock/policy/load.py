@@ -27,7 +27,8 @@ RESERVED_GROUPS = frozenset({DRAFT, WORKFLOW_OWNER, SYSTEM_OWNER})
 """Groups that are no teams: the first is no approval at all, the others depend on the call."""
 
 _LIFTED = "lifted"
-_ANNOTATIONS = frozenset({"id", "owner", "why", "approval", "draft"})
+_ANNOTATIONS = frozenset({"id", "owner", "why", "approval", "draft", "mode"})
+_OBSERVE = "observe"
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;|\S', re.DOTALL)
 
 Kind: TypeAlias = Literal["grants", "approvals", "guardrails"]
@@ -39,7 +40,8 @@ class Policy:
     """One loaded policy.
 
     `group` is the group (or `draft`) that lifts it, None for grants and guardrails; `rule` is its
-    tree with that condition added; `path` and `line` say where it was written.
+    tree with that condition added; `path` and `line` say where it was written. One that
+    `is_observed` is told of wherever it holds, and changes no decision.
     """
 
     policy_id: str
@@ -50,6 +52,7 @@ class Policy:
     rule: pst.Template
     path: str
     line: int
+    is_observed: bool = False
 
     @property
     def conditions(self) -> tuple[pst.Clause, ...]:
@@ -146,6 +149,7 @@ def _policy(rule: pst.Template, kind: Kind, *, text: str, path: str, line: int) 
         rule=_liftable(rule, group),
         path=path,
         line=line,
+        is_observed="mode" in notes,
     )
 
 
@@ -165,13 +169,15 @@ def _annotation_problems(rule: pst.Template, kind: Kind) -> Iterator[str]:
     if not notes.get("id"):
         yield "a policy needs an `@id`"
     is_liftable = "approval" in notes or "draft" in notes
+    if notes.get("mode", _OBSERVE) != _OBSERVE:
+        yield f'a policy is enforced or has `@mode("{_OBSERVE}")`, there is no other mode'
     if rule.effect == "permit":
         if kind != "grants":
             yield "a permit belongs in grants/"
         if not notes.get("owner"):
             yield "a permit needs an `@owner`"
-        if is_liftable:
-            yield "`@approval` and `@draft` belong to forbids"
+        if is_liftable or "mode" in notes:
+            yield "`@approval`, `@draft` and `@mode` belong to forbids"
         return
     if kind == "grants":
         yield "a forbid belongs in approvals/ or guardrails/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, func, select, tuple_
@@ -71,6 +72,7 @@ def put(
             "groups": pack(list(decision.groups)),
             "reasons": pack(to_json(decision.reasons)),
             "policy_ids": pack(list(decision.policy_ids)),
+            "observed": pack(to_json(decision.observed)) if decision.observed else None,
             "policy_version": decision.policy_version,
             "slice_version": decision.slice_version,
             "request": pack(object_to_json(request)),
@@ -118,6 +120,16 @@ def list_since(
     return [_decision(row) for row in tx.connection.execute(query).mappings()]
 
 
+def list_observed(tx: Tx, tenant: TenantId, since_us: int) -> Iterator[RecordedDecision]:
+    """Return the decisions since a moment that policies in observe mode would have changed."""
+    query = select(table).select_from(_OF_RUNS)
+    query = query.where(
+        run.c.tenant == tenant, table.c.at_us >= since_us, table.c.observed.is_not(None)
+    )
+    query = query.order_by(table.c.at_us, table.c.decision_id)
+    return map(_decision, tx.connection.execute(query).mappings())
+
+
 def _decision(row: RowMapping) -> RecordedDecision:
     return RecordedDecision(
         decision_id=DecisionId(row["decision_id"]),
@@ -132,6 +144,7 @@ def _decision(row: RowMapping) -> RecordedDecision:
             groups=unpack_texts(row["groups"]),
             policy_version=row["policy_version"],
             slice_version=row["slice_version"],
+            observed=from_json(tuple[Reason, ...], unpack(row["observed"]) or []),
         ),
         request=unpack_object(row["request"]),
         at_us=row["at_us"],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from interlock.domain.canonical import digest
 from interlock.domain.errors import ConflictError, NotFoundError, VersionMissingError
@@ -14,6 +14,7 @@ from interlock.domain.release import RELEASE_FORMAT, Release
 from interlock.store.columns import pack, unpack
 from interlock.store.statement import Statement
 from interlock.store.tables.runs import release as table
+from interlock.store.tables.runs import release_ask
 from interlock.store.tx import Tx
 
 _LIVE_FORMAT = Statement(select(table.c.format).order_by(table.c.number.desc()).limit(1))
@@ -22,15 +23,40 @@ _LIVE = Statement(select(func.max(table.c.number).label("number")))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedRelease:
-    """Who applied a release and when; `digest` covers everything but its number."""
+    """Who applied a release and when; `digest` covers everything but its number.
+
+    `asked_by` is who asked for it first, if it took two people.
+    """
 
     number: int
     digest: str
     applied_by: str
     applied_us: int
+    asked_by: str | None = None
 
 
-def put_release(tx: Tx, release: Release, *, by: str) -> Release:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Who asked for a difference to be applied that takes two people, and since when."""
+
+    by: str
+    at_us: int
+
+
+def find_asked(tx: Tx, diff: str) -> Asked | None:
+    """Return who asked for a difference, by its digest; None if nobody has."""
+    row = tx.connection.execute(select(release_ask).where(release_ask.c.diff == diff)).first()
+    return None if row is None else Asked(by=row.asked_by, at_us=row.asked_us)
+
+
+def put_asked(tx: Tx, diff: str, *, by: str) -> Asked:
+    """Note that somebody asks for a difference now, in place of whoever asked before."""
+    tx.connection.execute(delete(release_ask).where(release_ask.c.diff == diff))
+    tx.insert(release_ask, {"diff": diff, "asked_us": tx.now_us, "asked_by": by})
+    return Asked(by=by, at_us=tx.now_us)
+
+
+def put_release(tx: Tx, release: Release, *, by: str, asked_by: str | None = None) -> Release:
     """Store the next release and return it with its number; raises `ConflictError` on a race."""
     numbered = replace(release, number=live_number(tx) + 1)
     is_new = tx.insert_once(
@@ -42,6 +68,7 @@ def put_release(tx: Tx, release: Release, *, by: str) -> Release:
             "body": pack(object_to_json(numbered)),
             "applied_us": tx.now_us,
             "applied_by": by,
+            "asked_by": asked_by,
         },
     )
     if not is_new:
@@ -110,7 +137,7 @@ def format_of(tx: Tx, number: int) -> int:
 
 def list_releases(tx: Tx) -> list[AppliedRelease]:
     """Return what was applied, newest first."""
-    columns = (table.c.number, table.c.digest, table.c.applied_by, table.c.applied_us)
+    columns = (table.c[each.name] for each in fields(AppliedRelease))
     rows = tx.connection.execute(select(*columns).order_by(table.c.number.desc())).mappings()
     return [AppliedRelease(**row) for row in rows]
 

@@ -203,6 +203,16 @@ def test_tool_that_is_let_out_of_quarantine_is_a_new_right() -> None:
     assert all(each.is_exact for each in gained + lost)
 
 
+def test_observe_mode_is_a_right() -> None:
+    """Whoever only watches from now on lets calls through; to enforce again is narrower."""
+    watching = OVER_500.replace("@approval", '@mode("observe") @approval')
+    enforced, watched = world(GRANT_WRITES, OVER_500), world(GRANT_WRITES, watching)
+
+    assert [True] == sorted({each.is_widening for each in changes(enforced, watched)})
+    assert [False] == sorted({each.is_widening for each in changes(watched, enforced)})
+    assert [] == changes(watched, world(GRANT_WRITES))
+
+
 def test_level_of_autonomy_is_a_right() -> None:
     """One level up: what had to be approved need not be."""
     found = changes(

@@ -93,6 +93,36 @@ def backtest(
         raise typer.Exit(1)
 
 
+@app.command()
+@tells_errors
+def observed(
+    since: Annotated[str, typer.Option(help="A time span as 90s, 15m, 1h or 7d.")] = "7d",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """What policies in observe mode would have held back, and did not."""
+    with connected() as client:
+        body = client.get("questions", "observed", since=since)
+    if as_json:
+        show_json(body)
+        return
+    table(
+        ("policy", "calls", "runs", "let through", "tools", "for instance"),
+        [
+            (
+                row["policy_id"],
+                row["calls"],
+                row["runs"],
+                row["let_through"],
+                row["tools"],
+                row["examples"],
+            )
+            for row in rows_of(body, "policies")
+        ],
+        empty="nothing: no policy in observe mode held for any call",
+    )
+
+
 def _flips(report: JsonObject) -> list[JsonObject]:
     replayed = report["replayed"]
     # INVARIANT: as the report is made.
@@ -145,6 +175,8 @@ def _print_decision(decided: JsonObject) -> None:
     say(f"{when(decided['at_us'])}  {decision['outcome']}", style="bold")
     for reason in rows_of(decision, "reasons"):
         say(f"  {reason['policy_id'] or reason['code']}: {reason['message']}")
+    for reason in rows_of(decision, "observed"):
+        say(f"  observed {reason['policy_id'] or reason['code']}: {reason['message']}")
     seats = [f"{seat['workflow']}/{seat['agent']}" for seat in rows_of(request, "seats")]
     told: JsonObject = {
         "who": list[Json](seats),

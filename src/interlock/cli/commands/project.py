@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from interlock.cli.client import Client
-from interlock.cli.output import AsJson, connected, say, show_json, tells_errors
+from interlock.cli.output import (
+    AsJson,
+    connected,
+    note,
+    part,
+    say,
+    show_json,
+    tells_errors,
+)
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError
 from interlock.manifest import files
@@ -71,7 +79,10 @@ def apply(
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Show the difference, ask, and apply the folder as one release, whole or not at all."""
+    """Show the difference, ask, and apply the folder as one release, whole or not at all.
+
+    What widens something in `prod` takes two people: exit code 1 until the second has asked.
+    """
     texts = _files(folder)
     with connected() as client:
         shown = client.post("project", "plan", body={"files": texts})
@@ -85,7 +96,14 @@ def apply(
 
 def _apply(client: Client, texts: JsonObject, *, diff: Json) -> None:
     done = client.post("project", "apply", body={"files": texts, "diff": diff})
-    say(f"release {done['release']} is live", style="green")
+    if done["waits"] is None:
+        say(f"release {done['release']} is live", style="green")
+        return
+    note(
+        f"not applied yet: `{part(done, 'waits', 'by')}` has asked for it; another owner gives the"
+        " same command on the same files within a day"
+    )
+    raise typer.Exit(1)
 
 
 def _files(folder: Path) -> JsonObject:

@@ -37,6 +37,11 @@ class Rights:
         """Whether a seat may do more than before, or nobody can tell that it may not."""
         return any(change.is_widening for change in self.changes)
 
+    @property
+    def is_wider_in_prod(self) -> bool:
+        """Whether that is so in `prod`."""
+        return any(change.is_widening and change.environment == "prod" for change in self.changes)
+
     def to_json(self) -> list[Json]:
         """Render for REST and programs."""
         return [

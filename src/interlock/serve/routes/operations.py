@@ -11,6 +11,7 @@ from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.record import object_to_json, to_json
 from interlock.observe import questions
+from interlock.observe.observed import observed_since
 from interlock.serve import doctor
 from interlock.serve.auth import App
 from interlock.serve.routes.runs import Reader
@@ -28,6 +29,16 @@ def why_duplicates(app: App, reader: Reader, since: Since = "1h") -> JsonObject:
     with app.db.reading() as tx:
         answer = questions.why_duplicates(tx, reader.tenant, tx.now_us - span_us)
     return object_to_json(answer)
+
+
+@router.get("/questions/observed")
+def what_was_observed(app: App, reader: Reader, since: Since = "7d") -> JsonObject:
+    """Say which calls policies in observe mode would have held back, policy by policy."""
+    span_us = span_of(since)
+    with app.db.reading() as tx:
+        since_us = tx.now_us - span_us
+        told = observed_since(tx, reader.tenant, since_us)
+    return {"since_us": since_us, "policies": to_json(told)}
 
 
 @router.get("/summary")

@@ -51,6 +51,7 @@ decision = Table(
     Column("groups", Text, nullable=False),
     Column("reasons", Text, nullable=False),
     Column("policy_ids", Text, nullable=False),
+    Column("observed", Text),
     Column("policy_version", Text, nullable=False),
     Column("slice_version", Text, nullable=False),
     Column("request", Text, nullable=False),

@@ -26,6 +26,15 @@ release = Table(
     Column("body", Text, nullable=False),
     Column("applied_us", BigInteger, nullable=False),
     Column("applied_by", Text, nullable=False),
+    Column("asked_by", Text),
+)
+
+release_ask = Table(
+    "release_ask",
+    metadata,
+    Column("diff", Text, primary_key=True),
+    Column("asked_us", BigInteger, nullable=False),
+    Column("asked_by", Text, nullable=False),
 )
 
 trigger_event = Table(
