@@ -93,7 +93,7 @@ class Interlock:
         self.credentials = _source(config, self.secrets)
         self._models = config.models
         self._pool = ConnectorPool(functions, variables=_passable(os.environ))
-        models = {name: _resource(model) for name, model in config.models.items()}
+        models = models_of(config)
         self._live = LiveProject(models)
         # Such a release would load and then deny everything.
         self._lint = partial(check, models=models)
@@ -480,10 +480,12 @@ def _declared(settings: ModelSettings) -> cost.Price | None:
     return cost.Price(input_micro_usd_per_mtok=given, output_micro_usd_per_mtok=taken)
 
 
-def _resource(settings: ModelSettings) -> ModelResource:
-    return ModelResource(
-        name=settings.name, external=settings.is_external, accepts=settings.accepts
-    )
+def models_of(config: Config) -> dict[str, ModelResource]:
+    """Return the models of the settings as policies see them, by name."""
+    return {
+        name: ModelResource(name=model.name, external=model.is_external, accepts=model.accepts)
+        for name, model in config.models.items()
+    }
 
 
 def _shown(planned: apply.Plan, rights: Rights | None, *, takes_two: bool) -> JsonObject:

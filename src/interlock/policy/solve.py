@@ -70,6 +70,35 @@ def search(world: World, seat: Seat, part: Slice, tool: ToolVersion | None) -> l
     return list(Calls(world, seat, part, tool).ways())
 
 
+def counterexample(
+    world: World,
+    seat: Seat,
+    part: Slice,
+    tool: ToolVersion,
+    *,
+    without: frozenset[str] | None,
+    is_untrusted: bool | None = None,
+    labels: frozenset[str] = frozenset(),
+) -> PolicyRequest | None:
+    """Return a call that can be allowed; None if it is shown that there is none.
+
+    It needs nobody of the groups `without` to agree (None: nobody at all), and its run has read
+    untrusted content, or not, and carries these labels. Raises `UndecidedError`.
+    """
+    calls = Calls(world, seat, part, tool)
+    needs = calls.needs()
+    solver = patient_solver()
+    solver.add(*calls.bounds, calls.allowed, *calls.with_labels(labels))
+    unwanted = needs if without is None else without & needs.keys()
+    solver.add(*(z3.Not(needs[group]) for group in unwanted))
+    if is_untrusted is not None:
+        solver.add(z3.Bool("untrusted") == z3.BoolVal(is_untrusted))
+    answer = solver.check()
+    if answer == z3.unknown:
+        raise UndecidedError
+    return None if answer == z3.unsat else calls.request(calls.nicer(solver, needs.values()))
+
+
 class Calls:
     """All calls of one tool, or requests to one model, that a seat could make, as formulas.
 
@@ -125,6 +154,12 @@ class Calls:
             elif not policy.is_liftable(self._teams):
                 limits.append(z3.Not(held.matches))
         return z3.And(z3.Or(*permits), *limits)
+
+    def with_labels(self, names: Iterable[str]) -> Iterator[z3.BoolRef]:
+        """Yield that the run of a call carries these labels."""
+        labels = self._context.members["labels"][1]
+        for name in sorted(names):
+            yield z3.IsMember(z3.StringVal(uid_text("Label", name)), labels)
 
     def needs(self, *, by_team: bool = False) -> dict[str, z3.BoolRef]:
         """Return when a call needs whose agreement: by group, or by the team behind it."""

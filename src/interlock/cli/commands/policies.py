@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from interlock.cli import policy_tests
 from interlock.cli.commands.effects import EffectArgument
 from interlock.cli.output import (
     AsJson,
@@ -19,6 +20,7 @@ from interlock.cli.output import (
     progress,
     rows_of,
     say,
+    settings,
     show_json,
     table,
     tells_errors,
@@ -26,6 +28,7 @@ from interlock.cli.output import (
     when,
 )
 from interlock.domain.canonical import Json, JsonObject, canonical_text
+from interlock.domain.record import object_to_json
 from interlock.manifest import files
 
 app = typer.Typer(help="Policy: what it was asked and what it said.", no_args_is_help=True)
@@ -36,6 +39,7 @@ _LEFT_OUT = (
     ("unreadable", "are not kept whole and cannot be decided again"),
 )
 _MAY = {"allow": "unattended", "draft": "as a draft only"}
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The project folder.")]
 Env = Annotated[str | None, typer.Option("--env", help="One environment; all if not said.")]
 
 
@@ -62,6 +66,38 @@ def explain(effect_id: EffectArgument, *, as_json: AsJson = False) -> None:
         say(f"policy was not asked: {body['error_message'] or body['state']}")
     for decision in decided:
         _print_decision(decision)
+
+
+@app.command()
+@tells_errors
+def check(folder: Folder = Path()) -> None:
+    """Check the policies of a project folder, and all that they name; needs no installation."""
+    release = policy_tests.project(folder, settings())
+    say(f"{len(release.policies)} policy files mean what they say", style="green")
+
+
+@app.command("test")
+@tells_errors
+def run_tests(folder: Folder = Path(), *, as_json: AsJson = False) -> None:
+    """Decide the calls and prove the statements of policies/tests; exit code 1 unless all hold.
+
+    Needs no installation.
+    """
+    judged: list[JsonObject] = []
+    for each in policy_tests.run(folder, settings()):
+        judged.append(object_to_json(each))
+        if not as_json:
+            mark, style = ("✓", "green") if each.verdict == "holds" else ("✗", "red")
+            say(f"{mark} {each.name}", style=style)
+            if each.why:
+                say(f"    {each.verdict}: {each.why}")
+    held = sum(each["verdict"] == "holds" for each in judged)
+    if as_json:
+        show_json({"tests": [*judged]})
+    else:
+        say(f"{held} of {len(judged)} hold")
+    if held != len(judged):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""What is expected of policies, as data: single calls, and statements about all calls."""
