@@ -23,7 +23,9 @@ def test_the_page_asks_from_both_sides(tmp_path: Path, monkeypatch: pytest.Monke
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
 
-    writers, seat, names, grant, _, _ = (done(*shlex.split(command)[1:]) for command in commands)
+    writers, seat, names, grant, unused, _, _ = (
+        done(*shlex.split(command)[1:]) for command in commands
+    )
 
     assert "service_desk/resolver" in writers
     assert "approved by finance-data-owners" in writers
@@ -31,6 +33,13 @@ def test_the_page_asks_from_both_sides(tmp_path: Path, monkeypatch: pytest.Monke
     assert "servicedesk.issue.show" in seat
     assert "servicedesk.issue.show" in names.splitlines()
     assert 'with {"share":"finance"}' in grant
+    assert unused.splitlines()[1].split()[:4] == [
+        "service_desk/resolver",
+        "mail.message.send",
+        "dev",
+        "write",
+    ]
+    assert "read" == unused.splitlines()[-1].split()[3]
     assert "perhaps" not in writers + seat + grant
 
 

@@ -33,7 +33,7 @@ from interlock.manifest import apply
 from interlock.observe import cost
 from interlock.observe.bodies import redacted_effect
 from interlock.observe.progress import StepProgress, progress
-from interlock.policy.changes.rights import Worlds
+from interlock.policy.changes.rights import IsAsked, Worlds
 from interlock.policy.engine import ModelResource
 from interlock.policy.lint import check
 from interlock.runtime import control
@@ -47,7 +47,7 @@ from interlock.runtime.outside.offer import granted, offered
 from interlock.runtime.outside.session import find_asked
 from interlock.runtime.outside.sessions import Sessions
 from interlock.runtime.registry.backtest import Backtest, Progress, backtest
-from interlock.runtime.registry.rights import Rights, compared
+from interlock.runtime.registry.rights import PastChange, Rights, compared, history
 from interlock.runtime.registry.trial import Trial, Trials
 from interlock.runtime.retention import Retention
 from interlock.runtime.schedule import ScheduleLoop
@@ -235,6 +235,10 @@ class Interlock:
         planned, before, after = self._candidate(files)
         rights = compared(before, after) if before else None
         return _shown(planned, rights, takes_two=_takes_two(self.db, planned, rights))
+
+    def past_rights(self, *, since_us: int, is_asked: IsAsked) -> list[PastChange]:
+        """Return the releases since a moment that changed rights that are asked about."""
+        return history(self.db, self._live.worlds_of, since_us=since_us, is_asked=is_asked)
 
     def backtest(
         self, files: Mapping[str, str], *, tenant: TenantId, span_us: int

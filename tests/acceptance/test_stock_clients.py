@@ -24,8 +24,7 @@ from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import session_files
 from tests.acceptance.gateway import Passing, before, leave
 from tests.acceptance.stock import Caller, inspecting, inspector, played, typing
-from tests.cli.terminal import Server, approve, done, interlock, listed
-from tests.serve.queues.conftest import until
+from tests.cli.terminal import Server, approve, done, interlock, listed, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "outside-agents.md"
 FIND, WRITE = "recorder__item__find", "recorder__item__create_keyed"

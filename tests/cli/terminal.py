@@ -7,6 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +74,14 @@ def approve(token: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INTERLOCK_TOKEN", token)
         done("approval", "approve", str(approval["approval_id"]))
+
+
+def until(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
+    """Return once something holds; fails if that takes too long."""
+    deadline, rest = time.monotonic() + within_s, threading.Event()
+    while not holds():
+        assert time.monotonic() < deadline, "this took too long"
+        rest.wait(0.05)
 
 
 class Server:

@@ -9,7 +9,10 @@ from sqlalchemy import func, select
 from interlock.domain.decision import Outcome
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import TenantId, ToolName
+from interlock.domain.principal import Seat
 from interlock.domain.run import RunState
+from interlock.domain.tool import Environment
+from interlock.store.columns import unpack_seats
 from interlock.store.tables.calls import decision, effect
 from interlock.store.tables.runs import run
 from interlock.store.tables.seen import model_use
@@ -73,3 +76,21 @@ def count_calls_of(
     )
     rows = tx.connection.execute(query)
     return {(workflow, place, version): count for workflow, place, version, count in rows}
+
+
+def last_calls(tx: Tx, tenant: TenantId) -> dict[tuple[Seat, ToolName, Environment], int]:
+    """Return when each seat last called each tool, of the calls that are kept; as any of a chain.
+
+    Calls that were refused count: somebody wanted them.
+    """
+    query = (
+        select(effect.c.seats, effect.c.tool, effect.c.environment, func.max(effect.c.created_us))
+        .where(effect.c.tenant == tenant)
+        .group_by(effect.c.seats, effect.c.tool, effect.c.environment)
+    )
+    found: dict[tuple[Seat, ToolName, Environment], int] = {}
+    for seats, tool, environment, at_us in tx.connection.execute(query):
+        for seat in unpack_seats(seats):
+            key = seat, ToolName(tool), environment
+            found[key] = max(at_us, found.get(key, 0))
+    return found

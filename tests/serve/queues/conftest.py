@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,11 +13,10 @@ from interlock.serve.queues.consumer import Standing
 from interlock.serve.queues.loop import QueueLoop
 from interlock.store import runs
 from tests.serve.plane import Plane
-from tests.serve.queues.brokers import BROKERS, Broker, soon
+from tests.serve.queues.brokers import BROKERS, Broker
 from tests.serve.sample import files
 
 GROUP = "interlock"
-WAIT_S = 20.0
 _count = iter(range(1_000_000))
 
 
@@ -112,11 +110,3 @@ def opened_desk(plane: Plane, server: Broker) -> Iterator[Desk]:
     yield made
     for loop in made.loops:
         loop.stop()
-
-
-def until(holds: Callable[[], bool], *, within_s: float = WAIT_S) -> None:
-    """Return once something holds; fails if that takes too long."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "this took too long"
-        soon(0.05)

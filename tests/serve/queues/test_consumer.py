@@ -17,8 +17,9 @@ from interlock.serve import doctor
 from interlock.serve.queues import consumer
 from interlock.serve.queues.loop import QueueLoop
 from interlock.testing.process import free_port
+from tests.cli.terminal import until
 from tests.serve.plane import Plane
-from tests.serve.queues.conftest import Desk, queue_files, until
+from tests.serve.queues.conftest import Desk, queue_files
 
 pytestmark = pytest.mark.timeout(120)
 

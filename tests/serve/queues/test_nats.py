@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cli.terminal import until
 from tests.serve.queues.brokers import MOST_BYTES
-from tests.serve.queues.conftest import Desk, until
+from tests.serve.queues.conftest import Desk
 
 
 @pytest.mark.parametrize("server", ["nats"], indirect=True)

@@ -28,6 +28,7 @@ from interlock.cli.output import (
     when,
 )
 from interlock.domain.canonical import Json, JsonObject, canonical_text
+from interlock.domain.errors import InputError
 from interlock.domain.record import object_to_json
 from interlock.manifest import files
 
@@ -245,13 +246,20 @@ def who_can(
     system: Annotated[str | None, typer.Option(help="Tools of one system.")] = None,
     tool: Annotated[str | None, typer.Option(help="One tool.")] = None,
     env: Env = None,
+    since: Annotated[
+        str | None, typer.Option(help="Tell what changed in a time span as 90s, 15m, 1h or 7d.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Which seats could do it at all, by the live policies: unattended, by approval, as drafts."""
     asked = {"group": act.value, "system": system, "tool": tool, "environment": env}
     with connected() as client:
-        body = client.get("capabilities", **{k: v for k, v in asked.items() if v is not None})
+        if since is not None:
+            told = client.get("capabilities", "history", **asked, since=since)
+            _print_history(told, as_json=as_json)
+            return
+        body = client.get("capabilities", **asked)
     if as_json:
         show_json(body)
         return
@@ -262,19 +270,46 @@ def who_can(
     _print_trust(body, rows)
 
 
+def _print_history(body: JsonObject, *, as_json: bool) -> None:
+    if as_json:
+        show_json(body)
+        return
+    for release in rows_of(body, "releases"):
+        asked = f", asked for by {release['asked_by']}" if release["asked_by"] else ""
+        say(
+            f"release {release['number']}  {when(release['applied_us'])}  applied by"
+            f" {release['applied_by']}{asked}",
+            style="bold",
+        )
+        say(str(release["text"]).strip("\n"))
+        say("")
+    if not rows_of(body, "releases"):
+        say(f"nothing has changed since {when(body['since_us'])}")
+
+
 @tells_errors
 def can(
-    seat: Annotated[str, typer.Argument(help="A seat, as WORKFLOW/AGENT.")],
+    seat: Annotated[str | None, typer.Argument(help="A seat, as WORKFLOW/AGENT.")] = None,
     tool: Annotated[str | None, typer.Argument(help="One tool, with all conditions.")] = None,
     env: Env = None,
     *,
+    unused: Annotated[
+        bool, typer.Option("--unused", help="Tools that it, or any seat, has and does not call.")
+    ] = False,
+    since: Annotated[str, typer.Option(help="Not called for so long: 90s, 15m, 1h, 7d.")] = "30d",
     names: Annotated[bool, typer.Option("--list", help="Only names, as it is told.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """What one seat could call at all, by the live policies, and under which conditions."""
     asked = {"seat": seat, "tool": tool, "environment": env}
+    if unused:
+        _unused(asked | {"since": since}, as_json=as_json)
+        return
+    if seat is None:
+        msg = "name a seat as WORKFLOW/AGENT, or ask for `--unused`"
+        raise InputError(msg)
     with connected() as client:
-        body = client.get("capabilities", **{k: v for k, v in asked.items() if v is not None})
+        body = client.get("capabilities", **asked)
     rows = rows_of(body, "capabilities")
     if as_json:
         show_json(body)
@@ -289,6 +324,25 @@ def can(
     else:
         _print_ways(rows, ("tool", "environment"), empty="nothing: it has no tool")
         _print_trust(body, rows)
+
+
+def _unused(asked: dict[str, str | None], *, as_json: bool) -> None:
+    with connected() as client:
+        body = client.get("capabilities", "unused", **asked)
+    if as_json:
+        show_json(body)
+        return
+    table(
+        ("seat", "tool", "environment", "group", "last called"),
+        [
+            (
+                *(row[name] for name in ("seat", "tool", "environment", "group")),
+                None if row["last_us"] is None else when(row["last_us"]),
+            )
+            for row in rows_of(body, "unused")
+        ],
+        empty=f"nothing: each tool was called since {when(body['since_us'])}",
+    )
 
 
 def _print_ways(rows: Sequence[JsonObject], columns: tuple[str, ...], *, empty: str) -> None:

@@ -28,6 +28,8 @@ from interlock.policy.schema import seats_of
 from interlock.policy.shape import Scalar
 
 Worlds = Mapping[Environment, World]
+IsAsked = Callable[[World, Seat, ToolVersion | None], bool]
+"""Says whether a seat with a tool, or with a model if it is none, is asked about."""
 _LISTS = frozenset({"const", "enum"})
 LIMITS = frozenset({*_LISTS, "minimum", "maximum", "minLength", "maxLength"})
 """What of a contract is put to the solver, of texts, numbers and truth values."""
@@ -107,17 +109,25 @@ class _Side:
 
 
 def rights_changed(
-    before: Worlds, after: Worlds, *, fits: Fits, may_search: Callable[[], bool]
+    before: Worlds,
+    after: Worlds,
+    *,
+    fits: Fits,
+    may_search: Callable[[], bool],
+    is_asked: IsAsked = lambda _world, _seat, _tool: True,
 ) -> Iterator[RightChange]:
     """Yield what changes between two releases, environment by environment.
 
     One at a time in a process, as the solver wants it. Once `may_search` says no, the rest is
-    answered without the solver.
+    answered without the solver. Left out is what is not asked, on the newer side if it has it.
     """
     for environment in ENVIRONMENTS:
         was, now = _sides(before.get(environment)), _sides(after.get(environment))
         for key in sorted({*was, *now}, key=lambda pair: (str(pair[0]), pair[1])):
             old, new = was.get(key), now.get(key)
+            side = new or old
+            if side is None or not is_asked(side.world, side.seat, side.tool):
+                continue
             if old is None or new is None or not old.is_like(new):
                 is_searched = CAN_BE_EXACT and may_search()
                 yield from _telling(_changed(old, new, fits, is_searched=is_searched))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -12,9 +12,13 @@ from interlock.domain.decision import Facts, Outcome
 from interlock.domain.errors import ContractError
 from interlock.domain.pointer import escaped
 from interlock.domain.record import object_to_json
+from interlock.domain.release import Release
 from interlock.domain.tool import ToolVersion
-from interlock.policy.changes.rights import RightChange, Worlds, rights_changed
+from interlock.policy.changes.rights import IsAsked, RightChange, Worlds, rights_changed
 from interlock.policy.reach import CAN_BE_EXACT, Example, Way
+from interlock.store import registry
+from interlock.store.engine import Database
+from interlock.store.registry import AppliedRelease
 from interlock.tools.contract import Contract
 
 ONE_AT_A_TIME = Lock()
@@ -76,9 +80,55 @@ def compared(before: Worlds, after: Worlds) -> Rights:
     """Compare what seats may do by the policies of two releases."""
     until_s = time.monotonic() + _PATIENCE_S
     with ONE_AT_A_TIME:
-        found = list(
-            rights_changed(before, after, fits=fits, may_search=lambda: time.monotonic() < until_s)
-        )
+        return _rights(before, after, until_s, lambda _world, _seat, _tool: True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastChange:
+    """A release that changed what was asked about, and how."""
+
+    release: AppliedRelease
+    rights: Rights
+
+
+def history(
+    db: Database,
+    worlds_of: Callable[[Release], Worlds],
+    *,
+    since_us: int,
+    is_asked: IsAsked,
+) -> list[PastChange]:
+    """Return the releases since a moment that changed what is asked about, oldest first.
+
+    Policies are read as they would be now: with the models of today's settings. The first release
+    of all is not among them, since nothing was there before.
+    """
+    until_s = time.monotonic() + _PATIENCE_S
+    with db.reading() as tx:
+        applied = registry.list_releases(tx)
+        recent = [release for release in applied if release.applied_us >= since_us]
+        numbers = sorted({each.number for each in recent} | {each.number - 1 for each in recent})
+        releases = {number: registry.get_release(tx, number) for number in numbers if number}
+    found: list[PastChange] = []
+    worlds = {number: worlds_of(release) for number, release in releases.items()}
+    with ONE_AT_A_TIME:
+        for each in reversed(recent):
+            before = worlds.get(each.number - 1)
+            if before is not None:
+                rights = _rights(before, worlds[each.number], until_s, is_asked)
+                if rights.changes:
+                    found.append(PastChange(release=each, rights=rights))
+    return found
+
+
+def _rights(before: Worlds, after: Worlds, until_s: float, is_asked: IsAsked) -> Rights:
+    found = rights_changed(
+        before,
+        after,
+        fits=fits,
+        may_search=lambda: time.monotonic() < until_s,
+        is_asked=is_asked,
+    )
     return Rights(changes=tuple(sorted(found, key=lambda change: not change.is_widening)))
 
 

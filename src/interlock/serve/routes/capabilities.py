@@ -16,15 +16,17 @@ from interlock.domain.principal import Principal, Seat
 from interlock.domain.record import object_to_json, to_json
 from interlock.domain.release import Release
 from interlock.domain.switch import KillSwitch, Target
-from interlock.domain.tool import ENVIRONMENTS, Environment, ToolVersion
+from interlock.domain.tool import ENVIRONMENTS, Environment, Group, ToolVersion
+from interlock.policy.engine import World
 from interlock.policy.reach import CAN_BE_EXACT, Capability, capability
 from interlock.policy.schema import ancestors_of, groups_of, seats_of
 from interlock.runtime.registry.rights import ONE_AT_A_TIME, fits, shown_example
 from interlock.serve.auth import App
 from interlock.serve.routes.catalog import is_told
+from interlock.serve.routes.operations import span_of
 from interlock.serve.routes.runs import Reader
 from interlock.serve.strict import StrictRoute
-from interlock.store import switches
+from interlock.store import activity, switches
 
 router = APIRouter(tags=["catalog"], route_class=StrictRoute)
 
@@ -39,6 +41,20 @@ class Asked(BaseModel):
     environment: Environment | None = None
     seat: str | None = None
     tool: str | None = None
+
+    def takes(self, tool: ToolVersion) -> bool:
+        """Return whether a tool is asked about."""
+        return (
+            self.tool in {None, tool.name}
+            and self.system in {None, tool.system}
+            and (self.group is None or self.group in ancestors_of(groups_of(tool)))
+        )
+
+
+class AskedSince(Asked):
+    """The same, and since when: a time span as 90s, 15m, 1h or 7d."""
+
+    since: str = "30d"
 
 
 @router.get("/capabilities")
@@ -57,6 +73,70 @@ def list_capabilities(app: App, reader: Reader, asked: Annotated[Asked, Query()]
             for found, tool, blocked in _capabilities(live, reader, asked, stopped)
         ]
     return {"can_be_exact": CAN_BE_EXACT, "capabilities": to_json(rows)}
+
+
+@router.get("/capabilities/history")
+def list_changes(app: App, reader: Reader, asked: Annotated[AskedSince, Query()]) -> JsonObject:
+    """List the releases that changed who can call what, oldest first, with what they changed.
+
+    Of the reader's tenant; who applied it, and who had asked for it if it took two people.
+    """
+    span_us = span_of(asked.since)
+    with app.db.reading() as tx:
+        since_us = tx.now_us - span_us
+
+    def is_asked(world: World, seat: Seat, tool: ToolVersion | None) -> bool:
+        return (
+            tool is not None
+            and world.release.workflows[seat.workflow].tenant == reader.tenant
+            and asked.seat in {None, str(seat)}
+            and asked.environment in {None, world.environment}
+            and asked.takes(tool)
+        )
+
+    found = app.past_rights(since_us=since_us, is_asked=is_asked)
+    told: list[Json] = [
+        object_to_json(each.release)
+        | {"rights": each.rights.to_json(), "text": each.rights.to_text()}
+        for each in found
+    ]
+    return {"since_us": since_us, "releases": told}
+
+
+@router.get("/capabilities/unused")
+def list_unused(app: App, reader: Reader, asked: Annotated[AskedSince, Query()]) -> JsonObject:
+    """List the tools that seats have and have not called since a moment, writing ones first.
+
+    With when they were called last, of the calls that are kept.
+    """
+    span_us = span_of(asked.since)
+    with app.db.reading() as tx:
+        live, calls = app.live(tx), activity.last_calls(tx, reader.tenant)
+        since_us = tx.now_us - span_us
+    _check(live, reader, asked)
+    rows: list[Json] = []
+    for environment, seat in product(ENVIRONMENTS, _seats(live, reader)):
+        here = live.release.at(environment)
+        names = live.release.workflows[seat.workflow].tools_of(seat.agent)
+        for tool in _tools(here, reader, asked):
+            last_us = calls.get((seat, tool.name, environment))
+            if (
+                tool.name in names
+                and asked.environment in {None, environment}
+                and asked.seat in {None, str(seat)}
+                and live.release.live(tool.name, environment) is not None
+                and (last_us is None or last_us < since_us)
+            ):
+                row: JsonObject = {
+                    "seat": str(seat),
+                    "tool": tool.name,
+                    "environment": environment,
+                    "group": tool.group.value,
+                    "last_us": last_us,
+                }
+                rows.append(row)
+    rows.sort(key=lambda row: isinstance(row, dict) and row["group"] == Group.READ)
+    return {"since_us": since_us, "unused": rows}
 
 
 def _row(found: Capability) -> JsonObject:
@@ -109,13 +189,8 @@ def _capabilities(
 
 
 def _tools(release: Release, reader: Principal, asked: Asked) -> Iterator[ToolVersion]:
-    for name, tool in sorted(release.tools.items()):
-        if (
-            is_told(release, reader, tool)
-            and asked.tool in {None, name}
-            and asked.system in {None, tool.system}
-            and (asked.group is None or asked.group in ancestors_of(groups_of(tool)))
-        ):
+    for _, tool in sorted(release.tools.items()):
+        if is_told(release, reader, tool) and asked.takes(tool):
             yield tool
 
 
