@@ -7,7 +7,7 @@ import hmac
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -93,6 +93,7 @@ class Interlock:
         self.credentials = _source(config, self.secrets)
         self._models = config.models
         self._pool = ConnectorPool(functions, variables=_passable(os.environ))
+        self._telling = threading.Lock()
         models = models_of(config)
         self._live = LiveProject(models)
         # Such a release would load and then deny everything.
@@ -242,15 +243,25 @@ class Interlock:
 
     def backtest(
         self, files: Mapping[str, str], *, tenant: TenantId, span_us: int
-    ) -> Iterator[JsonObject]:
+    ) -> Generator[JsonObject]:
         """Decide the recorded calls of a time again by the policies of these files.
 
         Raises `ManifestError` with every problem. Yields `progress` page by page, and at last the
-        `report` with the plan's `rights`; nothing is applied.
+        `report` with the plan's `rights`; nothing is applied. One at a time: while another lasts,
+        the first step raises `ConflictError`.
         """
         _, before, after = self._candidate(files)
         told = backtest(self.db, before, after, tenant=tenant, span_us=span_us)
-        return _reported(told, lambda: compared(before, after))
+        return self._alone(_reported(told, lambda: compared(before, after)))
+
+    def _alone(self, told: Iterator[JsonObject]) -> Generator[JsonObject]:
+        """Yield what is told, unless another is telling: each of them is a lot of work."""
+        if not self._telling.acquire(blocking=False):
+            raise ConflictError("another back-test is running here; try again when it has ended")
+        try:
+            yield from told
+        finally:
+            self._telling.release()
 
     def _candidate(self, files: Mapping[str, str]) -> tuple[apply.Plan, Worlds, Worlds]:
         planned = apply.plan(self.db, files, lint=self._lint)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from interlock.domain.canonical import JsonObject
-from interlock.domain.principal import Role
+from interlock.domain.principal import DEFAULT_TENANT, Role
 from interlock.store import registry
 from tests.serve.plane import API, Plane, body_of, error_of
 from tests.serve.sample import files
@@ -55,6 +57,26 @@ async def test_planning_changes_nothing(plane: Plane) -> None:
 
     assert "+ workflow look" in str(body_of(answer)["text"])
     assert 0 == live(plane)
+
+
+async def test_one_backtest_at_a_time(plane: Plane) -> None:
+    """A second one is told so in its line, and the next one runs."""
+    plane.apply(files())
+    token = plane.key(Role.VIEWER)
+    ask: JsonObject = {"files": {**files()}, "since": "1h"}
+    first = plane.interlock.backtest(files(), tenant=DEFAULT_TENANT, span_us=1)
+    report = next(first)
+
+    async def lines() -> list[JsonObject]:
+        answer = await plane.send("POST", f"{API}/project/backtest", token=token, body=ask)
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    (refused,) = await lines()
+    first.close()
+    (told,) = await lines()
+
+    assert {"report"} == {*report} == {*told}
+    assert "another back-test is running here" in str(refused["error"])
 
 
 @pytest.mark.parametrize(
