@@ -176,6 +176,16 @@ def test_ways_are_exactly_those_that_exist(
     assert all(way.is_exact for way in found.ways)
 
 
+def test_way_names_every_policy_that_can_ask_for_it() -> None:
+    """Not only those that hold for its example: they may exclude each other."""
+    small = OVER_500.replace("refund-over-500", "small").replace("> 50000", "< 100")
+    ways = of(world(GRANT_WRITES, OVER_500, small), EXECUTOR, REFUND).ways
+
+    assert {(): (), ("finance-managers",): ("refund-over-500", "small")}.items() <= {
+        way.groups: way.by for way in ways
+    }.items()
+
+
 def test_capability_names_who_grants_and_what_may_refuse() -> None:
     """With what is still open of each condition; what this seat can never meet is not said."""
     found = of(world(GRANT_WRITES, ONLY_SMALL, NOT_C9), EXECUTOR, REFUND)

@@ -44,8 +44,8 @@ class Example:
 class Way:
     """One way in which calls can be answered.
 
-    `groups` are the teams asked and `by` the policies that ask them. `example` is a call that the
-    policies answer so; with it the way is exact.
+    `groups` are the teams asked and `by` the policies that can ask them. `example` is a call that
+    the policies answer so; with it the way is exact.
     """
 
     outcome: Outcome

@@ -7,7 +7,7 @@ an answer never rests on this translation alone. What it does not find, it has r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import z3
@@ -48,9 +48,9 @@ _ESCAPED = re.compile(r"\\u\{([0-9a-fA-F]+)\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A way in which calls can be answered: the groups that have to lift policies, and which.
+    """A way in which calls can be answered: the groups that have to lift policies.
 
-    `request` is such a call.
+    `holding` are the policies that they can have to lift, `request` a call for which some do hold.
     """
 
     groups: frozenset[str]
@@ -192,14 +192,23 @@ class Calls:
         model = solver.model()
         groups = frozenset(group for group, need in needs.items() if is_true(model, need))
         model = self.nicer(solver, needs.values())
+        same = [need == z3.BoolVal(group in groups) for group, need in needs.items()]
         holding = tuple(
             sorted(
                 policy.policy_id
                 for policy in self._part.policies.values()
-                if policy.group in groups and is_true(model, self._holds[policy.policy_id].matches)
+                if policy.group in groups
+                and self._can_hold(solver, model, self._holds[policy.policy_id].matches, same)
             )
         )
         return Found(groups=groups, holding=holding, request=self.request(model))
+
+    @staticmethod
+    def _can_hold(
+        solver: z3.Solver, model: z3.ModelRef, matches: z3.BoolRef, same: Sequence[z3.BoolRef]
+    ) -> bool:
+        """Return whether a policy holds for the call that was found, or for another of its kind."""
+        return is_true(model, matches) or solver.check(*same, matches) != z3.unsat
 
     def nicer(self, solver: z3.Solver, marks: Iterable[z3.BoolRef]) -> z3.ModelRef:
         """Return a model that agrees with the last one on these marks.
