@@ -186,6 +186,15 @@ def test_way_names_every_policy_that_can_ask_for_it() -> None:
     }.items()
 
 
+def test_policies_of_all_groups_of_one_team_are_named() -> None:
+    """A group of its own name and that of the owner are the same people."""
+    owners = OVER_500.replace("finance-managers", "refunds-owners")
+    live = world(GRANT_WRITES, owners, teams=("refunds-owners", "security", "platform"))
+    ways = {way.groups: way.by for way in of(live, EXECUTOR, REFUND).ways}
+
+    assert {"duplicate", "refund-over-500"} <= {*ways["refunds-owners",]}
+
+
 def test_capability_names_who_grants_and_what_may_refuse() -> None:
     """With what is still open of each condition; what this seat can never meet is not said."""
     found = of(world(GRANT_WRITES, ONLY_SMALL, NOT_C9), EXECUTOR, REFUND)

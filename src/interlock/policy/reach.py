@@ -255,18 +255,30 @@ def _way(teams: Mapping[str, str], holding: Iterable[Policy]) -> Way:
 
 
 def _least(ways: Sequence[Way]) -> tuple[Way, ...]:
-    """Return each way once, and no approval that asks more teams than another one needs."""
-    best: dict[tuple[Outcome, tuple[str, ...]], Way] = {}
-    for way in sorted(ways, key=lambda way: (not way.is_exact, len(way.by))):
-        best.setdefault((way.outcome, way.groups), way)
+    """Return each way once, and no approval that asks more teams than another one needs.
+
+    A team may stand behind several groups: the policies of all of them can ask it.
+    """
+    alike: dict[tuple[Outcome, tuple[str, ...]], list[Way]] = {}
+    for way in sorted(ways, key=lambda way: (not way.is_exact, len(way.by), way.by)):
+        alike.setdefault((way.outcome, way.groups), []).append(way)
+    best = [
+        dataclasses.replace(first, by=_together(first, each))
+        for first, *each in (alike[key] for key in alike)
+    ]
     return tuple(
         way
-        for way in sorted(best.values(), key=lambda way: (_ORDER.index(way.outcome), way.groups))
+        for way in sorted(best, key=lambda way: (_ORDER.index(way.outcome), way.groups))
         if not any(
-            other.outcome is way.outcome and set(other.groups) < set(way.groups)
-            for other in best.values()
+            other.outcome is way.outcome and set(other.groups) < set(way.groups) for other in best
         )
     )
+
+
+def _together(first: Way, others: Iterable[Way]) -> tuple[str, ...]:
+    """Return the policies of ways that are as certain as the first."""
+    known = [first, *(way for way in others if way.is_exact == first.is_exact)]
+    return tuple(sorted({policy_id for way in known for policy_id in way.by}))
 
 
 _ORDER = (Outcome.ALLOW, Outcome.NEEDS_APPROVAL, Outcome.DRAFT)
