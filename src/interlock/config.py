@@ -73,7 +73,9 @@ class ModelSettings:
     `secret://<system>/<environment>/<name>`, never the key; default none. Prices are micro-USD per
     million tokens; without them the provider's public price counts, and a model without any price
     is refused. `accepts` are the labels that may be sent to it; default none. `is_external` says
-    that it is outside our trust boundary; default true.
+    that it is outside our trust boundary; default true. `max_output_tokens` is sent with each
+    request of an agent: the most that an answer may have, from 1; default none, and then budgets of
+    money or tokens refuse the request.
     """
 
     __pydantic_config__ = _STRICT
@@ -86,6 +88,7 @@ class ModelSettings:
     output_price_micro_usd_per_mtok: Price | None = None
     accepts: frozenset[str] = frozenset()
     is_external: bool = True
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

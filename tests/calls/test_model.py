@@ -63,6 +63,8 @@ class ModelBench(CallBench):
             provider="tests",
             seats=(seat_of(durable),),
             parent_span="run",
+            input_tokens=100,
+            output_tokens=50,
         )
         return await request_model(self.road, durable, request, send)
 

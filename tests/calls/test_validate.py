@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from interlock.calls.road import Proposal
+from interlock.calls.road import Live, Proposal
 from interlock.calls.validate import expect_facts, facts_of
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import StepName, ToolName
+from interlock.domain.release import Release
 from interlock.domain.run import Run, RunState
 from interlock.manifest.load import load
 from interlock.store import effects, migrate, runs
@@ -94,6 +95,6 @@ def _decide(tx: Tx, run: Run) -> int:
     runs.lock_again(tx, run)
     row = replace(intent(run.run_id, at_us=tx.now_us), tool=KEYED.name, key_hash=None)
     new = replace(row, state=EffectState.PROPOSED, intent_us=None)
-    counted = facts_of(tx, run, new, KEYED).calls_this_tool_1h
+    counted = facts_of(tx, Live(release=Release(), worlds={}), run, new, KEYED).calls_this_tool_1h
     effects.insert(tx, row)
     return counted

@@ -9,7 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from interlock.manifest.files import parse, read_folder
 from interlock.manifest.misfits import editor_schema
-from interlock.manifest.schema import KINDS, ToolName
+from interlock.manifest.scalars import ToolName
+from interlock.manifest.schema import KINDS
 from scripts.schemas import FOLDER, wanted
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -28,7 +29,8 @@ def test_editor_schema_accepts_the_example_and_refuses_unknown_keys(kind: str) -
     schema = jsonschema_rs.Draft202012Validator(json.loads(json.dumps(editor_schema(kind))))
     documents = [
         document.content
-        for path, text in read_folder(EXAMPLES / "service_desk").items()
+        for example in ("back_office", "service_desk")
+        for path, text in read_folder(EXAMPLES / example).items()
         if path.endswith(".yaml")
         for document in parse(path, text)
         if document.content["kind"] == kind

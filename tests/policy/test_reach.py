@@ -202,7 +202,7 @@ def test_capability_names_who_grants_and_what_may_refuse() -> None:
     assert {"writes": "", "small": "when { ((context.args).amount_cents) < 100 }"} == {
         each.policy_id: each.text for each in found.granted
     }
-    assert {"not-c9", "tenant-data", "label-clearance", "rate", "depth"} == {
+    assert {"not-c9", "tenant-data", "label-clearance", "rate", "depth", "budget"} == {
         each.policy_id for each in found.unless
     }
 

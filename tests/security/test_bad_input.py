@@ -16,7 +16,7 @@ from mcp_types import Tool
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import InputError
 from interlock.domain.tool import Server
-from interlock.manifest.schema import TOOL
+from interlock.manifest.scalars import TOOL
 from interlock.testing.connectors.suite import CHECKS
 from interlock.tools.openapi import from_openapi
 from interlock.tools.proposal import Proposal, tool_name, words_of

@@ -60,6 +60,7 @@ async def run_agent(
         turns=turns,
         parent_span=parent_span,
         retry=catalog.retry,
+        max_output_tokens=catalog.max_output_tokens(agent.model),
     )
     runner = Agent(
         model,

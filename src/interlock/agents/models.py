@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 from openai import AsyncOpenAI, OpenAIError
+from pydantic import TypeAdapter
 from pydantic_ai.exceptions import (
     ModelAPIError,
     ModelConnectionError,
@@ -105,6 +106,11 @@ class ModelCatalog:
         except InputError as error:
             raise ModelFailedError(f"the model `{name}` cannot be used: {error.message}") from error
 
+    def max_output_tokens(self, name: str) -> int | None:
+        """Return the most tokens that an answer of a model may have, if the settings say so."""
+        settings = self._settings.get(name)
+        return None if settings is None else settings.max_output_tokens
+
     async def aclose(self) -> None:
         """Close the clients that were made here."""
         while self._clients:
@@ -174,8 +180,10 @@ class GovernedModel(WrapperModel):
         turns: Turns,
         parent_span: str,
         retry: Retry,
+        max_output_tokens: int | None,
     ) -> None:
         super().__init__(wrapped)
+        self._max_output_tokens = max_output_tokens
         self._road = road
         self._durable = durable
         self._name = name
@@ -191,6 +199,9 @@ class GovernedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Return the recorded response of this turn, or ask the model and record it."""
+        most = self._max_output_tokens
+        if most is not None:
+            model_settings = {**(model_settings or {}), "max_tokens": most}
 
         async def ask() -> ModelResponse:
             return await self.wrapped.request(messages, model_settings, model_request_parameters)
@@ -205,6 +216,8 @@ class GovernedModel(WrapperModel):
             provider=self.wrapped.system,
             seats=self._seats,
             parent_span=self._parent_span,
+            input_tokens=_most_input(messages, model_request_parameters),
+            output_tokens=most,
         )
         recorded = await request_model(self._road, self._durable, request, send)
         response = ModelMessagesTypeAdapter.validate_python([recorded])[0]
@@ -240,6 +253,12 @@ async def _asked(ask: Callable[[], Awaitable[ModelResponse]]) -> ModelResponse:
         raise ModelFailedError(f"the model request failed: {_first_line(error)}") from error
     except (httpx2.TransportError, OSError) as error:
         raise ModelBusyError(f"the model did not answer: {_first_line(error)}") from error
+
+
+def _most_input(messages: list[ModelMessage], parameters: ModelRequestParameters) -> int:
+    """Return the most tokens that a request can have: one for each byte of all that is sent."""
+    shown = TypeAdapter(ModelRequestParameters).dump_json(parameters)
+    return len(ModelMessagesTypeAdapter.dump_json(messages)) + len(shown)
 
 
 def _reply(response: ModelResponse, *, default_model: str) -> ModelReply:

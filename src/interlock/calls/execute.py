@@ -20,6 +20,7 @@ from interlock.calls.durable import Durable
 from interlock.calls.propose import propose
 from interlock.calls.road import Call, Live, Proposal, Road, view_of
 from interlock.domain.breaker import topic_of
+from interlock.domain.budget import Cost, covering
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Outcome, PolicyRequest
 from interlock.domain.effect import Effect, EffectState, Reply, Transport
@@ -36,7 +37,7 @@ from interlock.domain.switch import Target
 from interlock.domain.tool import EffectClass, Rate, Server
 from interlock.domain.trace import Span
 from interlock.observe import bodies, emit
-from interlock.store import approvals, decisions, effects, rates, registry, runs, spans
+from interlock.store import approvals, budgets, decisions, effects, rates, registry, runs, spans
 from interlock.store.engine import CrashPoints
 from interlock.store.tx import Tx
 from interlock.tools.apart import run_apart
@@ -156,9 +157,15 @@ def _decide_and_write(  # noqa: PLR0917  # as a transaction has them at hand
     started_us = tx.now_us
     lifted = _lifted(tx, call)
     decision, request = validate.decide(tx, live, run, call, lifted=lifted)
-    held = None
+    held, unpaid = None, call
+    if decision.outcome is Outcome.ALLOW:
+        call, short = _reserve(tx, live, run, call)
+        decision = short or decision
     if decision.outcome is Outcome.ALLOW:
         held = _held(tx, road, live, call)
+        if held is not None and call is not unpaid:
+            budgets.settle(tx, call.effect.effect_id, Cost(micro_usd=0, calls=0))
+            call = unpaid
     elif _waits_for_lift(call):
         held = _stopped(tx, decision)
     if held is not None:
@@ -200,6 +207,23 @@ def _held(tx: Tx, road: Road, live: Live, call: Call) -> tuple[int, str | None] 
     deadline_us = tx.now_us + round(call.known_tool.limits.timeout_s * 1_000_000)
     road.breakers.claim(tx, server, effect_id, deadline_us=deadline_us)
     return None
+
+
+def _reserve(tx: Tx, live: Live, run: Run, call: Call) -> tuple[Call, Decision | None]:
+    """Hold what a call costs; one that may have been done holds it since its first attempt."""
+    effect = call.effect
+    covered = covering(live.release.budgets.values(), run)
+    if effect.is_held or not covered:
+        return call, None
+    short = validate.reserve(
+        tx,
+        covered,
+        run,
+        holder=effect.effect_id,
+        cost=Cost(micro_usd=call.known_tool.price_micro_usd),
+        is_forced=validate.is_undo(effect),
+    )
+    return replace(call, effect=replace(effect, is_held=short is None)), short
 
 
 def _target_of(run: Run, call: Call) -> Target:

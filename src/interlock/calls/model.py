@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from interlock.calls.durable import Durable
 from interlock.calls.road import Live, Road
-from interlock.calls.validate import KNOWN_S, deny, stopping
+from interlock.calls.validate import KNOWN_S, budget_left, deny, reserve, stopping
+from interlock.domain.budget import Budget, Cost, covering
 from interlock.domain.canonical import Json
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
 from interlock.domain.errors import InterlockError, StepFailedError
@@ -18,19 +19,25 @@ from interlock.domain.run import Run
 from interlock.domain.switch import Target
 from interlock.domain.trace import ModelUse, SpanStatus
 from interlock.observe import emit
-from interlock.store import decisions, runs, spans
+from interlock.store import budgets, decisions, runs, spans
 from interlock.store.tx import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """One request: the name of its step, the model's name in the settings, and who asks."""
+    """One request: the name of its step, the model's name in the settings, and who asks.
+
+    `input_tokens` are counted upwards, `output_tokens` the most that the answer may have; None if
+    the request does not bound them.
+    """
 
     name: StepName
     model: str
     provider: str
     seats: tuple[Seat, ...]
     parent_span: str
+    input_tokens: int
+    output_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +71,20 @@ async def request_model(
     if entry is not None:
         return entry.value
     began_s = time.monotonic()
-    decision = await durable.transact(
+    decision, is_held = await durable.transact(
         "model.intent", lambda tx: _begin(tx, road.live.at(tx), durable.run, road, request)
     )
     if time.monotonic() - began_s > KNOWN_S:
         target = _target_of(durable.run, request)
         stopped = await durable.read(lambda tx: stopping(tx, target))
-        decision = decision if stopped is None else stopped
+        if stopped is not None:
+            decision = stopped
+            if is_held:
+                nothing = Cost(micro_usd=0, calls=0)
+                holder = _holder(durable.run, request)
+                await durable.transact(
+                    "model.stopped", lambda tx: budgets.settle(tx, holder, nothing)
+                )
     if decision.outcome is not Outcome.ALLOW:
         why = "; ".join(reason.message for reason in decision.reasons)
         raise StepFailedError(
@@ -83,19 +97,29 @@ async def request_model(
         try:
             reply = await send()
         except InterlockError as error:
-            await durable.transact("model.failed", lambda tx: _fail(tx, durable.run, request))
+            await durable.transact(
+                "model.failed", lambda tx: _fail(tx, durable.run, request, is_held=is_held)
+            )
             raise StepFailedError(
                 error.message, error_code="model.failed", step_name=request.name
             ) from error
         return await durable.commit(
             request.name,
-            lambda tx: _record(tx, durable.run, road, request, reply),
+            lambda tx: _record(tx, durable.run, road, request, reply, is_held=is_held),
             kind="model.outcome",
         )
 
 
-def _begin(tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest) -> Decision:
-    facts = Facts(labels=runs.get(tx, run.run_id).labels, depth=run.request.depth, now_us=tx.now_us)
+def _begin(
+    tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest
+) -> tuple[Decision, bool]:
+    """Decide a request; return the decision, and whether budgets hold what it may cost."""
+    facts = Facts(
+        labels=runs.get(tx, run.run_id).labels,
+        depth=run.request.depth,
+        budget_left_micros=budget_left(tx, live, run),
+        now_us=tx.now_us,
+    )
     question = PolicyRequest(
         seats=request.seats,
         environment=run.request.environment,
@@ -105,6 +129,7 @@ def _begin(tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest) -> D
         facts=facts,
     )
     world = live.worlds.get(run.request.environment)
+    covered = covering(live.release.budgets.values(), run)
     stopped = stopping(tx, _target_of(run, request))
     if stopped is not None:
         decision = stopped
@@ -117,6 +142,8 @@ def _begin(tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest) -> D
         decision = deny("policy.unavailable", "no policies are loaded for this environment")
     else:
         decision = world.decide(question)
+        if decision.outcome is Outcome.ALLOW and covered:
+            decision = _reserve(tx, covered, run, road, request) or decision
     decisions.put(
         tx,
         decision_id=DecisionId(tx.new_id()),
@@ -136,7 +163,33 @@ def _begin(tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest) -> D
         start_us=tx.now_us,
     )
     spans.put(tx, span)
-    return decision
+    is_held = decision.outcome is Outcome.ALLOW and bool(covered)
+    return decision, is_held
+
+
+def _reserve(
+    tx: Tx, covered: tuple[Budget, ...], run: Run, road: Road, request: ModelRequest
+) -> Decision | None:
+    # What an attempt before a crash was to cost may have been spent.
+    budgets.settle(tx, _holder(run, request))
+    output_tokens = request.output_tokens
+    if output_tokens is None:
+        if any(budget.unit != "calls" for budget in covered):
+            return deny(
+                "budget.unpriced",
+                f"the request to `{request.model}` does not bound its answer, so it has no highest"
+                " price; give the most tokens that it may have",
+            )
+        output_tokens = 0
+    price = road.price(request.model, request.input_tokens, output_tokens)
+    # INVARIANT: `_begin` refused the request if its model has no price.
+    assert price is not None
+    cost = Cost(micro_usd=price.micro_usd, tokens=request.input_tokens + output_tokens)
+    return reserve(tx, covered, run, holder=_holder(run, request), cost=cost, is_forced=False)
+
+
+def _holder(run: Run, request: ModelRequest) -> str:
+    return f"{run.run_id}/{request.name}"
 
 
 def _target_of(run: Run, request: ModelRequest) -> Target:
@@ -151,7 +204,9 @@ def _target_of(run: Run, request: ModelRequest) -> Target:
     )
 
 
-def _record(tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelReply) -> Json:
+def _record(
+    tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelReply, *, is_held: bool
+) -> Json:
     price = road.price(request.model, reply.input_tokens, reply.output_tokens)
     # INVARIANT: `_begin` refused the request if its model has no price.
     assert price is not None
@@ -168,6 +223,10 @@ def _record(tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelRep
         at_us=tx.now_us,
     )
     spans.put_model_use(tx, use)
+    tokens = reply.input_tokens + reply.output_tokens
+    if is_held:
+        cost = Cost(micro_usd=price.micro_usd, tokens=tokens)
+        budgets.settle(tx, _holder(run, request), cost)
     spans.close(
         tx,
         run.run_id,
@@ -181,7 +240,10 @@ def _record(tx: Tx, run: Run, road: Road, request: ModelRequest, reply: ModelRep
     return reply.body
 
 
-def _fail(tx: Tx, run: Run, request: ModelRequest) -> None:
+def _fail(tx: Tx, run: Run, request: ModelRequest, *, is_held: bool) -> None:
+    if is_held:
+        # Nobody says whether the provider bills it, so all that was held counts as spent.
+        budgets.settle(tx, _holder(run, request))
     spans.close(
         tx,
         run.run_id,

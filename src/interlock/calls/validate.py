@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from interlock.calls.road import WITHDRAWN, Call, Live, Proposal
+from interlock.domain.budget import UNLIMITED_MICROS, Budget, Cost, Standing, covering
 from interlock.domain.canonical import digest
+from interlock.domain.clock import iso
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.effect import Effect
 from interlock.domain.ids import ToolName
@@ -15,7 +17,7 @@ from interlock.domain.run import Run
 from interlock.domain.switch import Target, topic_of
 from interlock.domain.tool import ToolVersion
 from interlock.policy.engine import World
-from interlock.store import counts, effects, runs, switches, tallies
+from interlock.store import budgets, counts, effects, runs, switches, tallies
 from interlock.store.counts import Counted
 from interlock.store.tx import Tx
 
@@ -56,7 +58,13 @@ def expect_facts(tx: Tx, run: Run, proposal: Proposal) -> None:
 
 
 def facts_of(
-    tx: Tx, run: Run, effect: Effect, tool: ToolVersion, *, will_send: bool = True
+    tx: Tx,
+    live: Live,
+    run: Run,
+    effect: Effect,
+    tool: ToolVersion,
+    *,
+    will_send: bool = True,
 ) -> Facts:
     """Read what the server knows, in the transaction that decides; nobody can send any of it.
 
@@ -94,7 +102,52 @@ def facts_of(
         failures_this_tool=so_far.failures,
         done=so_far.done | (tallies.done_tools(tx, above) if above else frozenset()),
         depth=request.depth,
+        budget_left_micros=_left_for(tx, live, run, effect),
         now_us=tx.now_us,
+    )
+
+
+def budget_left(tx: Tx, live: Live, run: Run) -> int:
+    """Return the least that is left, in micro-USD, of the budgets of money that cover a run."""
+    left = (
+        budgets.standing(tx, budget, budget.account_of(run)).left
+        for budget in covering(live.release.budgets.values(), run)
+        if budget.unit == "micro_usd"
+    )
+    return min(left, default=UNLIMITED_MICROS)
+
+
+def reserve(
+    tx: Tx, covered: tuple[Budget, ...], run: Run, *, holder: str, cost: Cost, is_forced: bool
+) -> Decision | None:
+    """Hold what may be spent at most, or return the deny that says which budget has too little."""
+    refused = budgets.reserve(tx, covered, run, holder=holder, cost=cost, is_forced=is_forced)
+    return None if refused is None else deny("budget.spent", _refusal_of(refused, cost))
+
+
+def is_undo(effect: Effect) -> bool:
+    """Return whether a call undoes another, which an empty budget must not block."""
+    return effect.compensates is not None
+
+
+def _left_for(tx: Tx, live: Live, run: Run, effect: Effect) -> int:
+    # What is held already, and what undoes something, needs nothing that is left.
+    is_paid = effect.is_held or is_undo(effect)
+    return UNLIMITED_MICROS if is_paid else budget_left(tx, live, run)
+
+
+def _refusal_of(refused: Standing, cost: Cost) -> str:
+    budget, end_us = refused.budget, refused.window.end_us
+    unit = "micro-USD" if budget.unit == "micro_usd" else budget.unit
+    end = "the run ends" if end_us is None else iso(end_us)
+    if refused.is_closed:
+        return (
+            f"the budget `{budget.name}` is closed, since more was billed than was reserved;"
+            f" raise its limit of {budget.limit} {unit}"
+        )
+    return (
+        f"the budget `{budget.name}` has {refused.left} of {budget.limit} {unit} left until {end},"
+        f" and this may need {cost.in_unit(budget.unit)}; ask for less, wait, or raise the limit"
     )
 
 
@@ -109,7 +162,7 @@ def decide(
     if stopped is not None:
         return stopped, _request_of(call, facts, lifted)
     if call.refusal is None:
-        facts = facts_of(tx, run, call.effect, call.known_tool)
+        facts = facts_of(tx, live, run, call.effect, call.known_tool)
     request = _request_of(call, facts, lifted)
     world = _world_of(live, call)
     if isinstance(world, Decision):
@@ -133,7 +186,7 @@ def foresee(
     """
     facts = _facts_before_policy(tx, run)
     if call.refusal is None:
-        facts = facts_of(tx, run, call.effect, call.known_tool, will_send=False)
+        facts = facts_of(tx, live, run, call.effect, call.known_tool, will_send=False)
         facts = _after(before, facts, call.effect)
     request = _request_of(call, facts, frozenset())
     world = _world_of(live, call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from interlock.domain.budget import UNLIMITED_MICROS
 from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import ToolName
 from interlock.domain.label import Labels
@@ -55,7 +56,8 @@ class Facts:
     """What the server knows about the run and its history; a caller can send none of it.
 
     `now_us` is database time. `same_key_count` counts other effects with the same tenant, tool and
-    business key inside the tool's window.
+    business key inside the tool's window. `budget_left_micros` is the least that is left of the
+    budgets of money.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -67,6 +69,7 @@ class Facts:
     failures_this_tool: int = 0
     done: frozenset[str] = frozenset()
     depth: int = 0
+    budget_left_micros: int = UNLIMITED_MICROS
     now_us: int = 0
 
 

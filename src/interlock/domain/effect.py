@@ -68,8 +68,8 @@ class Effect:
     `arguments` are canonical and used on every attempt, probe and undo. `args_digest` is over
     them, `call_digest` over everything an approval binds to. `key_hash` and `key_text` are the
     business key's. `result` is the output that satisfied the contract. `is_in_doubt` if an attempt
-    may have been done without our knowing: that a later one did nothing then proves nothing. Times
-    are microseconds.
+    may have been done without our knowing: that a later one did nothing then proves nothing.
+    `is_held` while budgets hold what it may cost. Times are microseconds.
     """
 
     effect_id: EffectId
@@ -96,6 +96,7 @@ class Effect:
     key_text: str | None = None
     guard: JsonObject | None = None
     is_in_doubt: bool = False
+    is_held: bool = False
     decision_id: DecisionId | None = None
     policy_version: str | None = None
     first_sent_us: int | None = None

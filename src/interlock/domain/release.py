@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from interlock.domain.agent import AgentSpec
+from interlock.domain.budget import Budget
 from interlock.domain.canonical import digest
 from interlock.domain.ids import AgentName, ToolName, WorkflowName
 from interlock.domain.record import object_to_json
@@ -48,6 +49,7 @@ class Release:
     live_versions: Mapping[str, int] = field(default_factory=dict)
     agents: Mapping[AgentName, AgentSpec] = field(default_factory=dict)
     workflows: Mapping[WorkflowName, WorkflowSpec] = field(default_factory=dict)
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
     policies: tuple[PolicyFile, ...] = ()
     labels: tuple[str, ...] = ()
     teams: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from interlock.domain.agent import AgentLimits, AgentSpec, ModelBudget
+from interlock.domain.budget import Budget
 from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import AgentName, TenantId, ToolName, WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT
@@ -57,6 +58,21 @@ from interlock.domain.workflow import (
     WorkflowSpec,
 )
 from interlock.manifest import schema as form
+
+
+def budget(file: form.BudgetFile) -> Budget:
+    """Return the budget that a file declares."""
+    return Budget(
+        name=file.name,
+        title=file.title,
+        scope=file.scope,
+        of=file.of,
+        period=file.period,
+        unit=file.unit,
+        limit=file.limit,
+        soft=file.soft,
+        timezone=file.timezone,
+    )
 
 
 def system(file: form.SystemFile) -> System:

@@ -22,6 +22,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "servers": (".yaml",),
     "tools": (".yaml",),
     "agents": (".yaml", ".md"),
+    "budgets": (".yaml",),
     "workflows": (".yaml",),
     "policies": (".cedar",),
     "schemas": (".json",),

@@ -21,8 +21,9 @@ from interlock.domain.tool import Environment, System, ToolVersion
 from interlock.domain.workflow import WorkflowSpec
 from interlock.manifest import convert
 from interlock.manifest import schema as form
-from interlock.manifest.check_tools import check_server, check_tool
-from interlock.manifest.check_workflows import check_workflow
+from interlock.manifest.checks.budgets import check_budget
+from interlock.manifest.checks.tools import check_server, check_tool
+from interlock.manifest.checks.workflows import check_workflow
 from interlock.manifest.files import PROJECT_FILE, Document, parse
 from interlock.manifest.misfits import misfits
 from interlock.manifest.names import Names
@@ -92,6 +93,7 @@ class _Loader:
             live_versions=live_versions,
             agents={AgentName(a.name): a for a in self._agents()},
             workflows={WorkflowName(w.name): w for w in self._workflows()},
+            budgets={file.name: convert.budget(file) for _, file in self._files(form.BudgetFile)},
             labels=tuple(sorted({*project.labels, UNDECLARED})) if project else (),
             teams=tuple(sorted(project.teams)) if project else (),
         )
@@ -284,6 +286,9 @@ class _Loader:
             tool_name, _, version = name.partition("@")
             if kind == "System":
                 self._check_system(release.systems[name], document, names)
+            elif kind == "Budget":
+                budget = release.budgets[name]
+                self.problems += check_budget(budget, document, names=names, release=release)
             elif kind == "Server":
                 self.problems += check_server(release.servers[name], document, names)
             elif kind == "Tool":

@@ -11,15 +11,16 @@ from pydantic import ValidationError
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.errors import Problem, did_you_mean
 from interlock.domain.principal import PERSON_NAME
+from interlock.manifest import scalars
 from interlock.manifest import schema as form
 from interlock.manifest.files import Document, Place
 
 WORDS: Mapping[str, str] = {
-    form.NAME: "should be lower case letters and digits, words joined by `_`",
-    form.DASHED: "should be lower case letters and digits, words joined by `-` or `_`",
-    form.TOOL: "should be `<system>.<noun>.<verb>` in lower case",
-    form.QUEUE: "should be the name of a subject, stream or queue, without spaces",
-    form.TOOL_VERSION: "should be `<tool>@<version>`",
+    scalars.NAME: "should be lower case letters and digits, words joined by `_`",
+    scalars.DASHED: "should be lower case letters and digits, words joined by `-` or `_`",
+    scalars.TOOL: "should be `<system>.<noun>.<verb>` in lower case",
+    scalars.QUEUE: "should be the name of a subject, stream or queue, without spaces",
+    scalars.TOOL_VERSION: "should be `<tool>@<version>`",
     PERSON_NAME: "should be a name as keys have it: lower case letters, digits, `.`, `_`, `@`, `-`",
 }
 """What the patterns of names mean, for messages."""

@@ -2,87 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    PlainValidator,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from interlock.domain.budget import BudgetPeriod, BudgetScope, BudgetUnit
 from interlock.domain.canonical import MAX_RESULT_BYTES, MAX_SAFE_INTEGER
-from interlock.domain.principal import MAX_PERSON_NAME, PERSON_NAME
 from interlock.domain.run import DEFAULT_PRIORITY
 from interlock.domain.tool import Environment, ServerKind, SystemKind
 from interlock.domain.workflow import MAX_QUEUED
-
-
-def _schema_or_path(value: JsonValue) -> JsonValue:
-    if isinstance(value, dict) or (isinstance(value, str) and value.endswith(".json")):
-        return value
-    raise ValueError("should be a JSON Schema, or the path of a file that holds one")
-
-
-def _secret_reference(value: str) -> str:
-    if re.fullmatch(r"secret://[a-z0-9][a-z0-9_.-]*/(dev|stage|prod)/[a-z0-9][a-z0-9_.-]*", value):
-        return value
-    raise ValueError("should be secret://<system>/<environment>/<name>; a value never stands here")
-
-
-def _credentials(value: object) -> str | dict[str, str]:
-    if isinstance(value, str):
-        return _secret_reference(value)
-    if isinstance(value, dict) and value and all(isinstance(key, str) for key in value):
-        return {key: _secret_reference(str(reference)) for key, reference in value.items()}
-    raise ValueError("should be one reference, or one for each workflow that may use the tool")
-
-
-def _proof(value: object) -> object:
-    if value == "error" or (type(value) is int and 300 <= value <= 599):  # noqa: PLR2004 - HTTP's
-        return value
-    raise ValueError("should be a status from 300 to 599, or `error`")
-
-
-NAME = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$"
-DASHED = r"^[a-z][a-z0-9]*([_-][a-z0-9]+)*$"
-TOOL = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z][a-z0-9]*(_[a-z0-9]+)*){1,3}$"
-QUEUE = r"^[A-Za-z0-9_*>-][A-Za-z0-9_.:/*>-]*$"
-TOOL_VERSION = r"^[a-z][a-z0-9_.]*@[1-9][0-9]*$"
-Name = Annotated[str, Field(pattern=NAME, max_length=64)]
-ServerName = Annotated[str, Field(pattern=DASHED, max_length=64)]
-TeamName = ServerName
-QueueName = Annotated[str, Field(pattern=QUEUE, max_length=128)]
-PersonName = Annotated[str, Field(pattern=PERSON_NAME, max_length=MAX_PERSON_NAME)]
-ToolName = Annotated[str, Field(pattern=TOOL, max_length=61)]
-"""Models are told it with `__` for each of its dots, and their providers take 64 characters."""
-ToolReference = Annotated[str, Field(pattern=TOOL_VERSION)]
-Day = Annotated[date, Field(strict=False)]
-"""As a text, which is how dates are read from YAML here."""
-Text = Annotated[str, Field(min_length=1, max_length=20_000)]
-Version = Annotated[int, Field(ge=1)]
-Status = Annotated[int, Field(ge=100, le=599)]
-Seconds = Annotated[float, Field(gt=0)]
-Priority = Annotated[int, Field(ge=0, le=9)]
-SecretReference = Annotated[str, AfterValidator(_secret_reference)]
-Credentials = Annotated[
-    str | dict[str, str],
-    # Not a union: its problems would name each kind, and all but one of them mislead.
-    PlainValidator(_credentials, json_schema_input_type=str | dict[str, str]),
-]
-Proof = Annotated[int | Literal["error"], BeforeValidator(_proof)]
-Schema = Annotated[
-    JsonValue, AfterValidator(_schema_or_path), WithJsonSchema({"type": ["string", "object"]})
-]
-Template = JsonValue
-Templates = dict[str, JsonValue]
+from interlock.manifest.scalars import (
+    Credentials,
+    Day,
+    Name,
+    PersonName,
+    Priority,
+    Proof,
+    QueueName,
+    Schema,
+    Seconds,
+    SecretReference,
+    ServerName,
+    Status,
+    TeamName,
+    Template,
+    Templates,
+    Text,
+    ToolName,
+    ToolReference,
+    Version,
+)
 
 
 class Part(BaseModel):
@@ -584,8 +534,30 @@ class WorkflowFile(Part):
     lock: LockPart | None = None
 
 
-AnyFile = ProjectFile | SystemFile | ServerFile | ToolFile | AgentFile | WorkflowFile
+class BudgetFile(Part):
+    """How much may be spent, of what, by whom and in which window; calls beyond it are refused."""
+
+    interlock: Literal["v1"]
+    kind: Literal["Budget"]
+    name: Name
+    title: Text
+    scope: BudgetScope
+    of: Name | None = None
+    """The workflow, department or tenant; of a budget for each run the workflow, absent is any."""
+    period: BudgetPeriod
+    """Hours are those of UTC; `run` is for the scope `run`, and only for it."""
+    timezone: str = "UTC"
+    """Where days and months begin, for instance `Europe/Paris`."""
+    unit: BudgetUnit
+    """Millionths of a US dollar, tokens of models (input and output), or calls and requests."""
+    limit: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+    soft: Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)] | None = None
+    """From this amount on `interlock doctor` reports it; nothing is refused."""
+
+
+AnyFile = BudgetFile | ProjectFile | SystemFile | ServerFile | ToolFile | AgentFile | WorkflowFile
 KINDS: Mapping[str, type[AnyFile]] = {
+    "Budget": BudgetFile,
     "Project": ProjectFile,
     "System": SystemFile,
     "Server": ServerFile,

@@ -82,6 +82,7 @@ FACT_TYPES: Mapping[str, JsonObject] = MappingProxyType(
         "failures_this_tool": {"type": "Long"},
         "done": {"type": "Set", "element": {"type": "String"}},
         "depth": {"type": "Long"},
+        "budget_left_micros": {"type": "Long"},
         "now": {"type": "Extension", "name": "datetime"},
     }
 )
@@ -102,6 +103,7 @@ def facts_context(facts: Facts, *, lifted: frozenset[str]) -> JsonObject:
         "failures_this_tool": facts.failures_this_tool,
         "done": _texts(facts.done),
         "depth": facts.depth,
+        "budget_left_micros": facts.budget_left_micros,
         "now": {"__extn": {"fn": "datetime", "arg": iso(facts.now_us)}},
     }
     if facts.user is not None:

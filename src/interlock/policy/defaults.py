@@ -95,6 +95,11 @@ unless { resource.accepts.containsAll(context.labels) };
 forbid (principal, action in Action::"write", resource)
 when { context.calls_this_tool >= 20 };
 
+@id("budget")
+@why("The budget is spent")
+forbid (principal, action, resource)
+when { context.budget_left_micros <= 0 };
+
 @id("depth")
 @why("Hand-off chain too deep")
 forbid (principal, action, resource)

@@ -42,6 +42,7 @@ _COUNTS = (
     "same_key_count",
     "failures_this_tool",
     "depth",
+    "budget_left_micros",
 )
 _ESCAPED = re.compile(r"\\u\{([0-9a-fA-F]+)\}")
 

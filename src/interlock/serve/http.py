@@ -47,7 +47,7 @@ from interlock.serve.routes import (
     servers,
     triggers,
 )
-from interlock.serve.routes.stops import breakers, switches
+from interlock.serve.routes.stops import breakers, budgets, switches
 from interlock.serve.status import status_of
 
 log = structlog.get_logger(__name__)
@@ -87,6 +87,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         catalog,
         capabilities,
         breakers,
+        budgets,
         switches,
         servers,
         triggers,

@@ -17,11 +17,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from interlock.domain.budget import Cost
 from interlock.domain.effect import Effect, EffectState, Evidence
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import DecisionId, EffectId, RunId, StepName, TenantId, ToolName
 from interlock.domain.tool import EffectClass
-from interlock.store import counts, tallies
+from interlock.store import budgets, counts, tallies
 from interlock.store.columns import (
     pack,
     pack_optional,
@@ -45,6 +46,7 @@ _MUTABLE = (
     "call_digest",
     "guard",
     "is_in_doubt",
+    "is_held",
     "decision_id",
     "policy_version",
     "first_sent_us",
@@ -147,9 +149,12 @@ def insert(tx: Tx, effect: Effect) -> None:
 def move(tx: Tx, before: Effect, after: Effect) -> Effect:
     """Write `after` if the row still has the state, epoch and attempt of `before`; return it.
 
-    Identity, arguments and keys never change. Raises `ConflictError` if the row has moved on, or
-    if another live one compensates the same effect by now.
+    Identity, arguments and keys never change. Once it is decided what was done, budgets that hold
+    its cost are settled. Raises `ConflictError` if the row has moved on, or if another live one
+    compensates the same effect by now.
     """
+    is_settled = after.is_held and after.state not in _OPEN
+    after = replace(after, is_held=after.is_held and not is_settled)
     stands = {
         "of_effect": before.effect_id,
         "was_state": before.state,
@@ -174,6 +179,9 @@ def move(tx: Tx, before: Effect, after: Effect) -> Effect:
     if is_counted(before) != is_counted(stands_now):
         _note_calls(tx, stands_now, 1 if is_counted(stands_now) else -1)
     tallies.note(tx, before, stands_now)
+    if is_settled:
+        nothing = Cost(micro_usd=0, calls=0) if after.state in NOTHING_DONE else None
+        budgets.settle(tx, before.effect_id, nothing)
     return stands_now
 
 
@@ -287,6 +295,7 @@ def effect_of(row: Row) -> Effect:
         key_text=row["key_text"],
         guard=None if row["guard"] is None else unpack_object(row["guard"]),
         is_in_doubt=row["is_in_doubt"],
+        is_held=row["is_held"],
         decision_id=DecisionId(row["decision_id"]) if row["decision_id"] else None,
         policy_version=row["policy_version"],
         first_sent_us=row["first_sent_us"],
@@ -420,6 +429,7 @@ def _mutable(effect: Effect) -> dict[str, object]:
         "call_digest": effect.call_digest,
         "guard": pack_optional(effect.guard),
         "is_in_doubt": effect.is_in_doubt,
+        "is_held": effect.is_held,
         "decision_id": effect.decision_id,
         "policy_version": effect.policy_version,
         "first_sent_us": effect.first_sent_us,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from interlock.domain.budget import UNLIMITED_MICROS
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.decision import Facts, Outcome
 from interlock.domain.errors import InputError
@@ -42,6 +43,7 @@ class RunFacts:
     failures_this_tool: int = 0
     done: frozenset[str] = frozenset()
     depth: int = 0
+    budget_left_micros: int = UNLIMITED_MICROS
     now_us: int = _NOON_US
 
     @property
@@ -61,6 +63,7 @@ _SAME = (
     "failures_this_tool",
     "done",
     "depth",
+    "budget_left_micros",
     "now_us",
 )
 

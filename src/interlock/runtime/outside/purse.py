@@ -59,6 +59,8 @@ class Purse:
                 provider=asked.provider,
                 seats=self._walk.run.request.deciding,
                 parent_span=self._parent_span,
+                input_tokens=asked.input_tokens,
+                output_tokens=asked.output_tokens,
             )
             answer = await request_model(self._walk.services.road, durable, request, asked.send)
             # A cancel that came meanwhile does not take back what is recorded.

@@ -24,6 +24,29 @@ rate = Table(
     Column("turn_us", BigInteger, nullable=False),
 )
 
+budget_window = Table(
+    "budget_window",
+    metadata,
+    Column("budget", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("start_us", BigInteger, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+)
+
+budget_hold = Table(
+    "budget_hold",
+    metadata,
+    Column("holder", Text, primary_key=True),
+    Column("budget", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("most", BigInteger, nullable=False),
+)
+
 breaker = Table(
     "breaker",
     metadata,
@@ -134,6 +157,7 @@ effect = Table(
     Column("idem_key", Text, nullable=False),
     Column("guard", Text),
     Column("is_in_doubt", Boolean, nullable=False),
+    Column("is_held", Boolean, nullable=False),
     Column("decision_id", Text),
     Column("policy_version", Text),
     Column("state", Text, nullable=False),

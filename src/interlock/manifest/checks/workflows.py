@@ -24,7 +24,7 @@ from interlock.domain.workflow import (
     Trigger,
     WorkflowSpec,
 )
-from interlock.manifest.check_tools import Finding, misplaced_arguments
+from interlock.manifest.checks.tools import Finding, misplaced_arguments
 from interlock.manifest.files import Document, Place
 from interlock.manifest.names import Names
 from interlock.manifest.places import Schemas, misplaced, pointers

@@ -1,0 +1,1 @@
+"""What project files have to keep to beyond their form, kind by kind."""
