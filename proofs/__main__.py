@@ -31,6 +31,7 @@ CLAIMS = (
     "who-can",
     "policy-cost",
     "backtest",
+    "budget-race",
 )
 HOLDS, FAILS, UNKNOWN = 0, 1, 2
 
