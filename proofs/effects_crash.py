@@ -30,7 +30,7 @@ from interlock.store.engine import Database
 from interlock.testing.recorder import Fault, Recorder
 from interlock.testing.recorder_project import CLASSES, TOOL_OF, WORKFLOW_OF, files
 from proofs.crash_worker import OPS, Job, Plan, settings, work
-from proofs.invariants import CHECKED, UNCHECKED, Ledger, compare, export
+from proofs.invariants import CALLS_FILE, CHECKED, UNCHECKED, Ledger, compare, export
 from proofs.points import points
 from proofs.undo_project import UNDO_ENDED, UNDO_FAILED, UNDO_OF, with_undo
 from proofs.verdict import Verdict, say
@@ -104,6 +104,7 @@ ELSEWHERE = {
     "model.failed": _MODEL,
     "model.intent": _MODEL,
     "model.outcome": _MODEL,
+    "model.stopped": _MODEL,
     "now": _STEPS,
     "plan.answer": _PLANS,
     "plan.check": _PLANS,
@@ -351,7 +352,7 @@ def _installed(folder: Path, url: str) -> Iterator[Lives]:
     """Apply the project of the recording tool server, whose calls may also be asked for."""
     folder.mkdir()
     with Recorder(folder, lag_s=LAG_S) as recorder:
-        texts = files(recorder.url, timeout_s=TIMEOUT_S)
+        texts = files(recorder.url, timeout_s=TIMEOUT_S) | {"budgets/calls.yaml": CALLS_FILE}
         asked = files(recorder.url, approve=True, timeout_s=TIMEOUT_S)
         for effect_class in CLASSES:
             text = asked[f"workflows/call_{effect_class}.yaml"]

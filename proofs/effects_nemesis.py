@@ -36,7 +36,7 @@ from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import TOOL_OF, files
 from interlock.testing.recording import Record
 from proofs.crash_worker import OPS
-from proofs.invariants import CHECKED, UNCHECKED, Ledger, compare, export
+from proofs.invariants import CALLS_FILE, CHECKED, UNCHECKED, Ledger, compare, export
 from proofs.losing_proxy import losing_proxy
 from proofs.undo_project import UNDO_FAILED, with_steps, with_undo
 from proofs.verdict import Verdict, say, sized
@@ -279,7 +279,7 @@ def judge(
 
 def _project(url: str) -> dict[str, str]:
     """Return the project of the recording server with one workflow that calls every class."""
-    texts = with_undo(files(url, timeout_s=TIMEOUT_S))
+    texts = with_undo(files(url, timeout_s=TIMEOUT_S)) | {"budgets/calls.yaml": CALLS_FILE}
     # A worker that was stopped takes its own silence for the server's.
     texts["servers/recorder-dev.yaml"] += f"breaker_open_s: {BREAKER_OPEN_S}\n"
     text = texts["workflows/call_keyed.yaml"].replace("call_keyed", WORKFLOW)

@@ -1,7 +1,7 @@
 """Compares the ledger with what the recording tool server received and applied: I1 to I10.
 
-A breach is a sentence that begins with its invariant. Two of the ten say nothing yet: there is no
-kill switch (I6) and no budget (I7).
+A breach is a sentence that begins with its invariant. I6 says nothing: no switch is set here. I7 is
+about the budget `CALLS`, which the project has to have.
 """
 
 from __future__ import annotations
@@ -18,13 +18,26 @@ from interlock.domain.ids import EffectId, RunId
 from interlock.domain.run import Run, RunState
 from interlock.domain.tool import EffectClass
 from interlock.domain.trace import SpanKind
-from interlock.store import approvals, decisions, effects, journal, runs, spans
+from interlock.store import approvals, budgets, decisions, effects, journal, runs, spans
 from interlock.store.decisions import RecordedDecision
 from interlock.store.tx import Tx
 from interlock.testing.recording import AppliedEffect, ReceivedRequest, Record
 
-CHECKED = ("I1", "I2", "I3", "I4", "I5", "I8", "I9", "I10")
-UNCHECKED: JsonObject = {"I6": "there is no kill switch yet", "I7": "there are no budgets yet"}
+CHECKED = ("I1", "I2", "I3", "I4", "I5", "I7", "I8", "I9", "I10")
+UNCHECKED: JsonObject = {"I6": "no switch is set; tests/acceptance/test_r8_kill_switch.py"}
+CALLS = "calls"
+"""A budget that covers every call of a project."""
+CALLS_FILE = f"""
+interlock: v1
+kind: Budget
+name: {CALLS}
+title: All calls
+scope: department
+of: it
+period: month
+unit: calls
+limit: 1000000
+"""
 _ENOUGH = 1_000_000
 _DONE_ONCE = frozenset({EffectState.SUCCEEDED, EffectState.CONFIRMED_DONE, EffectState.COMPENSATED})
 _NEVER_DONE = frozenset({EffectState.FAILED_DEFINITE, EffectState.CONFIRMED_ABSENT})
@@ -50,6 +63,8 @@ class Ledger:
     approvals: dict[EffectId, tuple[Approval, ...]]
     intents_us: dict[EffectId, tuple[int, ...]]
     journal_epochs: dict[RunId, tuple[int, ...]]
+    counted: tuple[int, int]
+    """What the budget `CALLS` has spent and reserved."""
 
 
 def export(tx: Tx) -> Ledger:
@@ -70,6 +85,7 @@ def export(tx: Tx) -> Ledger:
         approvals={i: tuple(approvals.list_for_effect(tx, i)) for i in ids},
         intents_us={effect_id: tuple(sorted(times)) for effect_id, times in intents.items()},
         journal_epochs={run.run_id: _journal_epochs(tx, run.run_id) for run in all_runs},
+        counted=budgets.totals(tx).get(CALLS, (0, 0)),
     )
 
 
@@ -99,6 +115,7 @@ def compare(ledger: Ledger, record: Record, *, triggers: Collection[str]) -> lis
             breaches += _done(effect, requests, times)
         breaches += _explained(effect, ledger)
     breaches += _ended(ledger, triggers)
+    breaches += _budgeted(ledger)
     breaches += in_order_of_epochs(ledger)
     breaches += _undone(ledger, applied)
     return breaches
@@ -169,6 +186,20 @@ def _ended(ledger: Ledger, triggers: Collection[str]) -> Iterator[str]:
             yield f"I5: the run of `{run.request.trigger.key}` is still `{run.state}`"
         if run.error_code == "internal":
             yield f"I5: the run of `{run.request.trigger.key}` failed with `{run.error_code}`"
+
+
+def _budgeted(ledger: Ledger) -> Iterator[str]:
+    """I7: what may have been done is counted once, what was surely not done is not; reads more."""
+    spent, reserved = ledger.counted
+    sent = [effect for effect in ledger.effects if effect.attempt]
+    held = sum(effect.is_held for effect in sent)
+    done = sum(effect.state not in _NEVER_DONE | _UNSENT and not effect.is_held for effect in sent)
+    # Each attempt of a read whose answer was lost counts.
+    lost = sum(e.attempt for e in sent if e.effect_class is EffectClass.READ)
+    if reserved != held:
+        yield f"I7: {reserved} calls are reserved, and {held} are open"
+    if not done <= spent <= done + lost:
+        yield f"I7: {spent} calls are spent, and {done} to {done + lost} were made"
 
 
 def in_order_of_epochs(ledger: Ledger) -> Iterator[str]:

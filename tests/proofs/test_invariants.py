@@ -13,7 +13,7 @@ from interlock.testing.clock import START_US, ManualClock
 from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import WORKFLOW_OF, files
 from interlock.testing.recording import Record
-from proofs.invariants import Ledger, compare, export
+from proofs.invariants import CALLS_FILE, Ledger, compare, export
 from proofs.undo_project import UNDO_FAILED, with_undo
 from tests.road_bench import RoadBench
 
@@ -29,6 +29,11 @@ class _Ticking(ManualClock):
         return self.advance(0.000_1)
 
 
+def with_budget(texts: dict[str, str]) -> dict[str, str]:
+    """Return a project whose calls are counted."""
+    return texts | {"budgets/calls.yaml": CALLS_FILE}
+
+
 @pytest.fixture(scope="module", params=["keyed", "blind"])
 def seen(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -36,7 +41,7 @@ def seen(
     """One call as the ledger has it, and as the tool server has it."""
     folder = tmp_path_factory.mktemp("recorder")
     url = f"sqlite:///{folder / 'interlock.db'}"
-    with Recorder(folder) as recorder, RoadBench(url, files(recorder.url)) as bench:
+    with Recorder(folder) as recorder, RoadBench(url, with_budget(files(recorder.url))) as bench:
         bench.run(WORKFLOW_OF[request.param], {"text": KEY}, key=KEY)
         with bench.db.reading() as tx:
             ledger = export(tx)
@@ -81,6 +86,18 @@ def test_effect_that_is_recorded_as_failed_is_refused(seen: tuple[Ledger, Record
     assert any(text.startswith("I4") for text in found)
 
 
+@pytest.mark.parametrize("counted", [(0, 0), (2, 0), (0, 1), (1, 1)])
+def test_call_that_a_budget_counts_wrongly_is_refused(
+    seen: tuple[Ledger, Record], counted: tuple[int, int]
+) -> None:
+    """Not at all, twice, or as one that is still open."""
+    ledger, record = seen
+
+    found = compare(replace(ledger, counted=counted), record, triggers=[KEY])
+
+    assert {"I7"} == {text.partition(":")[0] for text in found}
+
+
 def test_other_body_and_lost_trigger_are_refused(seen: tuple[Ledger, Record]) -> None:
     """A request must be the one that was decided, and an accepted trigger has a run."""
     ledger, record = seen
@@ -98,7 +115,7 @@ def undone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ledger, Record]:
     url = f"sqlite:///{folder / 'interlock.db'}"
     with (
         Recorder(folder) as recorder,
-        RoadBench(url, with_undo(files(recorder.url)), clock=_Ticking()) as bench,
+        RoadBench(url, with_budget(with_undo(files(recorder.url))), clock=_Ticking()) as bench,
     ):
         bench.run(UNDO_FAILED, {"text": KEY}, key=KEY)
         with bench.db.reading() as tx:

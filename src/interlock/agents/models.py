@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -207,7 +205,7 @@ class GovernedModel(WrapperModel):
             return await self.wrapped.request(messages, model_settings, model_request_parameters)
 
         async def send() -> ModelReply:
-            response = with_unique_ids(await _patiently(ask, self._retry))
+            response = with_unique_ids(await _asked(ask))
             return _reply(response, default_model=self.wrapped.model_name)
 
         request = ModelRequest(
@@ -218,6 +216,7 @@ class GovernedModel(WrapperModel):
             parent_span=self._parent_span,
             input_tokens=_most_input(messages, model_request_parameters),
             output_tokens=most,
+            retry=self._retry,
         )
         recorded = await request_model(self._road, self._durable, request, send)
         response = ModelMessagesTypeAdapter.validate_python([recorded])[0]
@@ -227,18 +226,6 @@ class GovernedModel(WrapperModel):
         return response
 
 
-async def _patiently(ask: Callable[[], Awaitable[ModelResponse]], retry: Retry) -> ModelResponse:
-    """Ask, again after growing pauses while the model is busy; raises what came last."""
-    pause_s = retry.initial_s
-    for _ in range(retry.attempts - 1):
-        try:
-            return await _asked(ask)
-        except ModelBusyError:
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load
-            pause_s = min(pause_s * 2, retry.max_s)
-    return await _asked(ask)
-
-
 async def _asked(ask: Callable[[], Awaitable[ModelResponse]]) -> ModelResponse:
     """Ask once; the framework's errors become ours, which say whether asking again may help."""
     try:
@@ -246,13 +233,22 @@ async def _asked(ask: Callable[[], Awaitable[ModelResponse]]) -> ModelResponse:
     except InterlockError:
         raise
     except _BUSY as error:
-        raise ModelBusyError(f"the model did not answer: {_first_line(error)}") from error
+        said = f"the model did not answer: {_first_line(error)}"
+        raise ModelBusyError(said, is_unpaid=_is_unpaid(error)) from error
     except ModelHTTPError as error:
-        raise ModelFailedError(f"the model answered with status {error.status_code}") from error
+        said = f"the model answered with status {error.status_code}"
+        raise ModelFailedError(said, is_unpaid=True) from error
     except (ModelAPIError, UnexpectedModelBehavior, UserError, httpx2.InvalidURL) as error:
         raise ModelFailedError(f"the model request failed: {_first_line(error)}") from error
     except (httpx2.TransportError, OSError) as error:
         raise ModelBusyError(f"the model did not answer: {_first_line(error)}") from error
+
+
+def _is_unpaid(error: Exception) -> bool:
+    """Return whether a request surely costs nothing: it was turned away, or never sent."""
+    if isinstance(error, ModelConnectionError):
+        return error.phase in {"pool", "connect"}
+    return isinstance(error, ModelRateLimitError | ModelUnavailableError)
 
 
 def _most_input(messages: list[ModelMessage], parameters: ModelRequestParameters) -> int:

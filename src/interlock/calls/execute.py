@@ -210,11 +210,13 @@ def _held(tx: Tx, road: Road, live: Live, call: Call) -> tuple[int, str | None] 
 
 
 def _reserve(tx: Tx, live: Live, run: Run, call: Call) -> tuple[Call, Decision | None]:
-    """Hold what a call costs; one that may have been done holds it since its first attempt."""
+    """Hold what a call costs; a write that may have been done holds it since its first attempt."""
     effect = call.effect
     covered = covering(live.release.budgets.values(), run)
-    if effect.is_held or not covered:
+    if not covered or (effect.is_held and effect.effect_class is not EffectClass.READ):
         return call, None
+    # Each attempt of a read is paid for, also one whose answer was lost.
+    budgets.settle(tx, effect.effect_id)
     short = validate.reserve(
         tx,
         covered,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from interlock.calls.durable import Durable
+from interlock.calls.durable import Durable, Retry
 from interlock.calls.road import Live, Road
 from interlock.calls.validate import KNOWN_S, budget_left, deny, reserve, stopping
 from interlock.domain.budget import Budget, Cost, covering
 from interlock.domain.canonical import Json
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
-from interlock.domain.errors import InterlockError, StepFailedError
+from interlock.domain.errors import (
+    InterlockError,
+    ModelBusyError,
+    ModelFailedError,
+    StepFailedError,
+)
 from interlock.domain.ids import DecisionId, StepName
 from interlock.domain.principal import Seat
 from interlock.domain.run import Run
@@ -22,13 +29,16 @@ from interlock.observe import emit
 from interlock.store import budgets, decisions, runs, spans
 from interlock.store.tx import Tx
 
+_ONCE = Retry(attempts=1)
+_NOTHING = Cost(micro_usd=0, calls=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
     """One request: the name of its step, the model's name in the settings, and who asks.
 
     `input_tokens` are counted upwards, `output_tokens` the most that the answer may have; None if
-    the request does not bound them.
+    the request does not bound them. `retry` is for a model that is busy.
     """
 
     name: StepName
@@ -38,6 +48,7 @@ class ModelRequest:
     parent_span: str
     input_tokens: int
     output_tokens: int | None
+    retry: Retry = _ONCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,45 +75,27 @@ async def request_model(
 ) -> Json:
     """Return the recorded answer of this step, asking the model only if there is none.
 
-    Raises `StepFailedError` with code `model.denied` (policy, or no price) or `model.failed`. A
-    crash between the request and its record asks again: the model is then paid twice.
+    A busy model is asked again after growing pauses, each time decided anew: an attempt that may
+    have been paid for is counted before the next one is reserved. Raises `StepFailedError` with
+    code `model.denied` (policy, budget, or no price) or `model.failed`. A crash between the request
+    and its record asks again: the model is then paid twice.
     """
     entry = durable.recorded(request.name)
     if entry is not None:
         return entry.value
-    began_s = time.monotonic()
-    decision, is_held = await durable.transact(
-        "model.intent", lambda tx: _begin(tx, road.live.at(tx), durable.run, road, request)
-    )
-    if time.monotonic() - began_s > KNOWN_S:
-        target = _target_of(durable.run, request)
-        stopped = await durable.read(lambda tx: stopping(tx, target))
-        if stopped is not None:
-            decision = stopped
-            if is_held:
-                nothing = Cost(micro_usd=0, calls=0)
-                holder = _holder(durable.run, request)
-                await durable.transact(
-                    "model.stopped", lambda tx: budgets.settle(tx, holder, nothing)
-                )
-    if decision.outcome is not Outcome.ALLOW:
-        why = "; ".join(reason.message for reason in decision.reasons)
-        raise StepFailedError(
-            f"the model `{request.model}` may not be asked: {why}",
-            error_code="model.denied",
-            step_name=request.name,
-        )
+    is_held = await _intend(road, durable, request, lost=None)
     # A wait of a parallel branch must not end the segment between send and record.
     with durable.in_flight():
-        try:
-            reply = await send()
-        except InterlockError as error:
-            await durable.transact(
-                "model.failed", lambda tx: _fail(tx, durable.run, request, is_held=is_held)
-            )
-            raise StepFailedError(
-                error.message, error_code="model.failed", step_name=request.name
-            ) from error
+        for pause_s in _pauses(request.retry):
+            try:
+                reply = await send()
+                break
+            except InterlockError as error:
+                lost = _NOTHING if _is_unpaid(error) else None
+                if pause_s is None or not isinstance(error, ModelBusyError):
+                    raise await _failed(durable, request, error, lost) from error
+            await asyncio.sleep(pause_s)
+            is_held = await _intend(road, durable, request, lost=lost)
         return await durable.commit(
             request.name,
             lambda tx: _record(tx, durable.run, road, request, reply, is_held=is_held),
@@ -110,10 +103,61 @@ async def request_model(
         )
 
 
-def _begin(
-    tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest
+async def _failed(
+    durable: Durable, request: ModelRequest, error: InterlockError, cost: Cost | None
+) -> StepFailedError:
+    """Write that a request failed for good; return what says so."""
+    await durable.transact("model.failed", lambda tx: _fail(tx, durable.run, request, cost))
+    return StepFailedError(error.message, error_code="model.failed", step_name=request.name)
+
+
+def _pauses(retry: Retry) -> Iterator[float | None]:
+    """Yield how long to wait after each attempt that may be followed by another, None at last."""
+    pause_s = retry.initial_s
+    for _ in range(retry.attempts - 1):
+        yield pause_s * random.uniform(0.5, 1.5)  # noqa: S311  # spreads load
+        pause_s = min(pause_s * 2, retry.max_s)
+    yield None
+
+
+def _is_unpaid(error: InterlockError) -> bool:
+    return isinstance(error, ModelBusyError | ModelFailedError) and error.is_unpaid
+
+
+async def _intend(
+    road: Road, durable: Durable, request: ModelRequest, *, lost: Cost | None
+) -> bool:
+    """Write that a request will be sent; return whether budgets hold what it may cost.
+
+    `lost` is what the attempt before cost, None if that is not known. Raises `StepFailedError`.
+    """
+    began_s = time.monotonic()
+    decision, is_held = await durable.transact(
+        "model.intent", lambda tx: _begin(tx, road.live.at(tx), durable.run, road, request, lost)
+    )
+    if time.monotonic() - began_s > KNOWN_S:
+        target = _target_of(durable.run, request)
+        stopped = await durable.read(lambda tx: stopping(tx, target))
+        if stopped is not None and is_held:
+            holder = _holder(durable.run, request)
+            await durable.transact("model.stopped", lambda tx: budgets.settle(tx, holder, _NOTHING))
+        decision = stopped or decision
+    if decision.outcome is Outcome.ALLOW:
+        return is_held
+    why = "; ".join(reason.message for reason in decision.reasons)
+    raise StepFailedError(
+        f"the model `{request.model}` may not be asked: {why}",
+        error_code="model.denied",
+        step_name=request.name,
+    )
+
+
+def _begin(  # noqa: PLR0917  # as a transaction has them at hand
+    tx: Tx, live: Live, run: Run, road: Road, request: ModelRequest, lost: Cost | None
 ) -> tuple[Decision, bool]:
     """Decide a request; return the decision, and whether budgets hold what it may cost."""
+    # What an attempt before, or before a crash, was to cost may have been spent.
+    budgets.settle(tx, _holder(run, request), lost)
     facts = Facts(
         labels=runs.get(tx, run.run_id).labels,
         depth=run.request.depth,
@@ -170,8 +214,6 @@ def _begin(
 def _reserve(
     tx: Tx, covered: tuple[Budget, ...], run: Run, road: Road, request: ModelRequest
 ) -> Decision | None:
-    # What an attempt before a crash was to cost may have been spent.
-    budgets.settle(tx, _holder(run, request))
     output_tokens = request.output_tokens
     if output_tokens is None:
         if any(budget.unit != "calls" for budget in covered):
@@ -240,10 +282,8 @@ def _record(
     return reply.body
 
 
-def _fail(tx: Tx, run: Run, request: ModelRequest, *, is_held: bool) -> None:
-    if is_held:
-        # Nobody says whether the provider bills it, so all that was held counts as spent.
-        budgets.settle(tx, _holder(run, request))
+def _fail(tx: Tx, run: Run, request: ModelRequest, cost: Cost | None) -> None:
+    budgets.settle(tx, _holder(run, request), cost)
     spans.close(
         tx,
         run.run_id,

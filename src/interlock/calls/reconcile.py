@@ -32,7 +32,7 @@ from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import RECHECK, Run, follow_up
 from interlock.domain.tool import EffectClass, Probe, ToolVersion
 from interlock.observe import emit
-from interlock.store import effects, runs, spans
+from interlock.store import budgets, effects, runs, spans
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 
@@ -123,6 +123,8 @@ def leave(tx: Tx, effect: Effect, why: str) -> Effect:
         view = protocol.step(view, lost)
     if effect.effect_class is EffectClass.READ:
         after = protocol.step(view, protocol.GiveUp())
+        # It changed nothing, but may have been paid for.
+        budgets.settle(tx, effect.effect_id)
         code, message = effect.error_code or "call.unanswered", effect.error_message or why
     else:
         after = protocol.step(view, protocol.Park())

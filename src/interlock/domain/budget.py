@@ -120,6 +120,17 @@ class Standing:
         soft = self.budget.soft
         return self.is_closed or (soft is not None and self.spent + self.reserved >= soft)
 
+    def forecast(self, now_us: int) -> int | None:
+        """Return what will be spent when the window ends at its pace so far; None if it never ends.
+
+        At least what is spent and reserved now.
+        """
+        end_us, start_us = self.window.end_us, self.window.start_us
+        if end_us is None:
+            return None
+        elapsed_us = max(now_us - start_us, 1)
+        return max(self.spent * (end_us - start_us) // elapsed_us, self.spent + self.reserved)
+
     def reached_us(self, now_us: int) -> int | None:
         """Return when the limit is reached at the pace of the window so far; None if not in it."""
         end_us = self.window.end_us

@@ -185,9 +185,16 @@ class IntakeFullError(InterlockError):
 
 
 class ModelBusyError(UnavailableError):
-    """A model is overloaded, limits our rate, or did not answer in time."""
+    """A model is overloaded, limits our rate, or did not answer in time.
+
+    `is_unpaid` if its provider answered and so billed nothing; nobody knows what silence costs.
+    """
 
     code = "model.failed"
+
+    def __init__(self, message: str, *, is_unpaid: bool = False) -> None:
+        super().__init__(message)
+        self.is_unpaid = is_unpaid
 
 
 class VersionMissingError(UnavailableError):
@@ -197,9 +204,16 @@ class VersionMissingError(UnavailableError):
 
 
 class ModelFailedError(InterlockError):
-    """A model refused a request for good, or its answer cannot be read."""
+    """A model refused a request for good, or its answer cannot be read.
+
+    `is_unpaid` if nothing was sent, or its provider refused it and so billed nothing.
+    """
 
     code = "model.failed"
+
+    def __init__(self, message: str, *, is_unpaid: bool = False) -> None:
+        super().__init__(message)
+        self.is_unpaid = is_unpaid
 
 
 class BudgetSpentError(InterlockError):

@@ -18,7 +18,7 @@ from interlock.runtime.retention import DAY_US, ROLE
 from interlock.runtime.triggers import key_of, queues_of
 from interlock.serve.queues.consumer import Standing
 from interlock.serve.queues.loop import QueueLoop
-from interlock.store import breakers, effects, leases, migrate, retention, runs, switches
+from interlock.store import breakers, budgets, effects, leases, migrate, retention, runs, switches
 from interlock.store.tx import Tx
 from interlock.tools.sandbox.process import missing
 
@@ -70,6 +70,7 @@ def examine(app: Interlock, queues: QueueLoop) -> tuple[Check, ...]:
             _versions(tx),
             _servers(tx),
             _switches(tx),
+            _budgets(tx, release),
             _tools(release),
             sandbox(release),
         )
@@ -288,6 +289,30 @@ def _switches(tx: Tx) -> Check:
     named = "; ".join(f"{each.scope} (by {each.set_by}: {each.reason})" for each in found)
     message = f"stopped: {named}; `interlock kill status` has them, `interlock kill lift` ends one"
     return Check(name="kill switches", is_ok=False, message=message)
+
+
+def _budgets(tx: Tx, release: Release) -> Check:
+    """Find budgets over their soft limit; those of single runs only if a bill closed them."""
+    found = [
+        standing
+        for _, budget in sorted(release.budgets.items())
+        for account in budgets.accounts(tx, budget, limit=_NAMED)
+        for standing in (budgets.standing(tx, budget, account),)
+        if standing.is_closed or (standing.is_soft_reached and budget.scope != "run")
+    ]
+    if not found:
+        told = f"{len(release.budgets)}, none over its soft limit" if release.budgets else "none"
+        return Check(name="budgets", is_ok=True, message=told)
+    named = "; ".join(
+        f"`{each.budget.name}` "
+        + (
+            "is closed, since more was billed than reserved: raise its limit"
+            if each.is_closed
+            else f"has {each.left} of {each.budget.limit} {each.budget.unit} left"
+        )
+        for each in found
+    )
+    return Check(name="budgets", is_ok=False, message=f"{named}; see `interlock budget show NAME`")
 
 
 def _tools(release: Release) -> Check:

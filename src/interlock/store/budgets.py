@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, bindparam, exists, select, update
+from sqlalchemy import and_, bindparam, exists, func, select, update
 
 from interlock.domain.budget import Budget, Cost, Standing
 from interlock.domain.run import Run
@@ -85,7 +85,14 @@ def reserve(
             return standing(tx, budget, account)
         tx.insert(
             holds,
-            {"holder": holder, **key, "unit": budget.unit, "amount": amount, "most": budget.limit},
+            {
+                "holder": holder,
+                **key,
+                "run_id": run.run_id,
+                "unit": budget.unit,
+                "amount": amount,
+                "most": budget.limit,
+            },
         )
     return None
 
@@ -128,6 +135,13 @@ def accounts(tx: Tx, budget: Budget, *, limit: int) -> list[str]:
     query = select(table.c.account).where(table.c.budget == budget.name)
     query = query.order_by((table.c.spent + table.c.reserved).desc(), table.c.account)
     return list(tx.connection.execute(query.limit(limit)).scalars())
+
+
+def totals(tx: Tx) -> dict[str, tuple[int, int]]:
+    """Return what is spent and reserved of each budget in all accounts and windows."""
+    sums = func.sum(table.c.spent), func.sum(table.c.reserved)
+    query = select(table.c.budget, *sums).group_by(table.c.budget)
+    return {name: (int(a), int(b)) for name, a, b in tx.connection.execute(query)}
 
 
 def _mine(row: Row) -> dict[str, object]:

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Table, and_, exists, func, or_, select, tu
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import RunId
 from interlock.store import runs
-from interlock.store.tables.calls import approval_use, effect, evidence
+from interlock.store.tables.calls import approval_use, budget_window, effect, evidence
 from interlock.store.tables.runs import run
 from interlock.store.tables.schema import metadata
 from interlock.store.tx import Tx
@@ -75,6 +75,10 @@ def delete_some(tx: Tx, root_id: RunId, *, limit: int) -> int:
             continue
         if deleted := _delete(tx, table, table.c.run_id.in_(tree), limit):
             return deleted
+    # Those of all time are the tree's own: others begin with an hour, a day or a month.
+    own = (budget_window.c.account == root_id) & (budget_window.c.start_us == 0)
+    if deleted := _delete(tx, budget_window, own, limit):
+        return deleted
     below = (run.c.root_id == root_id) & (run.c.run_id != root_id)
     return _delete(tx, run, below, limit) or _delete(tx, run, run.c.run_id == root_id, limit)
 

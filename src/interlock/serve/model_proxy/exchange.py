@@ -113,7 +113,7 @@ class Exchange:
         if self.broken is None:
             return self._reply()
         if not self._is_sent:
-            raise ModelFailedError(self.broken.message)
+            raise ModelFailedError(self.broken.message, is_unpaid=True)
         return self._reply()
 
     def _stop(self) -> None:

@@ -42,6 +42,7 @@ budget_hold = Table(
     Column("budget", Text, primary_key=True),
     Column("account", Text, nullable=False),
     Column("start_us", BigInteger, nullable=False),
+    Column("run_id", Text, nullable=False, index=True),
     Column("unit", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("most", BigInteger, nullable=False),

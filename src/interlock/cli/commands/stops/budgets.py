@@ -16,6 +16,7 @@ from interlock.cli.output import (
     tells_errors,
     when,
 )
+from interlock.domain.canonical import JsonObject
 
 app = typer.Typer(help="What may be spent, and what is left of it.", no_args_is_help=True)
 
@@ -44,20 +45,32 @@ def show(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is spent, reserved and left, when the window ends and when the limit is reached."""
+    """Show what is spent, reserved and left, and at this pace by when the limit is reached."""
     with connected() as client:
         body = client.get("budgets", name)
     if as_json:
         show_json(body)
         return
     say(f"{body['title']}: {body['limit']} {body['unit']} for each {body['period']}")
-    columns = ("account", "spent", "reserved", "left", "is_soft_reached", "is_closed")
-    times = ("end_us", "reached_us")
+    columns = ("account", "spent", "reserved", "left", "forecast")
     table(
-        (*columns, "ends", "limit reached"),
+        (*columns, "limit reached", "window ends", "state"),
         [
-            (*(row[column] for column in columns), *(when(row[time]) for time in times))
+            (
+                *(row[column] for column in columns),
+                when(row["reached_us"]),
+                when(row["end_us"]),
+                _state_of(row),
+            )
             for row in rows_of(body, "accounts")
         ],
         empty="nothing spent yet",
     )
+
+
+def _state_of(row: JsonObject) -> str:
+    if row["is_closed"]:
+        return "closed: more was billed than reserved; raise the limit"
+    if row["left"] == 0:
+        return "spent"
+    return "over its soft limit" if row["is_soft_reached"] else "open"

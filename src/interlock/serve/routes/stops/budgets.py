@@ -34,8 +34,8 @@ def list_budgets(app: App, reader: Reader) -> JsonObject:
 def show_budget(app: App, reader: Reader, name: str) -> JsonObject:
     """Return a budget and how it stands now; of one for each run, those that spent most.
 
-    Amounts are whole numbers of its unit. `reached_us` is when the limit is reached at the pace of
-    the window so far, null if not in this window.
+    Amounts are whole numbers of its unit. `forecast` is what will be spent at the end of the window
+    at its pace so far, `reached_us` when that reaches the limit, null if not in this window.
     """
     with app.db.reading() as tx:
         release = app.release(tx)
@@ -75,5 +75,6 @@ def _row(standing: Standing, now_us: int) -> JsonObject:
         "is_closed": standing.is_closed,
         "start_us": standing.window.start_us,
         "end_us": standing.window.end_us,
+        "forecast": standing.forecast(now_us),
         "reached_us": standing.reached_us(now_us),
     }
