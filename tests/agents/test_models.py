@@ -2,20 +2,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydantic_ai.exceptions import ModelConnectionError, ModelHTTPError
+from pydantic_ai.exceptions import (
+    ModelConnectionError,
+    ModelHTTPError,
+    UnexpectedModelBehavior,
+)
 from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models.function import AgentInfo
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from interlock.agents.models import ModelCatalog
 from interlock.calls.durable import Retry
 from interlock.config import ModelSettings
+from interlock.domain.budget import Budget
 from interlock.domain.errors import ModelFailedError
 from interlock.domain.ids import AgentName
 from interlock.domain.run import Run, RunState
 from interlock.domain.workflow import Step
+from interlock.store import budgets
 from interlock.testing.model import ScriptedModel
 from tests.runtime.plane import FIND as FIND_TOOL
 from tests.runtime.plane import (
@@ -30,6 +37,15 @@ from tests.runtime.plane import (
 )
 
 STEP = Step(name="solve", agent=AgentName("solver"))
+TOKENS = Budget(
+    name="tokens",
+    title="Tokens",
+    scope="department",
+    of="it",
+    period="day",
+    unit="tokens",
+    limit=1_000_000,
+)
 SCRIPT = """
 model: tiny
 rules:
@@ -117,6 +133,64 @@ def test_only_errors_that_may_pass_are_asked_again(tmp_path: Path) -> None:
 
     assert (RunState.FAILED, "model.failed") == (run.state, run.error_code)
     assert ["asked", "asked"] == attempts
+
+
+def bounded(
+    folder: Path, model: ModelFunction, *, attempts: int = 3
+) -> tuple[Run, tuple[int, int]]:
+    """Run an agent whose answers have at most 77 tokens; return what is spent and held of them."""
+    built = FunctionModel(model)
+    catalog = ModelCatalog(
+        {"default": replace(settings(), max_output_tokens=77)},
+        built={"default": built},
+        retry=Retry(attempts=attempts, initial_s=0.0),
+    )
+    with open_plane(folder, catalog=catalog) as plane:
+        plane.apply(replace(release(workflow(STEP), agent("solver")), budgets={"tokens": TOKENS}))
+        run = plane.get(plane.start())
+        with plane.db.reading() as tx:
+            return run, budgets.totals(tx)["tokens"]
+
+
+def test_an_answer_is_bounded_by_the_settings(tmp_path: Path) -> None:
+    """The most that it may have is sent with the request and held; counted is what it had."""
+    sent: list[object] = []
+
+    def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        sent.append((info.model_settings or {}).get("max_tokens"))
+        return text("done")
+
+    run, (spent, held) = bounded(tmp_path, model)
+
+    assert (RunState.SUCCEEDED, [77], 0) == (run.state, sent, held)
+    assert 0 < spent < 77
+
+
+@pytest.mark.parametrize(
+    ("error", "is_unpaid"),
+    [
+        (ModelHTTPError(status_code=400, model_name="m"), True),
+        (ModelHTTPError(status_code=429, model_name="m"), True),
+        (ModelHTTPError(status_code=503, model_name="m"), True),
+        (ModelHTTPError(status_code=500, model_name="m"), False),
+        (ModelConnectionError("m", "no route", phase="connect"), True),
+        (ModelConnectionError("m", "reset", phase="read"), False),
+        (ModelConnectionError("m", "closed"), False),
+        (UnexpectedModelBehavior("nonsense"), False),
+    ],
+)
+def test_only_what_was_turned_away_or_never_left_is_free(
+    tmp_path: Path, error: Exception, *, is_unpaid: bool
+) -> None:
+    """All else may have been billed, so what was held counts."""
+
+    def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        raise error
+
+    run, (spent, held) = bounded(tmp_path, model, attempts=1)
+
+    assert (RunState.FAILED, 0) == (run.state, held)
+    assert is_unpaid == (spent == 0)
 
 
 def test_a_recorded_response_survives_its_round_trip(tmp_path: Path) -> None:

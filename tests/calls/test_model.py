@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from interlock.calls import model
+from interlock.calls.durable import Retry
 from interlock.calls.model import ModelReply, ModelRequest, request_model
 from interlock.calls.road import Live, LiveProject, Price
 from interlock.domain.canonical import Json
 from interlock.domain.decision import Outcome
-from interlock.domain.errors import ModelFailedError, StepFailedError
+from interlock.domain.errors import ModelBusyError, ModelFailedError, StepFailedError
 from interlock.domain.ids import RunId, StepName
 from interlock.domain.run import RunState
 from interlock.domain.switch import Scope
@@ -20,7 +21,7 @@ from interlock.domain.trace import Span, SpanStatus
 from interlock.policy.engine import ModelResource
 from interlock.runtime import control
 from interlock.runtime.durable.segment import Segment
-from interlock.store import decisions, spans
+from interlock.store import budgets, decisions, spans
 from interlock.store.decisions import RecordedDecision
 from interlock.store.tx import Tx
 from interlock.testing.recorder_project import files
@@ -33,18 +34,30 @@ UNUSED = {
     if any(name in path for name in ("_linked", "_probed", "_blind", "conditional", "call_read"))
 }
 STEP = StepName("answer/turn.1")
+BUDGET = """
+interlock: v1
+kind: Budget
+name: tokens
+title: Tokens of the department
+scope: department
+of: it
+period: day
+unit: tokens
+limit: {limit}
+"""
 
 
 class ModelBench(CallBench):
     """A plane with one model, `small`, that answers with what was asked of it before."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, edits=UNUSED)
+    def __init__(self, url: str, *, budget: str = "") -> None:
+        super().__init__(url, edits=UNUSED | {"budgets/tokens.yaml": budget})
         resource = ModelResource(name="small", external=False, accepts=frozenset())
         self.road = replace(self.road, live=LiveProject({"small": resource}), price=_price)
         self.asked_models: list[str] = []
         self.error: Exception | None = None
         self.on_ask: Callable[[], object] = lambda: None
+        self.output_tokens: int | None = 50
 
     async def request(self, durable: Segment, *, model: str = "small") -> Json:
         """Send one request under one name, from inside a body."""
@@ -64,7 +77,8 @@ class ModelBench(CallBench):
             seats=(seat_of(durable),),
             parent_span="run",
             input_tokens=100,
-            output_tokens=50,
+            output_tokens=self.output_tokens,
+            retry=Retry(attempts=3, initial_s=0.0),
         )
         return await request_model(self.road, durable, request, send)
 
@@ -90,6 +104,11 @@ class ModelBench(CallBench):
         with self.db.reading() as tx:
             [span] = [span for span in spans.list_for_run(tx, run_id) if span.key == STEP]
         return span
+
+    def stands(self) -> tuple[int, int]:
+        """Return how many tokens are spent, and how many held."""
+        with self.db.reading() as tx:
+            return budgets.totals(tx).get("tokens", (0, 0))
 
     def cost(self, run_id: RunId) -> int:
         """Return what the run has cost."""
@@ -264,3 +283,100 @@ def test_a_stopped_model_is_not_asked(
     why = "the model `small` may not be asked: an operator has stopped calls of this kind"
     assert ["model.denied", why, STEP] == bench.get(run_id).output
     assert [] == bench.asked_models
+
+
+@pytest.fixture
+def paid(sqlite_url: str) -> Iterator[ModelBench]:
+    """Run a plane whose requests may need 150 tokens each, and that may spend 320 in a day."""
+    with ModelBench(sqlite_url, budget=BUDGET.format(limit=320)) as running:
+        yield running
+
+
+def test_a_request_is_paid_from_budgets_by_what_it_used(paid: ModelBench) -> None:
+    """Held for the most that it may need, then counted as it was billed."""
+    held: list[tuple[int, int]] = []
+    paid.on_ask = lambda: held.append(paid.stands())
+
+    paid.ask()
+
+    assert ([(0, 150)], (42, 0)) == (held, paid.stands())
+
+
+@pytest.mark.parametrize(
+    ("error", "spent"),
+    [
+        (ModelFailedError("status 400", is_unpaid=True), 0),
+        (ModelFailedError("nonsense came back"), 150),
+    ],
+)
+def test_a_failed_request_counts_unless_it_was_turned_away(
+    paid: ModelBench, error: ModelFailedError, spent: int
+) -> None:
+    """Nobody knows what silence or nonsense cost, so all that was held counts."""
+    paid.error = error
+
+    run_id = paid.ask()
+
+    assert (["small"], (spent, 0)) == (paid.asked_models, paid.stands())
+    assert "model.failed" in str(paid.get(run_id).output)
+
+
+def test_each_lost_attempt_is_counted_before_the_next_one(paid: ModelBench) -> None:
+    """Two of three attempts fit; the third is refused, with what is left."""
+    paid.error = ModelBusyError("no answer")
+
+    run_id = paid.ask()
+
+    assert (["small", "small"], (300, 0)) == (paid.asked_models, paid.stands())
+    assert "the budget `tokens` has 20 of 320 tokens left" in str(paid.get(run_id).output)
+    allowed = [each.decision.outcome for each in paid.decisions(run_id)]
+    assert [Outcome.ALLOW, Outcome.ALLOW, Outcome.DENY] == allowed
+
+
+def test_attempts_that_were_turned_away_cost_nothing(paid: ModelBench) -> None:
+    """All are made, and nothing is counted."""
+    paid.error = ModelBusyError("status 429", is_unpaid=True)
+
+    run_id = paid.ask()
+
+    assert (["small"] * 3, (0, 0)) == (paid.asked_models, paid.stands())
+    assert "model.failed" in str(paid.get(run_id).output)
+
+
+def test_what_was_held_before_a_crash_is_counted(paid: ModelBench) -> None:
+    """The model may have answered whom nobody heard any more."""
+    paid.on_ask = lambda: _steal(paid)
+
+    run_id = paid.ask()
+
+    assert {"n": 2} == paid.get(run_id).output
+    assert (150 + 42, 0) == paid.stands()
+
+
+def test_a_request_without_a_bound_is_refused_where_tokens_are_counted(paid: ModelBench) -> None:
+    """What it may cost is not known."""
+    paid.output_tokens = None
+
+    run_id = paid.ask()
+
+    _is_denied(paid, run_id, "budget.unpriced")
+    assert (0, 0) == paid.stands()
+
+
+def test_a_stop_between_two_attempts_holds(paid: ModelBench) -> None:
+    """Each attempt is decided anew, so a switch that came meanwhile stops the next one."""
+    paid.error = ModelBusyError("no answer")
+    paid.on_ask = lambda: control.set_switch(
+        paid.db,
+        paid.road.live.at,
+        Scope(model="small"),
+        by=DANA,
+        reason="a test",
+        for_us=None,
+        models=("small",),
+    )
+
+    run_id = paid.ask()
+
+    assert (["small"], (150, 0)) == (paid.asked_models, paid.stands())
+    assert "an operator has stopped calls of this kind" in str(paid.get(run_id).output)

@@ -135,3 +135,27 @@ def test_budget_of_another_workflow_counts_nothing(database_url: str) -> None:
 
         assert EffectState.SUCCEEDED is bench.one(run_id).state
         assert (0, 0) == stands(bench)
+
+
+def test_each_lost_attempt_of_a_read_is_paid_for(database_url: str) -> None:
+    """Its answers were lost, so it may have been billed each time; the next one has to fit."""
+    with opened(database_url, 2) as bench:
+        bench.outside.answers("read", UNKNOWN)
+        run_id = bench.call("read")
+        bench.pass_time(run_id)
+
+        effect = bench.one(run_id)
+        assert (EffectState.DENIED, "budget.spent") == (effect.state, effect.error_code)
+        assert (2, (2, 0)) == (bench.outside.count("read"), stands(bench))
+
+
+def test_a_read_that_is_given_up_was_paid_for(database_url: str) -> None:
+    """Attempt by attempt, the last one as well."""
+    with opened(database_url, 100) as bench:
+        bench.outside.answers("read", UNKNOWN)
+        run_id = bench.call("read")
+        bench.pass_time(run_id)
+
+        sent = bench.outside.count("read")
+        assert EffectState.FAILED_DEFINITE is bench.one(run_id).state
+        assert (True, (sent, 0)) == (sent > 1, stands(bench))

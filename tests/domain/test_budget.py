@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -49,8 +50,8 @@ def test_days_and_months_are_those_of_the_time_zone(
     assert Window(start_us=us(start), end_us=us(end)) == budget(period).window_at(us(now))
 
 
-def test_forecast_says_when_the_limit_is_reached_at_this_pace() -> None:
-    """None if the window ends first."""
+def test_forecast_says_what_is_spent_in_the_end_and_when_the_limit_is_reached() -> None:
+    """At the pace so far; None if the window ends before the limit, and if it never ends."""
     window = Window(start_us=0, end_us=24 * HOUR_US)
     fast, slow = (
         Standing(budget=budget("day"), account="it", window=window, spent=spent)
@@ -59,3 +60,6 @@ def test_forecast_says_when_the_limit_is_reached_at_this_pace() -> None:
 
     assert 12 * HOUR_US == fast.reached_us(6 * HOUR_US)
     assert slow.reached_us(6 * HOUR_US) is None
+    assert (200, 20) == (fast.forecast(6 * HOUR_US), slow.forecast(6 * HOUR_US))
+    assert 70 == replace(slow, reserved=65).forecast(6 * HOUR_US)
+    assert replace(fast, window=Window(start_us=0, end_us=None)).forecast(HOUR_US) is None

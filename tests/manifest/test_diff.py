@@ -145,6 +145,55 @@ def test_raised_autonomy_is_widening_and_shows_its_reason() -> None:
     )
 
 
+BUDGET_PATH = "budgets/desk.yaml"
+BUDGET = """\
+interlock: v1
+kind: Budget
+name: desk
+title: Calls of the desk
+scope: department
+of: it
+period: day
+unit: calls
+limit: 100
+soft: 80
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_widening"),
+    [
+        ("limit: 100", "limit: 101", True),
+        ("limit: 100", "limit: 90", False),
+        ("period: day", "period: hour", True),
+        ("of: it", "of: it\ntimezone: Europe/Berlin", True),
+        ("soft: 80", "soft: 70", False),
+        ("Calls of", "All calls of", False),
+    ],
+)
+def test_budget_that_holds_less_than_before_is_widening(
+    old: str, new: str, *, is_widening: bool
+) -> None:
+    """In prod as well, if any tool is there: it counts in all environments."""
+    before, after = {BUDGET_PATH: BUDGET}, {BUDGET_PATH: BUDGET.replace(old, new)}
+
+    (change,) = diff(load(FILES | before), load(FILES | after)).changes
+    (there,) = diff(load(FILES | TWO_VERSIONS | before), load(FILES | TWO_VERSIONS | after)).changes
+
+    assert ("budget", "desk") == (change.kind, change.name)
+    assert (is_widening, False) == (change.is_widening, change.in_prod)
+    assert (is_widening, is_widening) == (there.is_widening, there.in_prod)
+
+
+def test_budget_that_goes_is_widening_and_one_that_comes_is_not() -> None:
+    """Where none stood nothing was refused."""
+    without, with_it = load(FILES), load(FILES | {BUDGET_PATH: BUDGET})
+
+    (gone,), (come,) = diff(with_it, without).changes, diff(without, with_it).changes
+
+    assert (True, False) == (gone.is_widening, come.is_widening)
+
+
 def test_digest_fixes_both_sides() -> None:
     """The same change of another release is another diff; a release's number does not matter."""
     first = diff(Release(), load(FILES))

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models.function import AgentInfo
 
+from interlock.domain.budget import Budget
 from interlock.domain.effect import EffectState
 from interlock.domain.ids import AgentName, RunId
 from interlock.domain.label import Labels
@@ -14,6 +15,7 @@ from interlock.domain.run import UNDO, Run, RunState, TriggerRef
 from interlock.domain.tool import Compensation, EffectClass, Group, Source
 from interlock.domain.trace import SpanStatus
 from interlock.domain.workflow import Condition, FailureMode, Step, Success
+from interlock.store import budgets
 from tests.runtime.plane import (
     CREATE,
     FIND,
@@ -291,6 +293,33 @@ def test_compensation_undoes_in_reverse_and_the_run_fails(tmp_path: Path) -> Non
         assert ["issue2", "issue1"] == plane.desk.retired
         states = [effect.state for effect in plane.effects(run.run_id) if effect.tool == CREATE]
         assert 2 == states.count(EffectState.COMPENSATED)
+
+
+def test_an_empty_budget_blocks_no_undo(tmp_path: Path) -> None:
+    """Two writes are all that may be called; both are undone, and counted."""
+    modes = (FailureMode(code="*", then="compensate"),)
+    again = Step(name="again", tool=CREATE, args={"title": "mail"})
+    third = Step(name="third", tool=CREATE, args={"title": "one too many"})
+    budget = Budget(
+        name="calls",
+        title="Calls",
+        scope="department",
+        of="it",
+        period="day",
+        unit="calls",
+        limit=2,
+    )
+    with open_plane(tmp_path) as plane:
+        spec = workflow(MAKE, again, third, failure_modes=modes)
+        made = release(spec, tools=(TOOLS[0], UNDOABLE, TOOLS[2]))
+        plane.apply(replace(made, budgets={"calls": budget}))
+
+        run = plane.get(plane.start())
+
+        assert (RunState.FAILED, "budget.spent") == (run.state, run.error_code)
+        assert ["issue2", "issue1"] == plane.desk.retired
+        with plane.db.reading() as tx:
+            assert {"calls": (4, 0)} == budgets.totals(tx)
 
 
 def test_an_ended_run_can_be_undone_by_a_run_of_its_own(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import httpx2
@@ -49,6 +50,9 @@ _BUSY = (
     ModelServerError,
     ModelUnavailableError,
 )
+
+_AWAY = frozenset({503, 529})
+"""Statuses of a provider that did nothing: it is away, or has too much to do."""
 
 
 class ModelCatalog:
@@ -237,7 +241,7 @@ async def _asked(ask: Callable[[], Awaitable[ModelResponse]]) -> ModelResponse:
         raise ModelBusyError(said, is_unpaid=_is_unpaid(error)) from error
     except ModelHTTPError as error:
         said = f"the model answered with status {error.status_code}"
-        raise ModelFailedError(said, is_unpaid=True) from error
+        raise ModelFailedError(said, is_unpaid=_is_unpaid(error)) from error
     except (ModelAPIError, UnexpectedModelBehavior, UserError, httpx2.InvalidURL) as error:
         raise ModelFailedError(f"the model request failed: {_first_line(error)}") from error
     except (httpx2.TransportError, OSError) as error:
@@ -248,6 +252,8 @@ def _is_unpaid(error: Exception) -> bool:
     """Return whether a request surely costs nothing: it was turned away, or never sent."""
     if isinstance(error, ModelConnectionError):
         return error.phase in {"pool", "connect"}
+    if isinstance(error, ModelHTTPError):
+        return error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR or error.status_code in _AWAY
     return isinstance(error, ModelRateLimitError | ModelUnavailableError)
 
 

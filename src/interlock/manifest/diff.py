@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from interlock.domain.budget import Budget
 from interlock.domain.canonical import Json, JsonObject, canonical_text, digest
 from interlock.domain.record import object_to_json
 from interlock.domain.release import Release
@@ -102,7 +101,7 @@ def diff(old: Release, new: Release) -> Diff:
         *_rights(old, new),
         *_doors(old.workflows, new.workflows),
         *_autonomy(old.workflows, new.workflows),
-        *_budgets(old.budgets, new.budgets),
+        *_budgets(old, new),
         *_policies(old, new),
     ]
     changes.sort(key=lambda change: (not change.is_widening, change.kind, change.name))
@@ -325,10 +324,11 @@ def _autonomy(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> I
                 )
 
 
-def _budgets(old: Mapping[str, Budget], new: Mapping[str, Budget]) -> Iterator[Change]:
+def _budgets(old: Release, new: Release) -> Iterator[Change]:
     """Compare budgets: one that is gone, or that no longer holds all that it held, is widening."""
-    for change in _definitions("budget", old, new):
-        before, after = old.get(change.name), new.get(change.name)
+    has_prod = any("prod" in new.every_live(name) for name in new.tools)
+    for change in _definitions("budget", old.budgets, new.budgets):
+        before, after = old.budgets.get(change.name), new.budgets.get(change.name)
         is_tighter = before is None or (
             after is not None
             and after.limit <= before.limit
@@ -336,7 +336,7 @@ def _budgets(old: Mapping[str, Budget], new: Mapping[str, Budget]) -> Iterator[C
             == replace(before, limit=0, soft=None, title="")
         )
         # A budget counts in all environments.
-        yield replace(change, is_widening=not is_tighter, in_prod=not is_tighter)
+        yield replace(change, is_widening=not is_tighter, in_prod=has_prod and not is_tighter)
 
 
 def _policies(old: Release, new: Release) -> Iterator[Change]:
