@@ -12,7 +12,7 @@ from interlock.testing.recorder import Recorder
 from interlock.testing.recorder_project import files
 from interlock.testing.recording import Record
 from proofs.effects_nemesis import judge
-from proofs.invariants import Ledger, export
+from proofs.invariants import CALLS_FILE, Ledger, export
 from proofs.undo_project import UNDO_FAILED, with_undo
 from proofs.verdict import Verdict
 from tests.road_bench import RoadBench
@@ -31,10 +31,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ledger, Record]:
     """A failed run that undid its four writes, as ledger and tool server have it."""
     folder: Path = tmp_path_factory.mktemp("recorder")
     url = f"sqlite:///{folder / 'interlock.db'}"
-    with Recorder(folder) as recorder, RoadBench(url, with_undo(files(recorder.url))) as bench:
-        bench.run(UNDO_FAILED, {"text": KEY}, key=KEY)
-        with bench.db.reading() as tx:
-            ledger = export(tx)
+    with Recorder(folder) as recorder:
+        texts = with_undo(files(recorder.url)) | {"budgets/calls.yaml": CALLS_FILE}
+        with RoadBench(url, texts) as bench:
+            bench.run(UNDO_FAILED, {"text": KEY}, key=KEY)
+            with bench.db.reading() as tx:
+                ledger = export(tx)
         zero = {name: (0,) * len(times) for name, times in ledger.intents_us.items()}
         return replace(ledger, intents_us=zero), recorder.log()
 
