@@ -19,11 +19,13 @@ from interlock.calls.durable import Dispatch
 from interlock.calls.execute import ConnectorSender
 from interlock.calls.road import CallResult, Live, LiveProject, Price, Road
 from interlock.config import PREFIX, Config, ModelSettings
+from interlock.domain.autonomy import EARNED_IN
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.clock import Clock
 from interlock.domain.effect import Effect
 from interlock.domain.errors import ConflictError, ForbiddenError, UnavailableError
 from interlock.domain.ids import ApprovalId, ExecutorId, RunId, TenantId, WorkflowName
+from interlock.domain.ladder import is_there, versions_of
 from interlock.domain.principal import Principal
 from interlock.domain.record import object_to_json
 from interlock.domain.release import RELEASE_FORMAT, Release
@@ -514,6 +516,19 @@ def _shown(planned: apply.Plan, rights: Rights | None, *, takes_two: bool) -> Js
         "rights": [] if rights is None else rights.to_json(),
         "is_wider": rights is None or rights.is_wider or found.is_wider,
         "takes_two": takes_two,
+        "versions": _versions(planned.release),
+    }
+
+
+def _versions(release: Release) -> JsonObject:
+    """Return what fixes how each workflow acts, in each environment where that is judged."""
+    return {
+        name: {
+            environment: versions_of(release, name, environment)
+            for environment in EARNED_IN
+            if is_there(release, spec, environment)
+        }
+        for name, spec in release.workflows.items()
     }
 
 

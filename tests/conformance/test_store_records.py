@@ -349,7 +349,14 @@ def test_latest_result_of_a_suite(db: Database, clock: ManualClock) -> None:
 
     def put_result(tx: Tx) -> results.SuiteResult:
         return results.put_result(
-            tx, suite="s", suite_digest="d", release=1, body={"score": 0.5}, verdict="pass"
+            tx,
+            suite="s",
+            suite_digest="d",
+            release=1,
+            body={"score": 0.5},
+            verdict="pass",
+            workflow="triage",
+            versions=("v1", "v2"),
         )
 
     db.run("result", put_result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from interlock.domain.agent import AgentSpec
+from interlock.domain.autonomy import EARNED_IN, Rung, rung_key
 from interlock.domain.canonical import Json, JsonObject
 from interlock.domain.decision import Facts, PolicyRequest
 from interlock.domain.ids import AgentName, TenantId, ToolName, WorkflowName
@@ -129,7 +130,7 @@ def workflow(
         failure_modes=(),
         success=Success(end_state="done", end_states=("done",), objective=0.9, within_s=60),
         tenant=TenantId(tenant),
-        autonomy={} if autonomy is None else dict.fromkeys(ENVIRONMENTS, declared),
+        autonomy={} if autonomy is None else {"dev": declared},
     )
 
 
@@ -171,6 +172,13 @@ def release(
         workflows={
             WorkflowName("refunds"): workflow("refunds", ("executor",), autonomy=autonomy),
             WorkflowName("triage"): workflow("triage", ("reader", "executor"), autonomy=autonomy),
+        },
+        ladder={
+            rung_key(name, environment): Rung(
+                level=autonomy or 0, since=1, versions="", counted_from=1, by="ann", reason="test"
+            )
+            for name in ("refunds", "triage")
+            for environment in EARNED_IN
         },
         policies=(*(DEFAULT_POLICIES if defaults else ()), *files),
         labels=("pii", "finance"),

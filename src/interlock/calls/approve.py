@@ -22,7 +22,7 @@ from interlock.domain.ids import ApprovalId, DecisionId, StepName
 from interlock.domain.principal import Principal, PrincipalKind, Role, Seat
 from interlock.domain.run import Expired, Run
 from interlock.observe import emit
-from interlock.store import approvals, effects, runs, spans, waits
+from interlock.store import approvals, effects, reviews, runs, spans, waits
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 
@@ -174,6 +174,7 @@ async def _refuse(
         if approval.state is ApprovalState.PENDING:
             approval = approvals.expire(tx, approval_id)
             spans.put(tx, emit.approval_span(approval, call_key=call.effect.step_name))
+            reviews.disagreed(tx, call.effect)
         effect = effects.get(tx, call.effect.effect_id)
         return withdraw(tx, effect, code=_REFUSED[state], message=_sentence(approval, state))
 
@@ -259,6 +260,8 @@ def _record(
             at_us=tx.now_us,
         ),
     )
+    if state is ApprovalState.REJECTED:
+        reviews.disagreed(tx, effect)
 
 
 def _is_answerable(tx: Tx, approval: Approval, *, is_shown: bool) -> None:

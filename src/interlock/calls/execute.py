@@ -37,7 +37,17 @@ from interlock.domain.switch import Target
 from interlock.domain.tool import EffectClass, Rate, Server
 from interlock.domain.trace import Span
 from interlock.observe import bodies, emit
-from interlock.store import approvals, budgets, decisions, effects, rates, registry, runs, spans
+from interlock.store import (
+    approvals,
+    budgets,
+    decisions,
+    effects,
+    ladder,
+    rates,
+    registry,
+    runs,
+    spans,
+)
 from interlock.store.engine import CrashPoints
 from interlock.store.tx import Tx
 from interlock.tools.apart import run_apart
@@ -170,7 +180,7 @@ def _decide_and_write(  # noqa: PLR0917  # as a transaction has them at hand
         held = _stopped(tx, decision)
     if held is not None:
         return replace(call, not_before_us=held[0], waits_for=held[1])
-    decided = _record_decision(tx, call, decision, request, started_us)
+    decided = _record_decision(tx, run, call, decision, request, started_us)
     if decision.outcome is Outcome.ALLOW:
         intended = _write_intent(tx, road, call, run=run, decided=decided)
         return replace(intended, sent_at_s=began_s, target=_target_of(run, call))
@@ -302,7 +312,7 @@ def write_foresight(
     # INVARIANT: what is written is exactly what would be sent.
     assert foresight.is_known
     call, decision = foresight.call, foresight.decision
-    decided = _record_decision(tx, call, decision, foresight.request, tx.now_us)
+    decided = _record_decision(tx, run, call, decision, foresight.request, tx.now_us)
     _write_refusal(tx, road, live, call, run=run, decided=decided, plan=plan)
 
 
@@ -433,8 +443,8 @@ def _lifted(tx: Tx, call: Call) -> frozenset[str]:
     return frozenset(a.group for a in valid)
 
 
-def _record_decision(
-    tx: Tx, call: Call, decision: Decision, request: PolicyRequest, started_us: int
+def _record_decision(  # noqa: PLR0917  # as a transaction has them at hand
+    tx: Tx, run: Run, call: Call, decision: Decision, request: PolicyRequest, started_us: int
 ) -> Decided:
     effect = call.effect
     decision_id = DecisionId(tx.new_id())
@@ -449,6 +459,7 @@ def _record_decision(
         tool=effect.tool,
         tool_version=effect.tool_version,
     )
+    ladder.after_denial(tx, run, decision)
     span = emit.decide_span(
         effect, decision, n=n, decision_id=decision_id, start_us=started_us, end_us=tx.now_us
     )

@@ -26,7 +26,7 @@ from interlock.domain.run import Run
 from interlock.domain.switch import Target
 from interlock.domain.trace import ModelUse, SpanStatus
 from interlock.observe import emit
-from interlock.store import budgets, decisions, runs, spans
+from interlock.store import budgets, decisions, ladder, runs, spans
 from interlock.store.tx import Tx
 
 _ONCE = Retry(attempts=1)
@@ -198,6 +198,7 @@ def _begin(  # noqa: PLR0917  # as a transaction has them at hand
         tool=f"model:{request.model}",
         tool_version=None,
     )
+    ladder.after_denial(tx, run, decision)
     span = emit.model_span(
         run.run_id,
         request.name,
@@ -268,7 +269,10 @@ def _record(
     tokens = reply.input_tokens + reply.output_tokens
     if is_held:
         cost = Cost(micro_usd=price.micro_usd, tokens=tokens)
-        budgets.settle(tx, _holder(run, request), cost)
+        closed = budgets.settle(tx, _holder(run, request), cost)
+        if closed:
+            of, why = run.request, f"a bill of its model closed the budget `{closed[0]}`"
+            ladder.violated(tx, of.workflow, of.environment, why)
     spans.close(
         tx,
         run.run_id,

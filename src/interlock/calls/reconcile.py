@@ -32,7 +32,7 @@ from interlock.domain.principal import Principal, PrincipalKind, Role
 from interlock.domain.run import RECHECK, Run, follow_up
 from interlock.domain.tool import EffectClass, Probe, ToolVersion
 from interlock.observe import emit
-from interlock.store import budgets, effects, runs, spans
+from interlock.store import budgets, effects, ladder, runs, spans
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 
@@ -278,6 +278,7 @@ def _write_probed(
     event = protocol.Probed(found=count, is_quiet=is_quiet and found is not None)
     after = protocol.step(view_of(asked, tool), event)
     if after.state is EffectState.PARKED:
+        ladder.violated(tx, asked.workflow, asked.environment, f"it did `{asked.tool}` twice")
         return leave(tx, asked, f"the probe found {count} effects")
     moved = replace(asked, state=after.state, is_in_doubt=after.is_in_doubt)
     if after.state is EffectState.FAILED_DEFINITE:
@@ -416,6 +417,7 @@ def note_recheck(
     why = f"a second look found {found} where the ledger has `{effect.state}`"
     _see(tx, effect, "parked", {"why": why})
     parked = replace(effect, state=after.state, error_code=DOUBLED, error_message=why)
+    ladder.violated(tx, effect.workflow, effect.environment, f"it did `{effect.tool}` twice")
     return effects.move(tx, effect, parked)
 
 

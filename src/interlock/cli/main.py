@@ -21,7 +21,7 @@ from interlock.cli.commands import (
     triggers,
     workflows,
 )
-from interlock.cli.commands.stops import budgets, switches
+from interlock.cli.commands.stops import autonomy, budgets, switches
 
 app = typer.Typer(
     name="interlock",
@@ -65,6 +65,7 @@ app.add_typer(approvals.app, name="approval")
 app.add_typer(effects.app, name="effect")
 app.add_typer(effects.calls, name="call")
 app.add_typer(evals.app, name="eval")
+app.add_typer(autonomy.app, name="autonomy")
 app.add_typer(budgets.app, name="budget")
 app.add_typer(switches.app, name="kill")
 app.add_typer(policies.app, name="policy")

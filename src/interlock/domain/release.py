@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from interlock.domain.agent import AgentSpec
+from interlock.domain.autonomy import BARS, Bar, Rung, rung_key
 from interlock.domain.budget import Budget
 from interlock.domain.canonical import digest
 from interlock.domain.ids import AgentName, ToolName, WorkflowName
@@ -39,6 +40,8 @@ class Release:
     `old_tools` are the other published versions, keyed `name@version`: probes, compensations and
     calls under way refer to them. `live_versions` says which version of a tool each environment has
     (`name@environment`); of a tool that is absent there, all that are bound have the newest.
+    `ladder` holds the levels that are earned (`workflow@environment`), `bars` what steps up take
+    where the project says other than the defaults.
     """
 
     number: int = 0
@@ -54,6 +57,21 @@ class Release:
     labels: tuple[str, ...] = ()
     teams: tuple[str, ...] = ()
     quarantine: Mapping[str, str] = field(default_factory=dict)
+    ladder: Mapping[str, Rung] = field(default_factory=dict)
+    bars: Mapping[str, Bar] = field(default_factory=dict)
+
+    def level(self, workflow: WorkflowName, environment: Environment) -> int:
+        """Return how far a workflow acts by itself: in `dev` as declared, elsewhere as earned."""
+        spec = self.workflows.get(workflow)
+        if environment == "dev":
+            declared = None if spec is None else spec.autonomy.get(environment)
+            return 0 if declared is None else declared.level
+        rung = self.ladder.get(rung_key(workflow, environment))
+        return 0 if rung is None else rung.level
+
+    def bar(self, step: int) -> Bar:
+        """Return what the step up to a level takes."""
+        return self.bars.get(str(step), BARS[step])
 
     def tool_version(self, name: ToolName, version: int) -> ToolVersion | None:
         """Return that version if it is known, else None."""

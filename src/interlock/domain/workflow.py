@@ -196,6 +196,7 @@ class Lock:
 class WorkflowSpec:
     """One version of a workflow. Without a declaration its autonomy is 0: drafts only.
 
+    `ceiling` is the highest level that can be earned, 3 if none is named.
     `priority` is from 0 to 9; the highest goes first where runs wait for one another. While
     `max_queued` runs have yet to begin, webhooks and starts by hand are told to come back. `rate`
     is that of the tool calls of all its runs in an environment.
@@ -216,6 +217,7 @@ class WorkflowSpec:
     approvals: tuple[ApprovalRule, ...] = ()
     tools: tuple[ToolName, ...] = ()
     autonomy: Mapping[Environment, AutonomyDeclaration] = field(default_factory=dict)
+    ceiling: Mapping[Environment, int] = field(default_factory=dict)
     deadline_s: float = 86_400.0
     priority: int = DEFAULT_PRIORITY
     max_queued: int = MAX_QUEUED

@@ -9,13 +9,14 @@ from interlock.domain.canonical import Json
 from interlock.domain.clock import from_us
 from interlock.domain.errors import ConflictError
 from interlock.domain.ids import ToolName
+from interlock.domain.ladder import carried
 from interlock.domain.record import object_to_json
 from interlock.domain.release import Release, pin_of
 from interlock.domain.tool import Environment
 from interlock.manifest.diff import Diff, diff
 from interlock.manifest.load import Lint, load
 from interlock.policy.lint import check
-from interlock.store import registry
+from interlock.store import ladder, registry, results
 from interlock.store.engine import Database
 from interlock.store.registry import Asked
 from interlock.store.tx import Tx
@@ -48,8 +49,7 @@ def plan(db: Database, files: Mapping[str, str], *, lint: Lint = check) -> Plan:
         ManifestError: carries every problem found.
     """
     with db.reading() as tx:
-        live, now_us = _live(tx), tx.now_us
-    return _plan(live, files, lint, now_us=now_us)
+        return _plan(tx, _live(tx), files, lint)
 
 
 def apply(
@@ -74,7 +74,7 @@ def apply(
 
     def store(tx: Tx) -> Plan:
         live = _live(tx)
-        planned = _plan(live, files, lint, now_us=tx.now_us)
+        planned = _plan(tx, live, files, lint)
         if expected_diff_digest not in {None, planned.diff.digest}:
             raise ConflictError(MOVED)
         if registry.digest_of(live) == registry.digest_of(planned.release) and live.number:
@@ -85,6 +85,7 @@ def apply(
             return replace(planned, waits=registry.put_asked(tx, planned.diff.digest, by=by))
         asked_by = None if first is None else first.by
         release = registry.put_release(tx, planned.release, by=by, asked_by=asked_by)
+        ladder.note_carried(tx, live, release)
         return Plan(release=release, diff=planned.diff)
 
     return db.run("release.apply", store)
@@ -99,7 +100,7 @@ def goes_back(tx: Tx, candidate: Release) -> bool:
     live = _live(tx)
     parts = {each.name for each in fields(Release)} - {"number"}
     moved = {name for name in parts if getattr(live, name) != getattr(candidate, name)}
-    if not moved or moved - {"tools", "old_tools", "live_versions"}:
+    if not moved or moved - {"tools", "old_tools", "live_versions", "ladder"}:
         return False
     wanted = {(name, place): _had(candidate, name, place) for name, place in _bound(candidate)}
     every = [*candidate.tools.values(), *candidate.old_tools.values()]
@@ -128,9 +129,15 @@ def _had(release: Release, name: ToolName, place: Environment) -> Json:
     return None if tool is None else [pin_of(tool), object_to_json(tool.environments[place])]
 
 
-def _plan(live: Release, files: Mapping[str, str], lint: Lint, *, now_us: int) -> Plan:
-    today = from_us(now_us).date().isoformat()
-    candidate = load(files, previous=live, lint=lint, today=today)
+def _plan(tx: Tx, live: Release, files: Mapping[str, str], lint: Lint) -> Plan:
+    today = from_us(tx.now_us).date().isoformat()
+    loaded = load(files, previous=live, lint=lint, today=today)
+    levels = carried(
+        live,
+        loaded,
+        is_passed=lambda workflow, versions: results.is_passed(tx, workflow, versions),
+    )
+    candidate = replace(loaded, ladder=levels)
     return Plan(release=candidate, diff=diff(live, candidate))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel
 
 from interlock.domain.agent import AgentLimits, AgentSpec, ModelBudget
+from interlock.domain.autonomy import BARS, Bar
 from interlock.domain.budget import Budget
 from interlock.domain.canonical import JsonObject
 from interlock.domain.ids import AgentName, TenantId, ToolName, WorkflowName
@@ -73,6 +75,16 @@ def budget(file: form.BudgetFile) -> Budget:
         soft=file.soft,
         timezone=file.timezone,
     )
+
+
+def bars(file: form.ProjectFile) -> dict[str, Bar]:
+    """Return what steps up take, where the project says other than the defaults."""
+    found: dict[str, Bar] = {}
+    for step, usual in BARS.items():
+        part = None if file.autonomy is None else getattr(file.autonomy, f"to_{step}")
+        if part is not None:
+            found[str(step)] = replace(usual, **part.model_dump(exclude_none=True))
+    return found
 
 
 def system(file: form.SystemFile) -> System:
@@ -212,6 +224,7 @@ def workflow(file: form.WorkflowFile, *, inputs: JsonObject) -> WorkflowSpec:
             name: from_json(AutonomyDeclaration, _plain(part))
             for name, part in file.autonomy.items()
         },
+        ceiling=file.ceiling,
         deadline_s=file.deadline_s,
         priority=file.priority,
         max_queued=file.max_queued,

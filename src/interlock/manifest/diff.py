@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
 
+from interlock.domain.autonomy import BARS, EARNED_IN, Bar, rung_key
 from interlock.domain.canonical import Json, JsonObject, canonical_text, digest
 from interlock.domain.record import object_to_json
 from interlock.domain.release import Release
-from interlock.domain.tool import Environment, EnvironmentBinding, ToolVersion
+from interlock.domain.tool import ENVIRONMENTS, Environment, EnvironmentBinding, ToolVersion
 from interlock.domain.workflow import WORKFLOW_AGENT, WorkflowSpec
 from interlock.policy.load import load as load_policies
 
@@ -100,7 +101,8 @@ def diff(old: Release, new: Release) -> Diff:
         *_lifted(old.quarantine, new.quarantine),
         *_rights(old, new),
         *_doors(old.workflows, new.workflows),
-        *_autonomy(old.workflows, new.workflows),
+        *_autonomy(old, new),
+        *_bars(old, new),
         *_budgets(old, new),
         *_policies(old, new),
     ]
@@ -308,20 +310,53 @@ def _doors(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> Iter
         )
 
 
-def _autonomy(old: Mapping[N, WorkflowSpec], new: Mapping[N, WorkflowSpec]) -> Iterator[Change]:
-    for name, spec in new.items():
-        for environment, declared in spec.autonomy.items():
-            before = old[name].autonomy.get(environment) if name in old else None
-            level = 0 if before is None else before.level
-            if declared.level != level:
-                reason = f"by {declared.by}: {declared.reason}"
-                yield Change(
-                    kind=_AUTONOMY,
-                    name=f"{name} in {environment}",
-                    action="changed",
-                    is_widening=declared.level > level,
-                    details=(f"level {level} -> {declared.level}", reason),
-                )
+def _autonomy(old: Release, new: Release) -> Iterator[Change]:
+    """Compare how far workflows act by themselves; what is earned only gets less by an apply."""
+    for name, spec in new.workflows.items():
+        for environment in ENVIRONMENTS:
+            before, after = old.level(name, environment), new.level(name, environment)
+            if before == after:
+                continue
+            declared = spec.autonomy.get(environment)
+            rung = new.ladder.get(rung_key(name, environment))
+            by, reason = (
+                (declared.by, declared.reason)
+                if declared is not None and environment not in EARNED_IN
+                else ("nobody", "")
+                if rung is None
+                else (rung.by, rung.reason)
+            )
+            yield Change(
+                kind=_AUTONOMY,
+                name=f"{name} in {environment}",
+                action="changed",
+                is_widening=after > before,
+                details=(f"level {before} -> {after}", f"by {by}: {reason}"),
+            )
+
+
+def _bars(old: Release, new: Release) -> Iterator[Change]:
+    """Compare what steps up take: one that takes less of anything is widening."""
+    for step in BARS:
+        before, after = old.bar(step), new.bar(step)
+        if before != after:
+            is_lower = (
+                after.count < before.count
+                or after.agreement < before.agreement
+                or after.days < before.days
+            )
+            yield Change(
+                kind="bar",
+                name=f"autonomy level {step}",
+                action="changed",
+                is_widening=is_lower,
+                in_prod=is_lower,
+                details=tuple(
+                    f"{each.name}: {getattr(before, each.name)} -> {getattr(after, each.name)}"
+                    for each in fields(Bar)
+                    if getattr(before, each.name) != getattr(after, each.name)
+                ),
+            )
 
 
 def _budgets(old: Release, new: Release) -> Iterator[Change]:

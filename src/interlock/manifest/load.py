@@ -96,6 +96,7 @@ class _Loader:
             budgets={file.name: convert.budget(file) for _, file in self._files(form.BudgetFile)},
             labels=tuple(sorted({*project.labels, UNDECLARED})) if project else (),
             teams=tuple(sorted(project.teams)) if project else (),
+            bars=convert.bars(project) if project else {},
         )
         release = replace(
             release,
@@ -373,9 +374,10 @@ class _Everything(frozenset[str]):
 
 
 def _content(value: ToolVersion | AgentSpec | WorkflowSpec) -> Json:
-    """Return what a published version fixes: not where a tool goes, not a workflow's autonomy."""
+    """Return what a published version fixes: not where a tool goes, not how far a workflow goes."""
     if isinstance(value, ToolVersion):
         return pin_of(value)
     content = cast("JsonObject", to_json(value))
-    content.pop("autonomy", None)
+    for each in ("autonomy", "ceiling"):
+        content.pop(each, None)
     return content

@@ -56,6 +56,29 @@ class ProjectFile(Part):
     """Sensitivity labels that data may carry; `undeclared` always exists."""
     teams: list[TeamName]
     """Groups of people: owners, and who answers approvals."""
+    autonomy: BarsPart | None = None
+
+
+class BarPart(Part):
+    """What one step up takes; what is left out is as it comes."""
+
+    count: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many drafts, approved writes or unattended writes there have to be."""
+    agreement: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The 95 % Wilson lower bound of the share that people left as it was."""
+    days: Annotated[int, Field(ge=0, le=3_650)] | None = None
+    """Since when the first of them is, at least."""
+
+
+class BarsPart(Part):
+    """What it takes to let workflows do more by themselves, outside `dev`."""
+
+    to_1: BarPart | None = None
+    """From drafts to writes that people approve."""
+    to_2: BarPart | None = None
+    """To low-risk writes unattended."""
+    to_3: BarPart | None = None
+    """To all that policies allow."""
 
 
 class RatePart(Part):
@@ -523,6 +546,9 @@ class WorkflowFile(Part):
     fallbacks: Annotated[list[FallbackPart], Field(min_length=1)]
     success: SuccessPart
     autonomy: dict[Environment, AutonomyPart] = {}
+    """How far it acts by itself, in `dev`; elsewhere that is earned."""
+    ceiling: dict[Environment, Annotated[int, Field(ge=0, le=3)]] = {}
+    """The highest level that it can earn there; 3 if nothing is said."""
     deadline_s: Seconds = 86_400.0
     priority: Priority = DEFAULT_PRIORITY
     """From 0 to 9; the highest goes first where runs wait for one another."""

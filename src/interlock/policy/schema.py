@@ -180,7 +180,10 @@ def build_entities(
                 parents=(("Department", workflow.department), ("Tenant", workflow.tenant)),
             )
         )
-        entities.extend(_agent(workflow, seat, environment, bound) for seat in seats_of(workflow))
+        level = release.level(workflow.name, environment)
+        entities.extend(
+            _agent(workflow, seat, environment, bound, level=level) for seat in seats_of(workflow)
+        )
     return {(entity.kind, entity.name): entity for entity in entities}
 
 
@@ -188,12 +191,6 @@ def seats_of(workflow: WorkflowSpec) -> tuple[Seat, ...]:
     """Return the seats of a workflow: its agents', and its own for plain tool steps."""
     agents = dict.fromkeys(seat.agent for seat in workflow.seats) | {WORKFLOW_AGENT: None}
     return tuple(Seat(workflow=workflow.name, agent=agent) for agent in agents)
-
-
-def autonomy_level(workflow: WorkflowSpec, environment: Environment) -> int:
-    """Return the declared level of a workflow in an environment; undeclared is 0, drafts only."""
-    declared = workflow.autonomy.get(environment)
-    return 0 if declared is None else declared.level
 
 
 def known_names(release: Release, *, models: Mapping[str, ModelResource]) -> dict[str, set[str]]:
@@ -299,6 +296,8 @@ def _agent(
     seat: Seat,
     environment: Environment,
     bound: Mapping[ToolName, ToolVersion],
+    *,
+    level: int,
 ) -> Entity:
     tools = sorted(workflow.tools_of(seat.agent) & set(bound))
     return Entity(
@@ -307,7 +306,7 @@ def _agent(
         attributes={
             "tenant": _reference("Tenant", workflow.tenant),
             "env": environment,
-            "autonomy": autonomy_level(workflow, environment),
+            "autonomy": level,
             "tools": [_reference("Tool", tool) for tool in tools],
         },
         parents=(("Workflow", workflow.name),),

@@ -21,7 +21,7 @@ from interlock.domain.ids import ExecutorId
 from interlock.domain.release import Release
 from interlock.domain.text import difference
 from interlock.domain.tool import McpCall, Server
-from interlock.store import leases, registry, upstreams
+from interlock.store import ladder, leases, registry, upstreams
 from interlock.store.engine import Database
 from interlock.store.tx import Tx
 from interlock.tools import upstream
@@ -162,6 +162,7 @@ def _compare(tx: Tx, *, server: str, offered: dict[str, JsonObject], by: str) ->
         if one.state in {"changed", "removed"}
     }
     if registry.quarantine(tx, bad, by=by) is not None:
+        ladder.quarantined(tx, bad)
         _log.warning("tool.quarantined", server=server, bindings=sorted(bad), by=by)
     registered = {request.offer for request in requests}
     return Checked(

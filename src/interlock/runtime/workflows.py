@@ -20,7 +20,6 @@ from interlock.domain.workflow import (
     WORKFLOW_AGENT,
     FailureMode,
     Step,
-    WorkflowSpec,
     failed_name,
 )
 from interlock.observe import emit, semconv
@@ -59,7 +58,8 @@ async def run_segment(
     if spec is None:
         return _failure("workflow.unknown", f"release {release.number} has no such workflow")
     await enter_gates(durable, spec)
-    durable.note(_BEGIN, lambda tx: _open(tx, durable, spec), kind="run.begin")
+    level = release.level(spec.name, request.environment)
+    durable.note(_BEGIN, lambda tx: _open(tx, durable, level), kind="run.begin")
     walk = Walk(services=services, durable=durable, release=release, spec=spec)
     if request.trigger.kind == UNDO:
         return await _walk_undo(walk)
@@ -237,8 +237,6 @@ def _failure(code: str, message: str, *, output: Json = None) -> RunOutcome:
     return RunOutcome(state=RunState.FAILED, output=output, error_code=code, error_message=message)
 
 
-def _open(tx: Tx, durable: Durable, spec: WorkflowSpec) -> Json:
-    declared = spec.autonomy.get(durable.run.request.environment)
-    level = 0 if declared is None else declared.level
+def _open(tx: Tx, durable: Durable, level: int) -> Json:
     spans.put(tx, emit.workflow_span(durable.run, autonomy_level=level))
     return None

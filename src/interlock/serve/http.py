@@ -47,7 +47,7 @@ from interlock.serve.routes import (
     servers,
     triggers,
 )
-from interlock.serve.routes.stops import breakers, budgets, switches
+from interlock.serve.routes.stops import autonomy, breakers, budgets, switches
 from interlock.serve.status import status_of
 
 log = structlog.get_logger(__name__)
@@ -86,6 +86,7 @@ def create_app(interlock: Interlock) -> FastAPI:
         effects,
         catalog,
         capabilities,
+        autonomy,
         breakers,
         budgets,
         switches,

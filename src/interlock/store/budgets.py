@@ -97,20 +97,23 @@ def reserve(
     return None
 
 
-def settle(tx: Tx, holder: str, real: Cost | None = None) -> None:
+def settle(tx: Tx, holder: str, real: Cost | None = None) -> list[str]:
     """Give back what is held, and count as spent what it really cost; None is all that was held.
 
-    A budget that was charged more than was held is closed until its limit is raised.
+    A budget that was charged more than was held is closed until its limit is raised; returned are
+    the names of those.
     """
-    found = tx.rows(_HOLDS, {"of_holder": holder})
+    found, closed = tx.rows(_HOLDS, {"of_holder": holder}), []
     for hold in found:
         spent = hold["amount"] if real is None else real.in_unit(hold["unit"])
         mine = _mine(hold)
         tx.later(_SETTLE, mine | {"amount": hold["amount"], "real": spent})
         if spent > hold["amount"]:
             tx.later(_CLOSE, mine | {"most": hold["most"]})
+            closed.append(hold["budget"])
     if found:
         tx.later(_RELEASE, {"of_holder": holder})
+    return closed
 
 
 def standing(tx: Tx, budget: Budget, account: str) -> Standing:

@@ -37,7 +37,7 @@ def test_a_workflow_is_shown_whole() -> None:
         "  success\n"
         "    ends in done, 0.9 of runs within 60 s\n"
         "  autonomy\n"
-        "    level 0 everywhere: drafts only"
+        "    level 0 in dev: drafts only; elsewhere see `interlock autonomy show`"
     ) == done("workflow", "show", "look")
 
 

@@ -97,6 +97,9 @@ def _store(body: JsonObject, texts: Mapping[str, str]) -> None:
     sent: JsonObject = {**texts}
     with connected() as client:
         planned = client.post("project", "plan", body={"files": sent})
+        workflow = str(body["workflow"])
+        found = part(planned, "versions", workflow)
+        versions = {str(each) for each in found.values()} if isinstance(found, dict) else set()
         client.post(
             "evals",
             body={
@@ -104,6 +107,8 @@ def _store(body: JsonObject, texts: Mapping[str, str]) -> None:
                 "suite_digest": part(body, "versions", "suite"),
                 "release": planned["base"] if planned["is_empty"] else 0,
                 "verdict": body["verdict"],
+                "workflow": workflow,
+                "versions": [*sorted(versions)],
                 "body": body,
             },
         )

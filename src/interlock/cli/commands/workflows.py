@@ -81,7 +81,10 @@ def _sections(flow: JsonObject) -> list[tuple[str, list[str]]]:
             ],
         ),
         ("success", [_success(success)]),
-        ("autonomy", levels or ["level 0 everywhere: drafts only"]),
+        (
+            "autonomy",
+            levels or ["level 0 in dev: drafts only; elsewhere see `interlock autonomy show`"],
+        ),
     ]
 
 

@@ -20,14 +20,21 @@ from interlock.store.tx import Tx
 router = APIRouter(prefix="/evals", tags=["evals"], route_class=StrictRoute)
 Reporter = Annotated[Principal, Depends(needs(Role.OPERATOR, Role.OWNER))]
 
+Version = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
 
 class ResultBody(Body):
-    """What a suite said of a project; `release` 0 if the project is not the live release."""
+    """What a suite said of a project; `release` 0 if the project is not the live release.
+
+    `versions` are those of its workflow, as a plan of the project tells them.
+    """
 
     suite: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     suite_digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     release: int = Field(ge=0)
     verdict: Literal["pass", "fail", "error"]
+    workflow: str = Field(default="", max_length=64)
+    versions: list[Version] = Field(default_factory=list)
     body: JsonObject
 
 
@@ -45,6 +52,8 @@ def put_result(app: App, _reporter: Reporter, body: ResultBody) -> JsonObject:
             release=body.release,
             body=body.body,
             verdict=body.verdict,
+            workflow=body.workflow,
+            versions=body.versions,
         )
         return {"result_id": result.result_id}
 

@@ -5,7 +5,7 @@ Times are integer microseconds (UTC). JSON columns hold canonical JSON text. Ids
 
 from __future__ import annotations
 
-from interlock.store.tables import calls, keys, runs, seen
+from interlock.store.tables import calls, keys, ladder, runs, seen
 from interlock.store.tables.naming import metadata
 
-__all__ = ["calls", "keys", "metadata", "runs", "seen"]
+__all__ = ["calls", "keys", "ladder", "metadata", "runs", "seen"]

@@ -60,6 +60,9 @@ eval_result = Table(
     Column("release", Integer, nullable=False),
     Column("body", Text, nullable=False),
     Column("verdict", Text, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("versions", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Index("ix_eval_result_suite", "suite", "at_us"),
+    Index("ix_eval_result_workflow", "workflow", "at_us"),
 )

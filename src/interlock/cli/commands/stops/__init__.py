@@ -1,1 +1,1 @@
-"""What stops calls: breakers of servers that fail, kill switches of operators."""
+"""What holds calls back: autonomy, budgets, breakers of servers that fail, kill switches."""

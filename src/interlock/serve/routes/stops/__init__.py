@@ -1,1 +1,1 @@
-"""REST: what stops calls: breakers of servers that fail, kill switches of operators."""
+"""REST: what holds calls back: autonomy, budgets, breakers of servers that fail, kill switches."""
