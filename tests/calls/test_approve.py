@@ -18,7 +18,7 @@ from interlock.domain.decision import Decision, Outcome
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import ConflictError, ForbiddenError
 from interlock.domain.ids import AgentName, DecisionId, RunId, WorkflowName
-from interlock.domain.principal import Seat
+from interlock.domain.principal import Principal, Seat
 from interlock.domain.release import Release
 from interlock.domain.run import RunState
 from interlock.runtime.durable.segment import Segment
@@ -91,6 +91,53 @@ def test_an_approval_given_before_the_cancel_is_void_too(asking: CallBench) -> N
     assert [ApprovalState.VOID] == _states(asking, run_id)
     assert (EffectState.DENIED, RunState.CANCELLED) == asking.state(run_id)
     assert 0 == asking.outside.count("keyed")
+
+
+EVA = replace(DANA, name="eva")
+TWO = {
+    path: text.replace("by: data-owners,", "by: data-owners, people: 2,")
+    for path, text in files(URL, approve=True).items()
+    if path.startswith("workflows/") and path not in UNUSED
+}
+
+
+@pytest.fixture
+def doubly(sqlite_url: str) -> Iterator[CallBench]:
+    """Run a plane whose writes wait for two people of `data-owners`."""
+    with CallBench(sqlite_url, approve=True, edits=SIGNED_IN | UNUSED | TWO) as running:
+        yield running
+
+
+def test_four_eyes_are_those_of_two_people(doubly: CallBench) -> None:
+    """Who has approved cannot be the second one; another can, and then it is sent once."""
+    run_id = doubly.call("keyed")
+    first, second = doubly.asked(run_id)
+    _approve(doubly, second)
+    before = doubly.outside.count("keyed")
+    with pytest.raises(ForbiddenError, match="another person of `data-owners` has to as well"):
+        _approve(doubly, first)
+
+    _approve(doubly, first, by=EVA)
+    doubly.engine.run_until_idle()
+
+    assert ["data-owners", "data-owners#2"] == [first.group, second.group]
+    assert (0, 1) == (before, doubly.outside.count("keyed"))
+    assert [ApprovalState.APPROVED] * 2 == _states(doubly, run_id)
+    assert EffectState.SUCCEEDED is doubly.one(run_id).state
+
+
+def test_one_of_two_who_refuses_ends_it(doubly: CallBench) -> None:
+    """Whatever the other one said before."""
+    run_id = doubly.call("keyed")
+    first, second = doubly.asked(run_id)
+    _approve(doubly, first)
+
+    _answer(doubly, second, "reject", by=EVA)
+    doubly.engine.run_until_idle()
+
+    effect = doubly.one(run_id)
+    assert (EffectState.DENIED, "approval.rejected") == (effect.state, effect.error_code)
+    assert 0 == doubly.outside.count("keyed")
 
 
 def test_a_run_that_fails_takes_its_questions_back(asking: CallBench) -> None:
@@ -314,8 +361,12 @@ def test_the_sponsor_of_any_agent_of_the_chain_cannot_approve(asking: CallBench)
     approval = asking.asked(run_id)[-1]
     assert ("giver.sponsor", "taker.sponsor") == approval.sponsors
     for sponsor in approval.sponsors:
-        with pytest.raises(ForbiddenError, match="sponsors its agent"):
-            approve.check_person(approval, asking.get(run_id), replace(DANA, name=sponsor))
+        person, run = replace(DANA, name=sponsor), asking.get(run_id)
+        with (
+            asking.db.reading() as tx,
+            pytest.raises(ForbiddenError, match="sponsors its agent"),
+        ):
+            approve.check_person(tx, approval, run, person)
 
 
 def _changed(path: str, old: str, new: str) -> dict[str, str]:
@@ -326,17 +377,23 @@ def _changed(path: str, old: str, new: str) -> dict[str, str]:
     return kept | {path: project[path].replace(old, new)}
 
 
-def _approve(bench: CallBench, approval: Approval) -> None:
-    _answer(bench, approval, "approve")
+def _approve(bench: CallBench, approval: Approval, *, by: Principal = DANA) -> None:
+    _answer(bench, approval, "approve", by=by)
 
 
-def _answer(bench: CallBench, approval: Approval, answer: Literal["approve", "reject"]) -> None:
+def _answer(
+    bench: CallBench,
+    approval: Approval,
+    answer: Literal["approve", "reject"],
+    *,
+    by: Principal = DANA,
+) -> None:
     """Let a person answer; nothing runs yet."""
     approve.answer(
         bench.db,
         bench.engine.dispatch,
         approval.approval_id,
-        by=DANA,
+        by=by,
         answer=answer,
         digest=approval.digest,
         reason="seen",

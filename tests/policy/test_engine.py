@@ -180,6 +180,28 @@ def test_reserved_groups_are_resolved_to_teams() -> None:
     assert ("billing-owners", "refunds-owners") == decision.groups
 
 
+@pytest.mark.parametrize(
+    ("lifted", "outcome"),
+    [
+        ((), Outcome.NEEDS_APPROVAL),
+        (("refunds-owners",), Outcome.NEEDS_APPROVAL),
+        (("refunds-owners#2",), Outcome.NEEDS_APPROVAL),
+        (("workflow-owner", "workflow-owner#2"), Outcome.NEEDS_APPROVAL),
+        (("refunds-owners", "refunds-owners#2"), Outcome.ALLOW),
+    ],
+)
+def test_two_people_of_the_team_behind_a_group_are_asked(
+    lifted: tuple[str, ...], outcome: Outcome
+) -> None:
+    """Neither of them alone is enough, and no name of the role itself."""
+    rule = OVER_500.replace('"finance-managers"', '"workflow-owner") @people("2"')
+    decision = world(GRANT_WRITES, rule).decide(request(arguments=BIG, lifted=lifted))
+
+    assert outcome is decision.outcome
+    if outcome is Outcome.NEEDS_APPROVAL:
+        assert ("refunds-owners", "refunds-owners#2") == decision.groups
+
+
 def test_approval_by_the_resolved_team_lifts_the_reserved_group() -> None:
     """The approvals that were asked for unlock the call."""
     grant = '@id("all") @owner("platform") permit (principal, action in Action::"write", resource);'

@@ -58,7 +58,7 @@ def test_statements_are_found_with_their_lines() -> None:
         (
             GRANT.replace("@owner", '@mode("observe") @owner'),
             "grants",
-            "`@approval`, `@draft` and `@mode` belong to forbids",
+            "`@approval`, `@people`, `@draft` and `@mode` belong to forbids",
         ),
         (
             GRANT.replace("@owner", '@mode("off") @owner'),
@@ -74,6 +74,9 @@ def test_statements_are_found_with_their_lines() -> None:
         (RULE.replace("@why", "@draft @why"), "approvals", "needs either `@approval"),
         (RULE.replace("leads", ""), "approvals", "`@approval` needs the name of a group"),
         (RULE.replace("leads", "draft"), "approvals", "`@approval` needs the name of a group"),
+        (GUARD.replace("@why", '@people("2") @why'), "guardrails", "so it needs an `@approval`"),
+        (RULE.replace("@why", '@people("1") @why'), "approvals", 'from "2" to "5"'),
+        (RULE.replace("@why", '@people("many") @why'), "approvals", 'from "2" to "5"'),
         (GUARD, "other", "belongs in one of the folders grants, approvals, guardrails"),
     ],
 )
@@ -161,11 +164,21 @@ def test_loader_adds_the_condition_that_the_annotation_names() -> None:
     assert 'unless { (context.lifted).contains("leads") }' in rendered
 
 
+def test_each_of_several_people_has_to_lift_it() -> None:
+    """The second one stands for a group of its own, so no one can be both."""
+    policy = loaded(RULE.replace("@why", '@people("3") @why'), folder="approvals")
+    rendered = str(policy_set([policy]))
+
+    assert ("leads", "leads#2", "leads#3") == policy.groups
+    assert all(f'.contains("{group}")' in rendered for group in policy.groups)
+    assert () == policy.conditions
+
+
 def test_draft_is_lifted_by_the_reserved_group() -> None:
     """A draft rule is a rule that the group `draft` lifts, which nobody is in."""
     policy = loaded(GUARD.replace("@why", "@draft @why"), folder="approvals")
 
-    assert "draft" == policy.group
+    assert ("draft",) == policy.groups
     assert '.contains("draft")' in str(policy_set([policy]))
 
 
@@ -173,5 +186,5 @@ def test_guardrail_is_loaded_as_it_is_written() -> None:
     """Nothing is added to what nobody may lift."""
     policy = loaded(GUARD, folder="guardrails")
 
-    assert (None, "w", GUARD) == (policy.group, policy.why, policy.text)
+    assert ((), "w", GUARD) == (policy.groups, policy.why, policy.text)
     assert "lifted" not in str(policy_set([policy]))

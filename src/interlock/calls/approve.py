@@ -12,7 +12,7 @@ from typing import Literal
 from interlock.calls import protocol
 from interlock.calls.durable import Dispatch, Durable
 from interlock.calls.road import WITHDRAWN, Call, Live, view_of
-from interlock.domain.approval import Approval, ApprovalState
+from interlock.domain.approval import Approval, ApprovalState, team_of
 from interlock.domain.canonical import Json
 from interlock.domain.canonical import digest as digest_of
 from interlock.domain.decision import Decision, Outcome
@@ -207,7 +207,7 @@ def answer(
         together = approvals.list_together(tx, approvals.get(tx, approval_id))
         shown = shown_digest(tx, approvals.get(tx, approval_id))
         for approval in together:
-            check_person(approval, run, by)
+            check_person(tx, approval, run, by)
             _is_answerable(tx, approval, is_shown=digest == shown)
         state = ApprovalState.APPROVED if answer == "approve" else ApprovalState.REJECTED
         for approval in together:
@@ -229,16 +229,20 @@ def shown_digest(tx: Tx, approval: Approval) -> str:
     return digest_of([approval.plan, bound])
 
 
-def check_person(approval: Approval, run: Run, by: Principal) -> None:
+def check_person(tx: Tx, approval: Approval, run: Run, by: Principal) -> None:
     """Raise `ForbiddenError` if this person may never answer this approval, with the reason."""
+    team = team_of(approval.group)
     if by.kind is not PrincipalKind.USER or Role.APPROVER not in by.roles:
         msg = f"`{by.name}` is not an approver; only people with the role approver answer"
         raise ForbiddenError(msg)
-    if by.tenant != run.request.tenant or approval.group not in by.groups:
-        msg = f"`{by.name}` is not in the group `{approval.group}` that answers this approval"
+    if by.tenant != run.request.tenant or team not in by.groups:
+        msg = f"`{by.name}` is not in the group `{team}` that answers this approval"
         raise ForbiddenError(msg)
     if by.name in {approval.requester, *approval.sponsors}:
         msg = f"`{by.name}` requested this call or sponsors its agent and cannot approve it"
+        raise ForbiddenError(msg)
+    if any(each.answered_by == by.name for each in approvals.list_agreed(tx, approval)):
+        msg = f"`{by.name}` has approved this call; another person of `{team}` has to as well"
         raise ForbiddenError(msg)
 
 
@@ -278,9 +282,9 @@ def _is_answerable(tx: Tx, approval: Approval, *, is_shown: bool) -> None:
 
 def _sentence(approval: Approval, state: ApprovalState) -> str:
     if state is ApprovalState.EXPIRED:
-        return f"nobody of `{approval.group}` answered in time"
+        return f"nobody of `{team_of(approval.group)}` answered in time"
     why = f": {approval.answer_reason}" if approval.answer_reason else ""
-    return f"`{approval.answered_by}` of `{approval.group}` rejected the call{why}"
+    return f"`{approval.answered_by}` of `{team_of(approval.group)}` rejected the call{why}"
 
 
 def _topic(approval_id: ApprovalId) -> str:

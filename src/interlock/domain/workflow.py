@@ -136,14 +136,16 @@ class FailureMode:
 class ApprovalRule:
     """Who approves what: the group that answers for a tool in this workflow, and why.
 
-    `when` are conditions on the arguments (`in:/share`), all of which must hold; none means every
-    call. Each rule is in force as an approval policy of the release.
+    `people` is how many different ones of the group have to. `when` are conditions on the arguments
+    (`in:/share`), all of which must hold; none means every call. Each rule is in force as an
+    approval policy of the release.
     """
 
     tool: ToolName
     group: str
     why: str
     when: tuple[Condition, ...] = ()
+    people: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Protocol, Self
 
 from interlock.calls import approve
 from interlock.calls.durable import Dispatch
-from interlock.domain.approval import Approval
+from interlock.domain.approval import Approval, team_of
 from interlock.domain.errors import InterlockError
 from interlock.domain.ids import WorkflowName
 from interlock.domain.principal import DEFAULT_TENANT, Principal, PrincipalKind, Role
@@ -249,7 +249,8 @@ def _attend(installation: Installation, case: Case, *, until_s: float) -> tuple[
 
 
 def _answer_of(case: Case, approval: Approval, tool: str) -> Person | None:
-    fitting = (p for p in case.people if p.group == approval.group and fnmatchcase(tool, p.tool))
+    team = team_of(approval.group)
+    fitting = (p for p in case.people if p.group == team and fnmatchcase(tool, p.tool))
     return next(fitting, None)
 
 
@@ -259,7 +260,8 @@ def _answer(installation: Installation, approval: Approval, how: Person) -> None
         installation.dispatch,
         approval.approval_id,
         by=Principal(
-            name=f"{SENDER}-{how.group}",
+            # Each of several people of one team has a name of their own.
+            name=f"{SENDER}-{approval.group}",
             kind=PrincipalKind.USER,
             roles=frozenset({Role.APPROVER}),
             groups=frozenset({how.group}),

@@ -214,6 +214,7 @@ def workflow(file: form.WorkflowFile, *, inputs: JsonObject) -> WorkflowSpec:
             ApprovalRule(
                 tool=ToolName(part.tool),
                 group=part.by,
+                people=part.people,
                 why=part.why,
                 when=_conditions(part.when),
             )
@@ -248,9 +249,10 @@ def approval_policies(spec: WorkflowSpec) -> PolicyFile | None:
 
 def _approval_policy(workflow: WorkflowName, number: int, rule: ApprovalRule) -> str:
     tests = " && ".join(_cedar_test(condition) for condition in rule.when)
+    people = f"@people({_text(str(rule.people))})\n" if rule.people > 1 else ""
     return (
         f"@id({_text(f'workflow.{workflow}.approval.{number}')})\n"
-        f"@approval({_text(rule.group)})\n"
+        f"@approval({_text(rule.group)})\n{people}"
         f"@why({_text(rule.why)})\n"
         f"forbid (principal in Workflow::{_text(workflow)}, action == Action::{_text(rule.tool)}, "
         "resource)" + (f"\nwhen {{ {tests} }}" if tests else "") + ";\n"

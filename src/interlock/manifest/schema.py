@@ -472,6 +472,8 @@ class ApprovalPart(Part):
 
     tool: ToolName
     by: TeamName
+    people: Annotated[int, Field(ge=1, le=5)] = 1
+    """How many different people of the team have to approve."""
     why: Text
     when: list[ConditionPart] = []
     """Conditions on arguments (`in:/share`), all of which must hold; none means every call."""

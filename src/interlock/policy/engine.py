@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import cedarpy
 from cedarpy import pst
 
+from interlock.domain.approval import MOST_PEOPLE, groups_of, team_of
 from interlock.domain.canonical import Json, JsonObject, digest
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest, Reason
 from interlock.domain.errors import InputError, PolicyError
@@ -272,14 +273,14 @@ class World:
         determining = sorted(
             (part.policies[policy_id] for policy_id in first.diagnostics.reasons),
             # What nobody can lift comes first: callers are told the first reason.
-            key=lambda policy: (policy.group is not None, policy.policy_id),
+            key=lambda policy: (bool(policy.groups), policy.policy_id),
         )
         if first.decision is cedarpy.Decision.Allow:
             reasons = [_because("policy.allowed", policy) for policy in determining]
             return self._answer(Outcome.ALLOW, reasons=reasons, version=version)
         if not determining:
             return self._answer(Outcome.DENY, reasons=[_NO_GRANT], version=version)
-        groups = {policy.group for policy in determining if policy.group is not None}
+        groups = {group for policy in determining for group in policy.groups}
         is_absolute = not all(policy.is_liftable(teams) for policy in determining)
         second = None if is_absolute else self._evaluate(seat, request, part, own, lifted | groups)
         if second is None or not second.allowed or second.diagnostics.errors:
@@ -328,11 +329,17 @@ class World:
         )
 
     def teams(self, seat: Seat, part: Slice) -> dict[str, str]:
-        """Return the team behind each group that depends on the call."""
-        teams = {WORKFLOW_OWNER: self._release.workflows[seat.workflow].owner}
+        """Return the team behind each group that depends on the call, for each of its people."""
+        owners = {WORKFLOW_OWNER: self._release.workflows[seat.workflow].owner}
         if part.owner:
-            teams[SYSTEM_OWNER] = part.owner
-        return teams
+            owners[SYSTEM_OWNER] = part.owner
+        return {
+            group: team
+            for role, owner in owners.items()
+            for group, team in zip(
+                groups_of(role, MOST_PEOPLE), groups_of(owner, MOST_PEOPLE), strict=True
+            )
+        }
 
     def _slice_version(self, seat: Seat, part: Slice) -> str:
         key = str(seat), part.target.resource
@@ -434,8 +441,8 @@ def _seat_version(seat: Seat, entities: Mapping[Uid, Entity]) -> str:
 
 def _lifted(request: PolicyRequest, teams: Mapping[str, str]) -> frozenset[str]:
     """Return the groups that agreed, by all of their names."""
-    valid = request.lifted - RESERVED_GROUPS
-    return valid | {group for group, team in teams.items() if team in valid}
+    valid = {group for group in request.lifted if team_of(group) not in RESERVED_GROUPS}
+    return frozenset(valid | {group for group, team in teams.items() if team in valid})
 
 
 def _with_policies(part: Slice, policies: tuple[Policy, ...]) -> Slice:

@@ -15,6 +15,7 @@ from itertools import chain
 import cedarpy
 from cedarpy import pst
 
+from interlock.domain.approval import team_of
 from interlock.domain.canonical import JsonObject
 from interlock.domain.errors import InputError, Problem
 from interlock.domain.ids import ToolName
@@ -112,7 +113,7 @@ def _name_problems(policy: Policy, names: Mapping[str, set[str]]) -> Iterator[Pr
 
 
 def _group_problems(policy: Policy, teams: tuple[str, ...]) -> Iterator[Problem]:
-    group = policy.group
+    group = team_of(policy.groups[0]) if policy.groups else None
     if group is not None and group not in RESERVED_GROUPS and group not in teams:
         near = get_close_matches(group, [*teams, *sorted(RESERVED_GROUPS - {DRAFT})], n=1)
         yield Problem(

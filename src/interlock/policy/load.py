@@ -1,7 +1,9 @@
 """Reads policy files: one policy per statement, with its line, its kind and who may lift it.
 
 The author of an approval rule writes a plain forbid; the loader adds
-`unless { context.lifted.contains("<group>") }`, so annotation and condition cannot disagree.
+`unless { context.lifted.contains("<group>") }`, so annotation and condition cannot disagree. With
+`@people("2")` two different people of the group have to agree: the second one stands for a group of
+its own.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import reduce
 from typing import Literal, TypeAlias
 
 import cedarpy
 from cedarpy import pst
 
+from interlock.domain.approval import MOST_PEOPLE, groups_of, team_of
 from interlock.domain.errors import Problem
 from interlock.domain.release import PolicyFile
 
@@ -27,8 +31,9 @@ RESERVED_GROUPS = frozenset({DRAFT, WORKFLOW_OWNER, SYSTEM_OWNER})
 """Groups that are no teams: the first is no approval at all, the others depend on the call."""
 
 _LIFTED = "lifted"
-_ANNOTATIONS = frozenset({"id", "owner", "why", "approval", "draft", "mode"})
+_ANNOTATIONS = frozenset({"id", "owner", "why", "approval", "people", "draft", "mode"})
 _OBSERVE = "observe"
+_PEOPLE = frozenset(map(str, range(2, MOST_PEOPLE + 1)))
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;|\S', re.DOTALL)
 
 Kind: TypeAlias = Literal["grants", "approvals", "guardrails"]
@@ -39,7 +44,7 @@ KINDS: tuple[Kind, ...] = ("grants", "approvals", "guardrails")
 class Policy:
     """One loaded policy.
 
-    `group` is the group (or `draft`) that lifts it, None for grants and guardrails; `rule` is its
+    `groups` (or `draft`) all have to lift it, none can for grants and guardrails; `rule` is its
     tree with that condition added; `path` and `line` say where it was written. One that
     `is_observed` is told of wherever it holds, and changes no decision.
     """
@@ -47,7 +52,7 @@ class Policy:
     policy_id: str
     kind: Kind
     why: str
-    group: str | None
+    groups: tuple[str, ...]
     text: str
     rule: pst.Template
     path: str
@@ -58,13 +63,12 @@ class Policy:
     def conditions(self) -> tuple[pst.Clause, ...]:
         """Return the clauses as they were written, without the one that lifting adds."""
         clauses = self.rule.clauses
-        return clauses if self.group is None else clauses[:-1]
+        return clauses[:-1] if self.groups else clauses
 
     def is_liftable(self, teams: Mapping[str, str]) -> bool:
         """Return whether anybody could lift it: behind a reserved group there has to be a team."""
-        if self.group is None:
-            return False
-        return self.group not in RESERVED_GROUPS or self.group == DRAFT or self.group in teams
+        known = ({team_of(group) for group in self.groups} - {DRAFT}) & RESERVED_GROUPS
+        return bool(self.groups) and known <= teams.keys()
 
 
 def load(files: Iterable[PolicyFile]) -> tuple[tuple[Policy, ...], tuple[Problem, ...]]:
@@ -139,25 +143,29 @@ def _is_invisible(char: str) -> bool:
 
 def _policy(rule: pst.Template, kind: Kind, *, text: str, path: str, line: int) -> Policy:
     notes = rule.annotations
-    group = DRAFT if "draft" in notes else notes.get("approval")
+    people = int(notes.get("people", 1))
+    groups = groups_of(notes["approval"], people) if "approval" in notes else ()
+    groups = (DRAFT,) if "draft" in notes else groups
     return Policy(
         policy_id=notes["id"],
         kind=kind,
         why=notes.get("why", ""),
-        group=group,
+        groups=groups,
         text=text,
-        rule=_liftable(rule, group),
+        rule=_liftable(rule, groups),
         path=path,
         line=line,
         is_observed="mode" in notes,
     )
 
 
-def _liftable(rule: pst.Template, group: str | None) -> pst.Template:
+def _liftable(rule: pst.Template, groups: tuple[str, ...]) -> pst.Template:
     clauses = rule.clauses
-    if group is not None:
+    if groups:
         lifted = pst.GetAttr(pst.Var("context"), _LIFTED)
-        clauses = (*clauses, pst.Unless(pst.BinaryOp("contains", lifted, pst.StringLit(group))))
+        have = [pst.BinaryOp("contains", lifted, pst.StringLit(group)) for group in groups]
+        both = reduce(lambda left, right: pst.BinaryOp("and", left, right), have)
+        clauses = (*clauses, pst.Unless(both))
     return dataclasses.replace(rule, id=rule.annotations["id"], clauses=clauses)
 
 
@@ -176,8 +184,8 @@ def _annotation_problems(rule: pst.Template, kind: Kind) -> Iterator[str]:
             yield "a permit belongs in grants/"
         if not notes.get("owner"):
             yield "a permit needs an `@owner`"
-        if is_liftable or "mode" in notes:
-            yield "`@approval`, `@draft` and `@mode` belong to forbids"
+        if is_liftable or "mode" in notes or "people" in notes:
+            yield "`@approval`, `@people`, `@draft` and `@mode` belong to forbids"
         return
     if kind == "grants":
         yield "a forbid belongs in approvals/ or guardrails/"
@@ -185,8 +193,16 @@ def _annotation_problems(rule: pst.Template, kind: Kind) -> Iterator[str]:
         yield "a forbid needs a `@why`, which agents and people read"
     if kind == "guardrails" and is_liftable:
         yield "a guardrail is absolute: `@approval` and `@draft` belong in approvals/"
+    yield from _people_problems(notes)
     if kind == "approvals":
         yield from _approval_problems(notes.get("approval"), is_draft="draft" in notes)
+
+
+def _people_problems(notes: Mapping[str, str]) -> Iterator[str]:
+    if "people" in notes and "approval" not in notes:
+        yield "`@people` says how many approve, so it needs an `@approval`"
+    elif "people" in notes and notes["people"] not in _PEOPLE:
+        yield f'`@people` is a number of people from "2" to "{MOST_PEOPLE}"'
 
 
 def _approval_problems(group: str | None, *, is_draft: bool) -> Iterator[str]:

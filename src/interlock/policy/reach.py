@@ -244,8 +244,8 @@ def _unread(part: Slice) -> frozenset[str]:
 
 
 def _way(teams: Mapping[str, str], holding: Iterable[Policy]) -> Way:
-    groups = {policy.group for policy in holding if policy.group is not None}
-    asked = tuple(sorted(policy.policy_id for policy in holding if policy.group is not None))
+    groups = {group for policy in holding for group in policy.groups}
+    asked = tuple(sorted(policy.policy_id for policy in holding if policy.groups))
     if not groups:
         return Way(outcome=Outcome.ALLOW)
     if DRAFT in groups:

@@ -166,8 +166,8 @@ class Calls:
         """Return when a call needs whose agreement: by group, or by the team behind it."""
         held: dict[str, list[z3.BoolRef]] = {}
         for policy in self._part.policies.values():
-            if policy.group is not None and policy.is_liftable(self._teams):
-                name = self._teams.get(policy.group, policy.group) if by_team else policy.group
+            for group in policy.groups if policy.is_liftable(self._teams) else ():
+                name = self._teams.get(group, group) if by_team else group
                 held.setdefault(name, []).append(self._holds[policy.policy_id].matches)
         return {group: z3.Or(*matches) for group, matches in held.items()}
 
@@ -198,7 +198,7 @@ class Calls:
             sorted(
                 policy.policy_id
                 for policy in self._part.policies.values()
-                if policy.group in groups
+                if not groups.isdisjoint(policy.groups)
                 and self._can_hold(solver, model, self._holds[policy.policy_id].matches, same)
             )
         )

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import ColumnElement, RowMapping, exists, select, text, update
 
-from interlock.domain.approval import Approval, ApprovalState
+from interlock.domain.approval import MOST_PEOPLE, Approval, ApprovalState, groups_of, team_of
 from interlock.domain.effect import EffectState
 from interlock.domain.errors import ConflictError, NotFoundError
 from interlock.domain.ids import ApprovalId, DecisionId, EffectId, RunId, StepName, TenantId
@@ -54,7 +54,8 @@ def list_open(tx: Tx, *, tenant: TenantId, groups: Collection[str] | None = None
     # In the words of the partial index, so that both databases see that it serves.
     query = select(table).where(text("state = 'pending'"), table.c.tenant == tenant)
     if groups is not None:
-        query = query.where(table.c.grp.in_(groups))
+        every = [each for team in groups for each in groups_of(team, MOST_PEOPLE)]
+        query = query.where(table.c.grp.in_(every))
     rows = tx.connection.execute(query.order_by(table.c.asked_us, table.c.approval_id)).mappings()
     return [approval_of(row) for row in rows]
 
@@ -75,6 +76,19 @@ def list_for_effect(tx: Tx, effect_id: EffectId) -> list[Approval]:
     query = select(table).where(table.c.effect_id == effect_id)
     rows = tx.connection.execute(query.order_by(table.c.asked_us, table.c.approval_id)).mappings()
     return [approval_of(row) for row in rows]
+
+
+def list_agreed(tx: Tx, approval: Approval) -> list[Approval]:
+    """Return what others of its team have approved of the same call."""
+    team = team_of(approval.group)
+    return [
+        each
+        for each in list_for_effect(tx, approval.effect_id)
+        if each.state is ApprovalState.APPROVED
+        and each.digest == approval.digest
+        and team_of(each.group) == team
+        and each.group != approval.group
+    ]
 
 
 def list_together(tx: Tx, approval: Approval) -> list[Approval]:

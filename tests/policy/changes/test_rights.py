@@ -145,6 +145,18 @@ def test_moved_threshold_names_a_call_between_the_two() -> None:
     assert 40_000 < int(str(change.example.arguments["amount_cents"])) <= 60_000
 
 
+def test_fewer_people_are_a_wider_right() -> None:
+    """One person who approves is less than two, and two are more than one."""
+    two = OVER_500.replace("@why", '@people("2") @why')
+    before, after = world(GRANT_WRITES, two), world(GRANT_WRITES, OVER_500)
+
+    wider = changes(before, after, tool_name=REFUND)
+    tighter = changes(after, before, tool_name=REFUND)
+
+    assert {True} == {change.is_widening for change in wider}
+    assert {False} == {change.is_widening for change in tighter}
+
+
 def test_stricter_rule_widens_nothing() -> None:
     """It is shown that there is no such call, not only that none was found."""
     found = changes(world(GRANT_WRITES, OVER_600), world(GRANT_WRITES, OVER_400, NOT_C9))

@@ -27,6 +27,7 @@ from interlock.cli.output import (
     texts_of,
     when,
 )
+from interlock.domain.approval import in_words
 from interlock.domain.canonical import Json, JsonObject, canonical_text
 from interlock.domain.errors import InputError
 from interlock.domain.record import object_to_json
@@ -408,7 +409,7 @@ def _ways(row: JsonObject) -> list[tuple[str, Json]]:
 def _may(way: JsonObject) -> str:
     groups = way["groups"]
     if isinstance(groups, list) and groups:
-        return f"approved by {' and '.join(map(str, groups))}"
+        return f"approved by {' and '.join(in_words(str(group)) for group in groups)}"
     return _MAY[str(way["outcome"])]
 
 

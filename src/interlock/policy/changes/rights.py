@@ -87,7 +87,7 @@ class _Side:
     def is_stricter_than(self, other: _Side) -> bool:
         """Whether it is plain to see that nothing is wider: only forbids were added."""
         rules, others = (
-            {(policy.kind, policy.group, policy.text) for policy in side.part.policies.values()}
+            {(policy.kind, policy.groups, policy.text) for policy in side.part.policies.values()}
             for side in (self, other)
         )
         return (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
+from interlock.domain.approval import in_words
 from interlock.domain.canonical import Json, JsonObject, canonical_text
 from interlock.domain.decision import Facts, Outcome
 from interlock.domain.errors import ContractError
@@ -175,7 +176,7 @@ def _told(change: RightChange) -> Iterator[str]:
 
 def _words(way: Way) -> str:
     if way.outcome is Outcome.NEEDS_APPROVAL:
-        return f"approved by {_and(way.groups)}"
+        return f"approved by {_and([in_words(group) for group in way.groups])}"
     return {"allow": "unattended", "draft": "as a draft", "deny": "never"}[way.outcome]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from interlock.calls.road import Live
+from interlock.domain.approval import in_words
 from interlock.domain.canonical import JsonObject
 from interlock.domain.decision import Decision, Facts, Outcome, PolicyRequest
 from interlock.domain.ids import TenantId
@@ -46,7 +47,7 @@ class Standing:
         """Say it in a few words."""
         said = _WORDS[self.outcome]
         if self.outcome is Outcome.NEEDS_APPROVAL:
-            return f"{said} by {', '.join(self.groups)}"
+            return f"{said} by {', '.join(map(in_words, self.groups))}"
         return said if self.outcome is Outcome.ALLOW else f"{said}: {self.reason}"
 
 

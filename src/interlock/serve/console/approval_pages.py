@@ -173,7 +173,7 @@ def _refusal(tx: Tx, approval: Approval, reader: Principal) -> str | None:
     if approval.expires_us <= tx.now_us:
         return "the time to answer has run out, which counts as a refusal"
     try:
-        approve.check_person(approval, runs.get(tx, approval.run_id), reader)
+        approve.check_person(tx, approval, runs.get(tx, approval.run_id), reader)
     except ForbiddenError as error:
         return error.message
     return None

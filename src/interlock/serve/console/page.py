@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from interlock.domain.approval import in_words, team_of
 from interlock.domain.errors import (
     ForbiddenError,
     InputError,
@@ -64,6 +65,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"asset": ASSETS.url, "status": words.status, "risk": words.risk}
+    environment.globals |= {"in_words": in_words, "team_of": team_of}
     environment.filters |= {
         "about": words.about,
         "awaited": words.awaited,

@@ -30,7 +30,7 @@ from uuid_utils import uuid7
 from interlock.app import Interlock
 from interlock.calls.approve import is_open
 from interlock.calls.road import CallResult
-from interlock.domain.approval import Approval
+from interlock.domain.approval import Approval, team_of
 from interlock.domain.canonical import Json, JsonObject, canonical_text, parse
 from interlock.domain.ids import EffectId, RunId, ToolName
 from interlock.runtime.outside.desk import Pending
@@ -175,8 +175,9 @@ def _invalid() -> MCPError:
 
 
 def _message(tool: ToolName, approval: Approval) -> str:
+    team = team_of(approval.group)
     return (
-        f"`{tool}` waits for an answer of `{approval.group}`. On this page, people of that group"
+        f"`{tool}` waits for an answer of `{team}`. On this page, people of that group"
         " see what would be sent and decide, once they have signed in. Whatever is answered here"
         " approves nothing."
     )
