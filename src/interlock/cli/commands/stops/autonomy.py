@@ -34,7 +34,7 @@ _COLUMNS = ("workflow", "environment", "level", "meaning", "since", "by", "reaso
 @tells_errors
 def show(
     workflow: Annotated[
-        str | None, typer.Argument(metavar="[WORKFLOW]", help="One workflow, with its history.")
+        str | None, typer.Argument(metavar="WORKFLOW", help="One workflow, with its history.")
     ] = None,
     *,
     as_json: AsJson = False,
